@@ -1,0 +1,8 @@
+"""``python -m fxfuse`` is the command ``fxfuse``."""
+
+import sys
+
+from fxfuse.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The one transformation that is folded: ``x -> scale * x + shift``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``x -> scale * x + shift``, by ordinary broadcasting against ``x``.
+
+    There is no "channel axis": a per-channel affine of an image is of shape ``(C, 1, 1)``.  That is why an
+    affine passes a permutation or a concatenation by making the same move itself.
+
+    Example:
+        >>> import torch
+        >>> affine = Affine(torch.tensor([2.0]), torch.tensor([1.0]))
+        >>> affine(torch.tensor([3.0, 4.0]))
+        tensor([7., 9.])
+
+    Attributes:
+        scale: the factor, broadcastable against the value; float64 wherever fxfuse makes it.
+        shift: the summand, broadcastable against the value.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``scale * x + shift``."""
+        return self.scale * x + self.shift
+
+    def after(self, first: Affine) -> Affine:
+        """Return the affine that applies ``first``, then this one."""
+        # scale * (first.scale * x + first.shift) + shift
+        return Affine(self.scale * first.scale, self.scale * first.shift + self.shift)
+
+    def rearrange(self, move: Callable[[Tensor], Tensor]) -> Affine:
+        """Return the affine whose two tensors have made the same ``move``."""
+        return Affine(move(self.scale), move(self.shift))
+
+    def with_rank(self, rank: int) -> Affine:
+        """Return the same affine with leading axes of size one, up to ``rank`` axes."""
+        return self.rearrange(lambda t: t.reshape((1,) * (rank - t.ndim) + tuple(t.shape)))
+
+    def squeezed(self) -> Affine:
+        """Return the same affine, one wide along every axis along which it does not vary."""
+        scale, shift = torch.broadcast_tensors(self.scale, self.shift)
+        for axis, size in enumerate(scale.shape):
+            if size > 1 and all(bool((t.narrow(axis, 0, 1) == t).all()) for t in (scale, shift)):
+                scale, shift = scale.narrow(axis, 0, 1), shift.narrow(axis, 0, 1)
+        return Affine(scale, shift)
+
+    @property
+    def rank(self) -> int:
+        """The number of axes that the affine spans, counted from the last one of the value."""
+        return max(self.scale.ndim, self.shift.ndim)
+
+    def vector(self, axis: int, size: int) -> Affine | None:
+        """Return the affine as two vectors along one axis of the value, or None where it is not per channel.
+
+        Args:
+            axis: the axis of the value, negative (counted from the last).
+            size: the number of channels along that axis.
+
+        Returns:
+            An affine whose tensors are of shape ``(size,)``; None if it varies along another axis or does not
+            fit the number of channels.
+        """
+        squeezed = self.squeezed()
+        squeezed = squeezed.with_rank(max(squeezed.rank, -axis))
+        keep = squeezed.rank + axis
+        others = [n for position, n in enumerate(squeezed.scale.shape) if position != keep]
+        if any(n != 1 for n in others) or squeezed.scale.shape[keep] not in (1, size):
+            return None
+        return squeezed.rearrange(lambda t: t.reshape(-1).expand(size))

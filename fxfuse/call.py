@@ -1,0 +1,148 @@
+"""A node seen through the names of its arguments, whichever way it calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxfuse.operator_table import OPERATORS, Operator, operator_of
+from fxfuse.report import Reason, Refusal, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fxfuse.graph import Graph
+    from fxfuse.shapes import Rank
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a known operator.
+
+    Attributes:
+        node: where it stands in the graph.
+        operator: the row of the table.
+        arguments: what was passed, by name; for a module, its attributes.
+        graph: the graph it is part of.
+        module: the module that is called, or None for functions and methods.
+    """
+
+    node: fx.Node
+    operator: Operator
+    arguments: Mapping[str, Any]
+    graph: Graph
+    module: nn.Module | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the user finds it."""
+        return self.graph.path(self.node)
+
+    @property
+    def input(self) -> fx.Node:
+        """The value that is transformed, the first of the named arguments."""
+        value = self.arguments.get(self.operator.arguments[0])
+        if not isinstance(value, fx.Node):
+            raise Refusal(Reason.COMPUTED, name=self.operator.arguments[0], value=self.path)
+        return value
+
+    def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - arguments are of any type
+        """Return an argument, or its default where it was not passed."""
+        return self.arguments.get(name, default)
+
+    def rank(self, value: fx.Node) -> Rank | None:
+        """Return the number of axes of a value, if it is known or may be assumed."""
+        return self.graph.rank(value)
+
+    def tensor(self, name: str, *, required: bool = False) -> Any:  # noqa: ANN401 - Tensor where required, else | None
+        """Return the constant tensor behind an argument, or None where nothing was passed.
+
+        Raises:
+            Refusal: if it is computed from the input, changed in place, or not a plain floating-point tensor.
+        """
+        value = self.arguments.get(name)
+        if isinstance(value, fx.Node):
+            value = self.graph.constants.value(value, name=name, of=self.path)
+        require(value is not None or not required, Reason.COMPUTED, name=name, value=self.path)
+        if isinstance(value, Tensor):
+            require_plain(value, name=name, value=self.path)
+        return value
+
+
+def require_plain(tensor: Tensor, **facts: object) -> None:
+    """Refuse what is not an ordinary real floating-point tensor with values."""
+    known_class = type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
+    plain = known_class and tensor.is_floating_point() and not tensor.is_quantized and tensor.layout is torch.strided
+    dtype = tensor.dtype if known_class else type(tensor).__name__
+    require(plain, Reason.NOT_FLOATING, dtype=dtype, **facts)
+    require(not tensor.is_meta, Reason.NO_VALUES, **facts)
+
+
+@dataclass(frozen=True)
+class Write:
+    """An edit: this call gets these tensors; what is not named stays."""
+
+    call: Call
+    constants: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole rewrite, computed and checked before the first write.
+
+    Attributes:
+        writes: new constants of calls.
+        bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
+        guard: the number of axes to check where the last bypassed node stood, or None.
+    """
+
+    writes: tuple[Write, ...] = ()
+    bypass: tuple[tuple[fx.Node, fx.Node], ...] = ()
+    guard: int | None = None
+    copies: int = field(default=0)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether something else looks at the inputs or outputs of the module."""
+    registry = nn.modules.module
+    everywhere = any(getattr(registry, "_global" + name, None) for name in _HOOKS)
+    return everywhere or any(getattr(module, name, None) for name in _HOOKS)
+
+
+def operator_at(graph_module: fx.GraphModule, node: fx.Node) -> Operator | None:
+    """Return the row of the table for what a node calls."""
+    if node.op == "call_module":
+        return operator_of(graph_module.get_submodule(str(node.target)))
+    if node.op in ("call_function", "call_method"):
+        return OPERATORS.get(node.target)
+    return None
+
+
+def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
+    """Read a node through the names of its arguments.
+
+    Raises:
+        Refusal: if the module called has hooks.
+    """
+    passed = {**dict(zip(operator.arguments, node.args, strict=False)), **node.kwargs}
+    if node.op != "call_module":
+        return Call(node, operator, passed, graph)
+    module = graph.graph_module.get_submodule(str(node.target))
+    require(not is_hooked(module), Reason.HOOKED, value=graph.path(node))
+    attributes = {name: _attribute(module, name) for name in operator.arguments[1:] if hasattr(module, name)}
+    value = node.args[0] if node.args else node.kwargs.get(operator.arguments[0])
+    return Call(node, operator, {**attributes, operator.arguments[0]: value}, graph, module)
+
+
+def _attribute(module: nn.Module, name: str) -> Any:  # noqa: ANN401 - attributes are of any type
+    value = getattr(module, name)
+    stored_elsewhere = isinstance(value, Tensor) and name not in {**module._parameters, **module._buffers}
+    # A weight that is a plain attribute is computed by something (pruning, weight norm) before each call.
+    require(not stored_elsewhere, Reason.COMPUTED, name=name, value=type(module).__name__)
+    return value

@@ -1,0 +1,164 @@
+"""A model as graphs: one if it can be traced as a whole, else one for each part that can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import fx, nn
+
+from fxfuse.call import is_hooked
+from fxfuse.call_sites import reach, takes_required_only
+from fxfuse.operator_table import operator_of
+from fxfuse.tracer import Tracer, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A module of which the forward was captured.
+
+    Attributes:
+        module: the module.
+        path: its path in the model, empty for the model itself.
+        graph_module: its graph.
+        assumed: why the graph holds only under an assumption, empty for a proof.
+    """
+
+    module: nn.Module
+    path: str
+    graph_module: fx.GraphModule
+    assumed: str = ""
+
+
+@dataclass
+class Capture:
+    """Everything that could be captured of a model.
+
+    Attributes:
+        parts: the captured graphs.
+        opaque: modules of which the own forward was not captured, and why.
+        kept: modules that untraced code looks into, and which must stay what they are.
+        notes: what the capture did that the user should know.
+    """
+
+    model: nn.Module
+    parts: list[Part] = field(default_factory=list)
+    opaque: dict[nn.Module, str] = field(default_factory=dict)
+    kept: set[nn.Module] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Part | None:
+        """The part that is the whole model, with nodes for what was left whole in it."""
+        return next((part for part in self.parts if part.module is self.model), None)
+
+    @property
+    def paths(self) -> dict[nn.Module, str]:
+        """The first path of every module."""
+        return {module: path for path, module in self.model.named_modules()}
+
+    @property
+    def whole(self) -> bool:
+        """Whether one graph holds the whole model, but for modules with hooks."""
+        return self.root is not None and not self.opaque
+
+
+def capture_graph(graph_module: fx.GraphModule) -> Capture:
+    """Take a graph that is there already; the pass works on a copy of it."""
+    graph = fx.Graph(tracer_cls=graph_module.graph._tracer_cls)
+    graph.output(graph.graph_copy(graph_module.graph, {}))
+    copied = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
+    return Capture(graph_module, [Part(graph_module, "", copied)])
+
+
+def capture(model: nn.Module) -> Capture:
+    """Trace what can be traced of a model.
+
+    The source of what cannot be traced tells which modules it calls as a whole.  What it reaches besides may turn
+    out only after a part was traced, so the capture is repeated until nothing new is found.
+    """
+    boundaries: set[nn.Module] = set()
+    while True:
+        session = _Session(model, boundaries)
+        session.trace(model)
+        if session.reached <= boundaries:
+            return session.result
+        boundaries = boundaries | session.reached
+
+
+class _Session:
+    """One pass over the model, with the boundaries that are known."""
+
+    def __init__(self, model: nn.Module, boundaries: set[nn.Module]) -> None:
+        self.result = Capture(model)
+        self.boundaries = boundaries
+        self.reached: set[nn.Module] = set()
+        self.paths = {module: path for path, module in model.named_modules()}
+        self.seen: set[nn.Module] = set()
+
+    def trace(self, module: nn.Module) -> None:
+        """Trace a module that is called as a whole, or else what it calls."""
+        if module in self.seen or operator_of(module) is not None:
+            return
+        self.seen.add(module)
+        tracer = Tracer(boundaries=self.boundaries - {module})
+        try:
+            if "forward" in module.__dict__:
+                raise TypeError("its forward was replaced on the instance")
+            graph_module = tracer.capture(module)
+        except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
+            self.descend(module, sentence(error))
+            return
+        assumed = "" if module is self.result.model else "untraced code calls it, and was only read"
+        self.result.parts.append(Part(module, self.paths[module], graph_module, assumed))
+        for inner, reason in tracer.left_whole.items():
+            self._left_whole(inner, reason, graph_module)
+
+    def _left_whole(self, module: nn.Module, reason: str, graph_module: fx.GraphModule) -> None:
+        own_graph = is_hooked(module) or module in self.boundaries
+        if own_graph and all(_is_plain(module, node) for node in _calls(graph_module, module)):
+            self.trace(module)
+        elif module not in self.seen:
+            self.seen.add(module)
+            self.descend(module, reason)
+
+    def descend(self, module: nn.Module, reason: str, entries: Iterable[str] = ()) -> None:
+        """Read how a module that cannot be traced reaches the modules below, and trace those."""
+        self.result.opaque[module] = reason
+        found = reach(module, ("forward", *entries))
+        self.result.kept |= found.kept
+        if found.unknown:
+            self.result.opaque[module] = f"{reason}; {found.unknown}"
+            self.result.kept |= set(module.modules())
+            return
+        self.reached |= set(found.called)
+        # What untraced code calls by itself must go on giving what it gives.
+        self.result.kept |= {child for child in found.called if operator_of(child) is not None}
+        for child in {**found.called, **dict.fromkeys(found.entered)}:
+            others = {name for name in found.entered.get(child, ()) if _reaches_modules(child, name)}
+            if found.called.get(child, True) and not others:
+                self.trace(child)
+            elif child not in self.seen and operator_of(child) is None:
+                self.seen.add(child)
+                self.descend(child, "untraced code calls it in other ways", others)
+
+
+def _reaches_modules(module: nn.Module, method: str) -> bool:
+    """Whether a method or property of a module uses the modules below it, or may."""
+    found = reach(module, (method,))
+    return bool(found.called or found.entered or found.kept or found.unknown)
+
+
+def _calls(graph_module: fx.GraphModule, module: nn.Module) -> list[fx.Node]:
+    return [
+        n
+        for n in graph_module.graph.nodes
+        if n.op == "call_module" and graph_module.get_submodule(str(n.target)) is module
+    ]
+
+
+def _is_plain(module: nn.Module, node: fx.Node) -> bool:
+    return takes_required_only(module, len(node.args), node.kwargs, starred=False)

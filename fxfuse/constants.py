@@ -1,0 +1,147 @@
+"""Where constant tensors live: parameters, buffers, and whatever can be computed from them alone."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from fxfuse.report import Reason, Refusal, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_COMPUTES = ("call_function", "call_method")
+
+
+def fetch(root: torch.nn.Module, target: str) -> Any:  # noqa: ANN401 - attributes are of any type
+    """Return the attribute at a dotted path."""
+    value: Any = root
+    for name in target.split("."):
+        value = getattr(value, name)
+    return value
+
+
+class Constants:
+    """The constant values of a graph, computed once when asked for, without gradients or side effects."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        """Find out which nodes are constant, and which constants the graph changes in place."""
+        self.graph_module = graph_module
+        self._sources: dict[fx.Node, frozenset[str]] = {}
+        self._computed: dict[fx.Node, Tensor] = {}
+        self._changed: dict[str, str] = {}
+        for node in graph_module.graph.nodes:
+            self.note(node)
+
+    def note(self, node: fx.Node) -> None:
+        """Remember which parameters and buffers a node is computed from, if from nothing else."""
+        if node.op == "get_attr":
+            if isinstance(fetch(self.graph_module, str(node.target)), Tensor):
+                self._sources[node] = frozenset([str(node.target)])
+            return
+        for changed in mutated(node):
+            self._changed |= dict.fromkeys(self._sources.get(changed, ()), node.name)
+        inputs = node.all_input_nodes
+        if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not list(mutated(node)):
+            self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
+
+    def __contains__(self, node: object) -> bool:
+        """Whether a node depends on parameters and buffers alone."""
+        return node in self._sources
+
+    def tensors(self, node: fx.Node) -> list[Tensor]:
+        """Return the parameters and buffers that a constant is computed from."""
+        return [fetch(self.graph_module, source) for source in self._sources.get(node, ())]
+
+    def value(self, node: fx.Node, *, name: str, of: str) -> Tensor:
+        """Return the tensor that a node always gives.
+
+        Args:
+            node: the node.
+            name: what it is to the call that asks.
+            of: the path of that call, for the refusal.
+
+        Raises:
+            Refusal: if it depends on the input or on chance, or is changed in place.
+        """
+        sources = self._sources.get(node)
+        if sources is None:
+            raise Refusal(Reason.COMPUTED, name=name, value=of)
+        for source in sources & self._changed.keys():
+            raise Refusal(Reason.MUTATED, value=source, users=self._changed[source])
+        if node.op == "get_attr":
+            return fetch(self.graph_module, str(node.target))  # type: ignore[no-any-return] # _note saw a Tensor
+        if node not in self._computed:
+            self._computed[node] = self._compute(node, name, of)
+        return self._computed[node]
+
+    def _compute(self, node: fx.Node, name: str, of: str) -> Tensor:
+        chance = (torch.get_rng_state(), random.getstate())
+        try:
+            with torch.no_grad():
+                result = self._evaluate(node)
+        except Exception as error:
+            raise Refusal(Reason.COMPUTED, name=name, value=of) from error
+        deterministic = bool((torch.get_rng_state() == chance[0]).all()) and random.getstate() == chance[1]
+        torch.set_rng_state(chance[0])
+        random.setstate(chance[1])
+        require(deterministic and isinstance(result, Tensor), Reason.COMPUTED, name=name, value=of)
+        return result  # type: ignore[no-any-return] # the line above
+
+    def _evaluate(self, node: fx.Node) -> Any:  # noqa: ANN401 - nodes give values of any type
+        """Run the nodes that a constant is computed by, each once, in order."""
+        values: dict[fx.Node, Any] = {}
+        for step in _in_order(node):
+            if step.op == "get_attr":
+                values[step] = fetch(self.graph_module, str(step.target))
+                continue
+            args, kwargs = fx.node.map_arg((step.args, step.kwargs), values.__getitem__)
+            if step.op == "call_method":
+                values[step] = getattr(args[0], str(step.target))(*args[1:], **kwargs)
+            else:
+                values[step] = step.target(*args, **kwargs)  # type: ignore[operator] # a function here
+        return values[node]
+
+
+def _in_order(node: fx.Node) -> list[fx.Node]:
+    """Return everything a node is computed from, inputs first, and the node."""
+    order: dict[fx.Node, None] = {}
+    pending = [node]
+    while pending:
+        current = pending[-1]
+        missing = [i for i in current.all_input_nodes if i not in order]
+        if missing:
+            pending += missing
+        else:
+            order[pending.pop()] = None
+    return list(order)
+
+
+def mutated(node: fx.Node) -> Iterable[fx.Node]:
+    """Yield the inputs that a node changes in place."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    if _changes_first_argument(node) and isinstance(first, fx.Node):
+        yield first
+    out = node.kwargs.get("out")
+    if isinstance(out, fx.Node):
+        yield out
+
+
+def _changes_first_argument(node: fx.Node) -> bool:
+    if node.op not in _COMPUTES:
+        return False
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None:
+        return bool(schema.is_mutable)
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in _IN_PLACE_OPERATORS or bool(node.kwargs.get("inplace", False))
+
+
+# operator.iadd(x, y) is what ``x += y`` becomes, and tensors do it in place.
+_IN_PLACE_OPERATORS = frozenset(
+    "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift setitem __setitem__".split()
+)

@@ -1,0 +1,290 @@
+"""The only code that changes a graph: new constants for a call, a node taken out, constants put away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxfuse.call import Plan, Write
+from fxfuse.constants import fetch
+from fxfuse.guards import require_rank
+from fxfuse.report import Reason, require
+
+if TYPE_CHECKING:
+    from fxfuse.graph import Graph
+
+
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
+    copied = module.__new__(type(module))
+    copied.__dict__ = {
+        name: value.copy() if isinstance(value, dict) and name.startswith("_") else value
+        for name, value in module.__dict__.items()
+    }
+    return copied
+
+
+class Bypass(NamedTuple):
+    """What became of a node that was taken out.
+
+    Attributes:
+        argument: the position or name of the argument that its users read now.
+        guard: the number of axes that is checked in its place, or None.
+        where: its path, for the message of the check.
+    """
+
+    argument: int | str
+    guard: int | None
+    where: str
+
+
+class Origin(NamedTuple):
+    """Where a node stood before anything was changed.
+
+    Attributes:
+        module: the module that it called, if it called one.
+        owner: the path, within the captured module, of the module in whose forward it stood.
+        instance: which call of the owner it belonged to.
+    """
+
+    module: nn.Module | None
+    owner: str
+    instance: str
+
+    @staticmethod
+    def of(graph: Graph, node: fx.Node) -> Origin:
+        """Read the origin of a node from its metadata."""
+        keys = [k for k, entry in node.meta.get("nn_module_stack", {}).items() if entry[0] != node.target]
+        return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "")
+
+
+class Editor:
+    """Applies plans to one graph, and remembers what became of every node.
+
+    Attributes:
+        rewritten: node -> the module that it calls now, for calls of modules.
+        constants: node -> its new constants, for every call that was rewritten.
+        bypassed: node -> which of its arguments took its place, and what is checked there.
+        origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
+        renamed: old names of parameters -> new names, where a weight could not keep its name.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        """Edit ``graph``."""
+        self.graph = graph
+        self.graph_module = graph.graph_module
+        self.rewritten: dict[fx.Node, nn.Module] = {}
+        self.constants: dict[fx.Node, dict[str, Tensor]] = {}
+        self.bypassed: dict[fx.Node, Bypass] = {}
+        self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
+        self.renamed: dict[str, str] = {}
+        self._copies: dict[int, list[nn.Module]] = {}
+
+    def copied_bytes(self, plan: Plan) -> int:
+        """Return the bytes that a plan costs because a weight is shared and has to stay for others.
+
+        Raises:
+            Refusal: if there are such weights and copies are not allowed.
+        """
+        total = 0
+        for write in plan.writes:
+            users = self._others(write)
+            allowed = self.graph.allow_copies or not users
+            require(allowed, Reason.SHARED, value=write.call.path, users=", ".join(users[:3]))
+            if users and self._equal_copy(write) is None:
+                total += sum(t.nbytes for t in write.constants.values())
+        return total
+
+    def _others(self, write: Write) -> list[str]:
+        old = [write.call.tensor(name) for name in write.constants]
+        others = [p for t in old if t is not None for p in self.graph.other_readers(t, self._reader(write, t))]
+        return list(dict.fromkeys(others))
+
+    def _reader(self, write: Write, tensor: Tensor) -> fx.Node:
+        """Return the node that reads the tensor for this call: the call, or the get_attr that feeds it alone."""
+        if write.call.module is not None:
+            return write.call.node
+        for value in write.call.arguments.values():
+            if isinstance(value, fx.Node) and value.op == "get_attr" and len(value.users) == 1:
+                if fetch(self.graph_module, str(value.target)) is tensor:
+                    return value
+        return write.call.node
+
+    def apply(self, plan: Plan, *, where: str = "") -> None:
+        """Do everything that a plan says; a check names ``where``, or the node's own path."""
+        for write in plan.writes:
+            self.constants.setdefault(write.call.node, {}).update(write.constants)
+            if write.call.module is not None:
+                self._write_module(write)
+            else:
+                self._write_arguments(write)
+        for position, (node, value) in enumerate(plan.bypass, start=1):
+            guard = plan.guard if position == len(plan.bypass) else None
+            self._bypass(node, value, guard, where or self.graph.path(node))
+
+    # -- calls of modules: a copy of the module, at the same path if it is free
+
+    def _write_module(self, write: Write) -> None:
+        node, module = write.call.node, write.call.module
+        assert module is not None  # noqa: S101 - for the type checker
+        copied = self._equal_copy(write) or self._new_copy(module, write)
+        self.graph.forget(node)
+        node.target = self._place(str(node.target), copied, node)
+        self.graph.note(node)
+        self.rewritten[node] = copied
+
+    def _new_copy(self, module: nn.Module, write: Write) -> nn.Module:
+        copied = shallow_copy(module)
+        for name, tensor in write.constants.items():
+            old = module._parameters.get(name)
+            like = old if old is not None else module._parameters.get("weight")
+            copied._buffers.pop(name, None)
+            copied._parameters[name] = nn.Parameter(tensor, requires_grad=like is not None and like.requires_grad)
+        self._copies.setdefault(id(module), []).append(copied)
+        return copied
+
+    def _equal_copy(self, write: Write) -> nn.Module | None:
+        """Return an earlier copy of the same module with the same new values: one copy serves both calls."""
+        for copied in self._copies.get(id(write.call.module), []):
+            if all(torch.equal(copied._parameters[n].detach(), t) for n, t in write.constants.items()):  # type: ignore[union-attr] # a copy has them all
+                return copied
+        return None
+
+    def _place(self, target: str, module: nn.Module, node: fx.Node) -> str:
+        """Put a module at its old path, or beside it where others still need the old one."""
+        for other, copied in self.rewritten.items():
+            if copied is module and other is not node:
+                return str(other.target)
+        container, _, name = target.rpartition(".")
+        if self._is_ours(container) and not self._needed_by_others(target, node):
+            fetch_module(self.graph_module, container)._modules[name] = module
+            return target
+        free = self._free_name(target)
+        container, _, name = free.rpartition(".")
+        fetch_module(self.graph_module, container)._modules[name] = module
+        return free
+
+    def _needed_by_others(self, target: str, node: fx.Node) -> bool:
+        return any(
+            other is not node
+            and other.op in ("call_module", "get_attr")
+            and (str(other.target) == target or str(other.target).startswith(target + "."))
+            for other in self.graph_module.graph.nodes
+        )
+
+    def _is_ours(self, container: str) -> bool:
+        """Whether every module on the path is an empty holder of the GraphModule, and none is the user's."""
+        names = container.split(".") if container else []
+        holders = [fetch_module(self.graph_module, ".".join(names[:n])) for n in range(1, len(names) + 1)]
+        return all(type(holder) is nn.Module for holder in holders)
+
+    def _free_name(self, target: str) -> str:
+        container, _, name = target.rpartition(".")
+        if not self._is_ours(container):
+            container, name = "", target.replace(".", "_")
+        holder, number = fetch_module(self.graph_module, container), 1
+        while hasattr(holder, f"{name}_{number}"):
+            number += 1
+        return f"{container}.{name}_{number}".lstrip(".")
+
+    # -- calls of functions and methods: a parameter of the GraphModule
+
+    def _write_arguments(self, write: Write) -> None:
+        node, names = write.call.node, write.call.operator.arguments
+        owner, requires_grad = self.graph.owner(node), self._requires_grad(write)
+        for name, tensor in write.constants.items():
+            old = write.call.arguments.get(name)
+            parameter = nn.Parameter(tensor, requires_grad=requires_grad)
+            _set_argument(node, names.index(name), name, None)
+            path = str(old.target) if isinstance(old, fx.Node) and old.op == "get_attr" else f"{owner}.{name}".lstrip(".")
+            if isinstance(old, fx.Node):
+                self._erase_unused(old)
+            with self.graph_module.graph.inserting_before(node):
+                constant = self.graph_module.graph.get_attr(self._store(path, parameter))
+            constant.meta = {key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta}
+            _set_argument(node, names.index(name), name, constant)
+            self.graph.constants.note(constant)
+            self.graph.note(constant)
+
+    def _requires_grad(self, write: Write) -> bool:
+        weight = write.call.arguments.get("weight")
+        sources = self.graph.constants.tensors(weight) if isinstance(weight, fx.Node) else []
+        return any(t.requires_grad for t in sources)
+
+    def _store(self, path: str, parameter: nn.Parameter) -> str:
+        """Register a parameter under its old path if nothing else reads that, else under a new one beside it."""
+        container, _, name = path.rpartition(".")
+        if not self._ensure_holder(container) or self._needed_by_others_exactly(path):
+            path = self._free_name(path)
+            container, _, name = path.rpartition(".")
+        holder = fetch_module(self.graph_module, container)
+        holder._buffers.pop(name, None)
+        holder.__dict__.pop(name, None)
+        holder.register_parameter(name, parameter)
+        return path
+
+    def _needed_by_others_exactly(self, path: str) -> bool:
+        return any(n.op in ("get_attr", "call_module") and n.target == path for n in self.graph_module.graph.nodes)
+
+    def _ensure_holder(self, container: str) -> bool:
+        """Make the empty holders of a path, if no module of the user's is in the way."""
+        current: nn.Module = self.graph_module
+        for name in container.split(".") if container else []:
+            if name not in current._modules:
+                current.add_module(name, nn.Module())
+            child = current._modules[name]
+            if type(child) is not nn.Module:
+                return False
+            current = child
+        return True
+
+    # -- nodes taken out
+
+    def _bypass(self, node: fx.Node, value: fx.Node, guard: int | None, where: str) -> None:
+        self.bypassed[node] = Bypass(_position(node, value), guard, where)
+        if guard is not None:
+            with self.graph_module.graph.inserting_before(node):
+                checked = self.graph_module.graph.call_function(require_rank, (value, guard, where))
+            checked.meta = dict(node.meta)
+            value = checked
+        node.replace_all_uses_with(value)
+        self._erase_unused(node)
+
+    def _erase_unused(self, node: fx.Node) -> None:
+        """Erase a node that nothing reads any more, and the constants that only it read."""
+        pending = [node]
+        while pending:
+            current = pending.pop()
+            constant = current in self.graph.constants or current is node
+            if current.users or not constant or current.op == "placeholder":
+                continue
+            pending += current.all_input_nodes
+            self.graph.forget(current)
+            self.graph_module.graph.erase_node(current)
+
+    def commit(self) -> None:
+        """Check the graph and make its code anew."""
+        self.graph_module.graph.lint()
+        self.graph_module.recompile()
+
+
+def fetch_module(root: nn.Module, path: str) -> nn.Module:
+    """Return the module at a path, the root itself for an empty one."""
+    return root.get_submodule(path)
+
+
+def _position(node: fx.Node, value: fx.Node) -> int | str:
+    """Return which argument of a node a value is."""
+    found = [position for position, a in enumerate(node.args) if a is value]
+    return found[0] if found else next(name for name, a in node.kwargs.items() if a is value)
+
+
+def _set_argument(node: fx.Node, position: int, name: str, value: fx.Node | None) -> None:
+    if position < len(node.args):
+        node.update_arg(position, value)
+    elif position == len(node.args) and name not in node.kwargs and value is not None and not node.kwargs:
+        node.args = (*node.args, value)
+    else:
+        node.update_kwarg(name, value)

@@ -1,0 +1,88 @@
+"""Tries the rules at every node, and records what each did; the only place that catches a refusal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fxfuse.operators.norms import BatchNorm
+from fxfuse.report import Decision, Refusal
+from fxfuse.rules.drop_noops import drop_noops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import fx
+
+    from fxfuse.call import Plan
+    from fxfuse.editor import Editor
+    from fxfuse.graph import Graph
+    from fxfuse.rules import Rule
+
+
+def run(editor: Editor, rules: Iterable[Rule]) -> list[Decision]:
+    """Apply the rules to one graph, and return a decision for every fold and for every norm that stays.
+
+    The nodes are visited from the last to the first, so that a chain of norms is composed before it is folded.
+    """
+    graph, folded, skipped = editor.graph, [], {}
+    for rule in rules:
+        for node in reversed(graph.nodes):
+            if node in editor.bypassed:
+                continue
+            try:
+                plan = rule(graph, node)
+                if plan is None:
+                    continue
+                copied = editor.copied_bytes(plan)
+            except Refusal as refusal:
+                skipped[node] = _skipped(editor, rule, node, refusal)
+                continue
+            folded += _folded(editor, rule, plan, copied)
+            editor.apply(plan)
+    return folded + [d for node, d in skipped.items() if d is not None and node not in editor.bypassed]
+
+
+def _folded(editor: Editor, rule: Rule, plan: Plan, copied: int) -> list[Decision]:
+    """Return a decision for each operation that a plan removes, all parts of one module as one."""
+    if rule is drop_noops:
+        return []
+    graph = editor.graph
+    into = tuple(graph.path(write.call.node) for write in plan.writes)
+    removed = {graph.path(node): graph.owner_kind(node) for node, _ in plan.bypass}
+    detail = ""
+    if plan.guard is not None:
+        detail = f"assumes {plan.guard} axes there, batch included; a check stays in the model"
+    elif copied:
+        detail = f"the weight is shared, so this call got a copy of {copied:,} bytes"
+    if not plan.bypass:
+        removed, detail = {into[0]: graph.kind(plan.writes[0].call.node)}, "computed once from parameters alone"
+    return [
+        Decision(rule.__name__, path, kind, into, None, detail, plan.guard is not None, copied if first == 0 else 0)
+        for first, (path, kind) in enumerate(removed.items())
+    ]
+
+
+def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Decision | None:
+    """Return the decision for a norm that stays; other operations are not worth a line."""
+    graph = editor.graph
+    if not graph.plays(node, BatchNorm) and not _in_norm(graph, node):
+        return None
+    return Decision(rule.__name__, graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
+
+
+def _in_norm(graph: Graph, node: fx.Node) -> bool:
+    """Whether a node is part of a norm that is written out, such as a frozen batch norm."""
+    owner = graph.owner(node)
+    try:
+        return bool(owner) and keeps_statistics(graph.graph_module.get_submodule(owner))
+    except AttributeError:
+        return False
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module normalises by statistics that it keeps, whatever its class is called."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or all(
+        getattr(module, name, None) is not None for name in ("running_mean", "running_var")
+    )

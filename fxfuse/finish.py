@@ -1,0 +1,107 @@
+"""The last step: the object that comes back, and its report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import fx, nn
+
+from fxfuse.constants import fetch
+from fxfuse.engine import keeps_statistics
+from fxfuse.fused_graph_module import FusedGraphModule
+from fxfuse.report import Decision, Reason, Report
+from fxfuse.write_back import Replacements, rebuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fxfuse.capture import Capture
+    from fxfuse.editor import Editor
+
+
+def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
+    """Yield a decision for every norm of the model that no graph contains."""
+    told = {decision.path for decision in decisions}
+    for path, module in captured.model.named_modules():
+        if not keeps_statistics(module) or path in told or any(t.startswith(path + ".") for t in told if path):
+            continue
+        caller = _opaque_parent(captured, path)
+        if caller is None:
+            sentence = Reason.NOT_CALLED.sentence()
+            yield Decision("capture", path, type(module).__name__, (), Reason.NOT_CALLED, sentence)
+            continue
+        name, why = caller
+        sentence = Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
+        yield Decision("capture", path, type(module).__name__, (), Reason.OPAQUE, sentence)
+
+
+def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
+    """Return the nearest module around a path of which the forward was not captured, and why not."""
+    captured_paths = {part.path for part in captured.parts}
+    opaque = {captured.paths[module]: why for module, why in captured.opaque.items()}
+    parent = path
+    while parent:
+        parent = parent.rpartition(".")[0]
+        if parent in opaque:
+            return parent, opaque[parent]
+        if parent in captured_paths:
+            return None
+    return None
+
+
+def into_graph_module(
+    captured: Capture, editor: Editor, decisions: list[Decision], replaced: Replacements
+) -> FusedGraphModule:
+    """Return the edited graph as a GraphModule that keeps what it can of the model."""
+    model, graph_module = captured.model, editor.graph_module
+    copies = rebuilt_modules(captured, replaced)
+    for node in graph_module.graph.nodes:
+        module = editor.graph.module(node)
+        if module in copies:
+            container, _, name = str(node.target).rpartition(".")
+            graph_module.get_submodule(container)._modules[name] = copies[module]
+    editor.commit()
+    name = type(model).__name__
+    result = FusedGraphModule(graph_module, graph_module.graph, name)
+    result.training = model.training
+    _copy_modes(model, result)
+    lost = result.keep(model)
+    notes = list(captured.notes)
+    if lost:
+        some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")  # noqa: PLR2004
+        notes.append(
+            f"Methods that a graph cannot keep, since they use the model's modules: {some}; "
+            "structure='module' keeps the class with all of them."
+        )
+    if isinstance(getattr(model, "meta", None), dict):
+        result.meta = dict(model.meta)
+    Report(tuple(decisions), "graph", tuple(notes), editor.renamed).attach(result)
+    return result
+
+
+def rebuilt_modules(captured: Capture, replaced: Replacements) -> dict[nn.Module, nn.Module]:
+    """Return the new versions of modules that stand in a graph as one node."""
+    if not replaced.modules:
+        return {}
+    return {
+        part.module: rebuild(part.module, replaced.modules)
+        for part in captured.parts
+        if part.path and any(module in replaced.modules for module in part.module.modules())
+    }
+
+
+def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
+    """Give the empty holders of the GraphModule the mode of the modules whose place they take."""
+    for path, module in result.named_modules():
+        if type(module) is nn.Module and path:
+            try:
+                module.training = bool(fetch(model, path).training)
+            except AttributeError:
+                module.training = model.training
+
+
+def into_modules(captured: Capture, decisions: list[Decision], replaced: Replacements) -> nn.Module:
+    """Return a model of the same class with the replacements in their places."""
+    result = rebuild(captured.model, replaced.modules)
+    Report(tuple(decisions), "module", tuple(captured.notes)).attach(result)
+    return result

@@ -1,0 +1,198 @@
+"""What the rules see: a graph, read-only, with the constants, shapes and roles of its nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from fxfuse.call import operator_at, read
+from fxfuse.constants import Constants, fetch
+from fxfuse.report import Reason, Refusal
+from fxfuse.shapes import Rank, ranks
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from fxfuse.call import Call
+    from fxfuse.operator_table import Operator
+    from fxfuse.operators.roles import View
+
+
+class Graph:
+    """A captured graph, as the rules read it; only the editor changes it."""
+
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        prefix: str = "",
+        *,
+        root: nn.Module | None = None,
+        kept: Collection[nn.Module] = (),
+        holders: Mapping[int, Collection[str]] | None = None,
+        allow_copies: bool = True,
+        guards: bool = True,
+    ) -> None:
+        """Read ``graph_module``.
+
+        Args:
+            graph_module: what was captured; the pass changes it, so it must belong to the pass.
+            prefix: the path of the captured module in the user's model.
+            root: the module that was captured, to look up whose forward a node stands in.
+            kept: modules that must stay as they are, for reasons found outside of this graph.
+            holders: the paths in the whole model under which each parameter is registered, by its id.
+            allow_copies: whether a shared weight may get a copy.
+            guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
+        """
+        self.graph_module = graph_module
+        self.prefix = prefix
+        self.root = root
+        self.kept = {id(module) for module in kept}
+        self.holders = holders or {}
+        self.allow_copies = allow_copies
+        self.guards = guards
+        self.constants = Constants(graph_module)
+        self._ranks = ranks(graph_module)
+        self._operators: dict[fx.Node, Operator | None] = {}
+        self._readers: dict[int, dict[fx.Node, None]] = {}
+        for node in graph_module.graph.nodes:
+            self.note(node)
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """The nodes in order."""
+        return list(self.graph_module.graph.nodes)
+
+    def operator(self, node: fx.Node) -> Operator | None:
+        """Return the row of the table for what a node calls, None for the unknown and for constants."""
+        if node not in self._operators:
+            self._operators[node] = None if node in self.constants else operator_at(self.graph_module, node)
+        return self._operators[node]
+
+    def view(self, node: fx.Node) -> View | None:
+        """Return the node in its role, or None if it plays none that is known.
+
+        Raises:
+            Refusal: if its role is known, but hooks or other code forbid to rely on it.
+        """
+        row = self.operator(node)
+        if row is None:
+            return None
+        view = row.view(read(self, node, row))
+        return view if view.matches() else None
+
+    def read(self, node: fx.Node) -> Call:
+        """Return the call that a node of a known operator makes."""
+        row = self.operator(node)
+        if row is None:
+            raise Refusal(Reason.NOT_LINEAR, value=self.path(node))
+        return read(self, node, row)
+
+    def plays(self, node: fx.Node, role: type[View]) -> bool:
+        """Whether a node may play a role, without reading its arguments."""
+        row = self.operator(node)
+        return row is not None and issubclass(row.view, role)
+
+    def rank(self, node: fx.Node) -> Rank | None:
+        """Return the number of axes of a value, if it is known or usual."""
+        return self._ranks.get(node)
+
+    def users(self, node: fx.Node) -> list[fx.Node]:
+        """Return who uses the values of a node, once for each use; questions for its shape do not count."""
+        return [user for user in node.users if not asks_shape(user) for used in uses(user) if used is node]
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """Return the module that a node calls, if it calls one."""
+        return self.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def owner(self, node: fx.Node) -> str:
+        """Return the path, within the captured module, of the module whose forward contains the call."""
+        stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
+        if node.op == "call_module" and stack and stack[-1] == node.target:
+            stack.pop()
+        return str(stack[-1]) if stack else ""
+
+    def path(self, node: fx.Node) -> str:
+        """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
+        inner = str(node.target) if node.op == "call_module" else self.owner(node)
+        path = f"{self.prefix}.{inner}" if self.prefix and inner else self.prefix + inner
+        return path or node.name
+
+    def kind(self, node: fx.Node) -> str:
+        """Return the class or function that does the operation."""
+        module = self.module(node)
+        if module is not None:
+            return type(module).__name__
+        row = self.operator(node)
+        return row.name if row else node.name
+
+    def owner_kind(self, node: fx.Node) -> str:
+        """Return the class of the module that does the operation in its forward, or the kind of the node."""
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        if node.op == "call_module" or not stack:
+            return self.kind(node)
+        cls = stack[-1][1]
+        return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
+
+    def names(self, nodes: list[fx.Node]) -> str:
+        """Return a few nodes by their paths, for a sentence."""
+        paths = list(dict.fromkeys("the output" if n.op == "output" else self.path(n) for n in nodes))
+        return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")  # noqa: PLR2004
+
+    def require_changeable(self, node: fx.Node) -> None:
+        """Refuse to touch what code outside of this graph relies on."""
+        module = self.module(node)
+        if module is None and self.root is not None and self.kept:
+            module = self.root.get_submodule(self.owner(node))
+        if module is not None and id(module) in self.kept:
+            raise Refusal(Reason.OWN_FORWARD, value=self.path(node))
+
+    def other_readers(self, tensor: object, reader: fx.Node) -> list[str]:
+        """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
+        readers = self._readers.get(id(tensor), {})
+        inside = [self.path(node) for node in readers if node is not reader]
+        called = {self.path(node) for node in readers}
+        outside = [path for path in self.holders.get(id(tensor), ()) if path not in called]
+        return list(dict.fromkeys(inside + outside))
+
+    def note(self, node: fx.Node) -> None:
+        """Take a new or changed node into account."""
+        for tensor in self._tensors(node):
+            self._readers.setdefault(id(tensor), {})[node] = None
+
+    def forget(self, node: fx.Node) -> None:
+        """Leave a node out of account, before it is changed or erased."""
+        for tensor in self._tensors(node):
+            self._readers.get(id(tensor), {}).pop(node, None)
+
+    def _tensors(self, node: fx.Node) -> Iterator[object]:
+        module = self.module(node)
+        if module is not None:
+            yield from module.parameters()
+        elif node.op == "get_attr":
+            yield fetch(self.graph_module, str(node.target))
+
+
+def uses(node: fx.Node) -> list[fx.Node]:
+    """Return the values that a node reads, once for each time it reads them: ``cat([y, y])`` reads y twice."""
+    found: list[fx.Node] = []
+    pending: list[Any] = [node.args, node.kwargs]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, fx.Node):
+            found.append(item)
+        elif isinstance(item, slice):
+            pending += [item.start, item.stop, item.step]
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, (tuple, list)):
+            pending += item
+    return found
+
+
+def asks_shape(node: fx.Node) -> bool:
+    """Whether a node sees no values, only shape, dtype or device: an affine leaves the answer alone."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "ndimension", "numel", "get_device")
+    attribute = node.args[1] if node.op == "call_function" and node.target is getattr else None
+    return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")

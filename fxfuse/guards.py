@@ -1,0 +1,71 @@
+"""Checks that a fused model carries with it, for what a fold had to assume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def require_rank(input: Tensor, axes: int, where: str) -> Tensor:  # noqa: A002 - torch's name for it
+    """Return ``input`` if it has the number of axes that a fold assumed.
+
+    Args:
+        input: the value behind the fold.
+        axes: the number of axes assumed.
+        where: the path of the norm that was folded.
+
+    Raises:
+        ValueError: if it has another number of axes.
+    """
+    if has_torch_function_unary(input):  # a proxy: tracing keeps the check in the graph
+        return handle_torch_function(require_rank, (input,), input, axes, where)
+    if input.dim() != axes:
+        raise ValueError(
+            f"fxfuse folded '{where}' for inputs with {axes} axes there, batch included, and got one with "
+            f"{input.dim()}. Add the batch axis, or fuse again with example_inputs of this shape."
+        )
+    return input
+
+
+class AssumedRank(nn.Identity):
+    """Stands where a norm was folded under the assumption that its input has ``axes`` axes.
+
+    Args:
+        axes: the number of axes assumed, batch included.
+        where: the path of the norm.
+    """
+
+    def __init__(self, axes: int, where: str) -> None:
+        """Remember the assumption."""
+        super().__init__()
+        self.axes = axes
+        self.where = where
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
+        """Return ``input`` if the assumption holds."""
+        return require_rank(input, self.axes, self.where)
+
+    def extra_repr(self) -> str:
+        """Show the assumption."""
+        return f"axes={self.axes}"
+
+
+def require_default(value: object, default: object, name: str) -> object:
+    """Return ``value`` if it is the default that the model was traced with.
+
+    Raises:
+        ValueError: if it is another value, for which another branch of the model might have run.
+    """
+    if has_torch_function_unary(value):
+        return handle_torch_function(require_default, (value,), value, default, name)
+    if not (value is default or (type(value) is type(default) and value == default)):
+        raise ValueError(
+            f"fxfuse captured this model with {name}={default!r}, and it was called with another value. "
+            "Fuse again with example_inputs that pass it, or with structure='module'."
+        )
+    return value

@@ -1,0 +1,101 @@
+"""The table of operators: what can be called -> how to look at the call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fxfuse.operators.roles import View
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of the table.
+
+    Attributes:
+        name: the field's name of the operation.
+        view: the class that looks at a call of it.
+        arguments: the names of its arguments in the order of positional ones.  They are a closed vocabulary:
+            nothing else is ever read from a module, since names like ``train`` are methods there.
+    """
+
+    name: str
+    view: type[View]
+    arguments: tuple[str, ...]
+
+
+OPERATORS: dict[Any, Operator] = {}
+
+# What a subclass may define without becoming another operation.
+_HARMLESS = frozenset(
+    "__init__ __module__ __qualname__ __doc__ __annotations__ __constants__ __repr__ __firstlineno__ "
+    "__static_attributes__ __abstractmethods__ _abc_impl __parameters__ __dict__ __weakref__ extra_repr "
+    "reset_parameters reset_running_stats".split()
+)
+
+
+def register(
+    name: str,
+    view: type[View],
+    *,
+    arguments: Iterable[str],
+    modules: Iterable[type[nn.Module]] = (),
+    functions: Iterable[Callable[..., Any]] = (),
+    methods: Iterable[str] = (),
+) -> Operator:
+    """Add a row to the table of operators; a later row for the same target replaces the earlier one.
+
+    Example:
+        >>> from torch import nn
+        >>> from fxfuse.operators.noops import Identity
+        >>> class Tap(nn.Identity): ...
+        >>> register("tap", Identity, arguments=["input"], modules=[Tap]).name
+        'tap'
+
+    Args:
+        name: the field's name of the operation.
+        view: a subclass of ``Linear``, ``AffineSource`` or ``Carrier`` from ``fxfuse.operators.roles``.
+        arguments: the names of the arguments in the order of positional ones, the transformed value first.
+        modules: module classes; an instance counts if the class, or a subclass that changes nothing that
+            ``forward`` uses, is in the table.
+        functions: functions as they appear in ``call_function`` nodes.
+        methods: names of tensor methods.
+
+    Returns:
+        The row.
+    """
+    operator = Operator(name, view, tuple(arguments))
+    for target in (*modules, *functions, *methods):
+        OPERATORS[target] = operator
+    _by_type.clear()
+    return operator
+
+
+_by_type: dict[type[nn.Module], Operator | None] = {}
+
+
+def operator_of(module: nn.Module) -> Operator | None:
+    """Return the row for a module, or None if its class is not in the table or its forward was replaced."""
+    if "forward" in module.__dict__:
+        return None
+    cls = type(module)
+    if cls not in _by_type:
+        _by_type[cls] = _operator_of_class(cls)
+    return _by_type[cls]
+
+
+def _operator_of_class(cls: type[nn.Module]) -> Operator | None:
+    """Look for the class, or a base of which it changes nothing that ``forward`` could use."""
+    defined: set[str] = set()
+    for base in cls.__mro__:
+        if base in OPERATORS:
+            operator = OPERATORS[base]
+            used = set(dir(base)) | set(operator.arguments)
+            return None if defined & used else operator
+        defined |= set(vars(base)) - _HARMLESS
+    return None

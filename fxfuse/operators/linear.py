@@ -1,0 +1,108 @@
+"""Convolutions, transposed convolutions and linear layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+from torch import nn
+
+from fxfuse.call import Write
+from fxfuse.linear_map import LinearMap
+from fxfuse.operator_table import register
+from fxfuse.operators.roles import Linear
+from fxfuse.report import Reason, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LINEAR_RANK = 2
+
+
+class Convolution(Linear):
+    """``weight`` is ``(groups * out, in, *taps)``; stride, padding and dilation do not matter to the channels."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as it is stored now."""
+        return self.call.tensor("weight", required=True)
+
+    @property
+    def output_axis(self) -> int:
+        """The axis before the spatial ones."""
+        return -1 - (self.weight.ndim - _LINEAR_RANK)
+
+    def linear_map(self) -> LinearMap:
+        """Split the output channels into groups."""
+        groups = self.call.get("groups", 1)
+        return LinearMap(self.weight.detach().unflatten(0, (groups, -1)), self._bias())
+
+    def _bias(self) -> Tensor | None:
+        bias = self.call.tensor("bias")
+        return None if bias is None else bias.detach()
+
+    def with_map(self, linear_map: LinearMap) -> Write:
+        """Join the groups again and round."""
+        return self._rounded(linear_map.kernel.flatten(0, 1), linear_map.bias)
+
+    def _rounded(self, weight: Tensor, bias: Tensor | None) -> Write:
+        stored = {"weight": self._round("weight", weight, torch.empty_like(self.weight))}
+        if bias is not None:
+            stored["bias"] = self._round("bias", bias, self.weight.new_empty(bias.shape))
+        return Write(self.call, stored)
+
+    def _round(self, name: str, exact: Tensor, target: Tensor) -> Tensor:
+        """Copy into the dtype, device and memory format of ``target``: the one rounding there is."""
+        target = target.detach().copy_(exact)
+        # The sum is finite exactly if every element is, and needs no mask of the size of the weight.
+        finite = bool(target.sum(dtype=torch.float64).isfinite())
+        require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=target.dtype)
+        return target
+
+
+class TransposedConvolution(Convolution):
+    """``weight`` is ``(groups * in, out, *taps)``: the output channels are the second axis, within each group."""
+
+    def linear_map(self) -> LinearMap:
+        """Split the input channels into groups, and bring the output channels to the front."""
+        groups = self.call.get("groups", 1)
+        return LinearMap(self.weight.detach().unflatten(0, (groups, -1)).transpose(1, 2), self._bias())
+
+    def with_map(self, linear_map: LinearMap) -> Write:
+        """Undo the split and round."""
+        return self._rounded(linear_map.kernel.transpose(1, 2).flatten(0, 1), linear_map.bias)
+
+
+class LinearLayer(Convolution):
+    """``weight`` is ``(out, in)``: a convolution without taps."""
+
+    @property
+    def output_axis(self) -> int:
+        """The last axis."""
+        return -1
+
+    def linear_map(self) -> LinearMap:
+        """Return the one group there is."""
+        fits = self.weight.ndim == _LINEAR_RANK
+        require(fits, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its weight is a vector")
+        return LinearMap(self.weight.detach()[None], self._bias())
+
+
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+
+for _dims, _modules, _transposed_modules, _functions, _transposed_functions in (
+    (1, [nn.Conv1d], [nn.ConvTranspose1d], [F.conv1d], [F.conv_transpose1d]),
+    (2, [nn.Conv2d], [nn.ConvTranspose2d], [F.conv2d], [F.conv_transpose2d]),
+    (3, [nn.Conv3d], [nn.ConvTranspose3d], [F.conv3d], [F.conv_transpose3d]),
+):
+    register(f"conv{_dims}d", Convolution, arguments=_CONVOLUTION, modules=_modules, functions=_functions)
+    register(
+        f"conv_transpose{_dims}d",
+        TransposedConvolution,
+        arguments=_TRANSPOSED,
+        modules=_transposed_modules,
+        functions=_transposed_functions,
+    )
+register("linear", LinearLayer, arguments=("input", "weight", "bias"), modules=[nn.Linear], functions=[F.linear])

@@ -1,0 +1,46 @@
+"""Operations that return their input: identity, dropout in evaluation mode, and fxfuse's own guards."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+from torch import nn
+
+from fxfuse.guards import AssumedRank, require_rank
+from fxfuse.operator_table import register
+from fxfuse.operators.roles import Noop
+
+
+class Identity(Noop):
+    """``x -> x``."""
+
+
+class Dropout(Noop):
+    """``x -> x`` in evaluation mode."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is in evaluation mode."""
+        default = self.call.module is None and self.call.node.target is not torch.dropout
+        return not self.call.get("training", default)
+
+
+class Guard(Noop):
+    """A check of the number of axes; an affine passes, but the check stays."""
+
+    @property
+    def droppable(self) -> bool:
+        """Never: the check is there for a reason."""
+        return False
+
+
+register("identity", Identity, arguments=("input",), modules=[nn.Identity])
+register(
+    "dropout",
+    Dropout,
+    arguments=("input", "p", "training"),
+    modules=[nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout],
+    functions=[F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout],
+)
+register("dropout", Dropout, arguments=("input", "p", "train"), functions=[torch.dropout])
+register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])

@@ -1,0 +1,113 @@
+"""Normalisations that use stored statistics, and are therefore affine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+from torch import nn
+
+from fxfuse.affine import Affine
+from fxfuse.operator_table import register
+from fxfuse.operators.roles import AffineSource
+from fxfuse.report import Reason, Refusal, require
+from fxfuse.shapes import Rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+class BatchNorm(AffineSource):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` along axis 1, with running statistics.
+
+    Source of the formula: Ioffe and Szegedy, Batch Normalization, 2015, algorithm 2.
+    """
+
+    # The class checks the number of axes itself, so that its name is the proof.
+    proven_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
+
+    def affine(self) -> Affine:
+        """Return the affine, shaped for the rank of the input."""
+        self._require_running_statistics()
+        mean, variance = (self.call.tensor(name, required=True) for name in ("running_mean", "running_var"))
+        mean, variance = mean.detach().double(), variance.detach().double()
+        weight, bias = self.call.tensor("weight"), self.call.tensor("bias")
+        # scale = weight / sqrt(var + eps);  shift = bias - mean * scale
+        scale = (variance + self.call.get("eps", 1e-5)).rsqrt()
+        scale = scale if weight is None else scale * weight.detach()
+        shift = -mean * scale if bias is None else bias.detach() - mean * scale
+        trailing = [1] * (self._rank().axes - 2)
+        return Affine(scale, shift).rearrange(lambda t: t.reshape(-1, *trailing))
+
+    def _require_running_statistics(self) -> None:
+        has_statistics = self.call.tensor("running_mean") is not None
+        # A module without running statistics uses the batch's own in evaluation mode too.
+        require(has_statistics, Reason.BATCH_STATISTICS)
+        require(not self._uses_batch_statistics(), Reason.TRAINING)
+
+    def _uses_batch_statistics(self) -> bool:
+        return bool(self.call.get("training", False))
+
+    def _rank(self) -> Rank:
+        """Axis 1 is counted from the left, so the number of axes says which one it is from the right."""
+        for cls, axes in self.proven_axes.items():
+            if isinstance(self.call.module, cls):
+                return Rank(axes)
+        rank = self.call.rank(self.input)
+        if rank is None:
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.path(self.input))
+        return rank
+
+    @property
+    def assumed_axes(self) -> int | None:
+        """The number of axes of the input, if it is only assumed."""
+        rank = self._rank()
+        return rank.axes if rank.assumed else None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The statistics and parameters."""
+        names = ("running_mean", "running_var", "weight", "bias")
+        return tuple(t for t in map(self.call.tensor, names) if t is not None)
+
+
+class InstanceNorm(BatchNorm):
+    """The same formula in evaluation mode with running statistics.
+
+    The module accepts inputs without a batch axis and takes the axis before the spatial ones either way, so the
+    axis is known from its class; the function always takes axis 1.
+    """
+
+    proven_axes: ClassVar[dict[type[nn.Module], int]] = {
+        **{nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
+    }
+
+    def _uses_batch_statistics(self) -> bool:
+        # The module's rule: use_input_stats = self.training or not self.track_running_stats
+        default = self.call.module is None or not self.call.get("track_running_stats", True)
+        return bool(self.call.get("use_input_stats", default) or self.call.get("training", False))
+
+
+register(
+    "batch_norm",
+    BatchNorm,
+    arguments=("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+    modules=[nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm],
+    functions=[F.batch_norm],
+)
+register(
+    "batch_norm",
+    BatchNorm,
+    arguments=("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
+    functions=[torch.batch_norm],
+)
+register(
+    "instance_norm",
+    InstanceNorm,
+    arguments=(
+        *("input", "running_mean", "running_var", "weight", "bias"),
+        *("use_input_stats", "momentum", "eps", "training", "track_running_stats"),
+    ),
+    modules=[nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d],
+    functions=[F.instance_norm],
+)

@@ -1,0 +1,119 @@
+"""Arithmetic of a value with a constant: ``x * c``, ``x + c``, ``x - c``, ``c - x``, ``x / c``, ``-x``."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from fxfuse.affine import Affine
+from fxfuse.operator_table import register
+from fxfuse.operators.roles import AffineSource
+from fxfuse.report import Reason, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Arithmetic(AffineSource):
+    """One operand is the value, the other a number or a constant tensor that does not enlarge it."""
+
+    def matches(self) -> bool:
+        """Exactly one operand is constant, and nothing else was passed that changes the meaning."""
+        known = set(self.call.operator.arguments)
+        return self._constant_name() is not None and set(self.call.arguments) <= known
+
+    def _constant_name(self) -> str | None:
+        names = [name for name in ("input", "other") if self._is_constant(self.call.get(name, None))]
+        return names[0] if len(names) == 1 else None
+
+    def _is_constant(self, operand: object) -> bool:
+        number = isinstance(operand, (int, float)) and not isinstance(operand, bool)
+        return number or operand in self.call.graph.constants
+
+    @property
+    def _flipped(self) -> bool:
+        """Whether the constant is on the left."""
+        return self._constant_name() == "input"
+
+    @property
+    def input(self) -> fx.Node:
+        """The operand that is not constant."""
+        value = self.call.get("other" if self._flipped else "input", None)
+        require(isinstance(value, fx.Node), Reason.COMPUTED, name="input", value=self.call.path)
+        return value  # type: ignore[no-any-return] # the line above
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The constant, if it is a tensor."""
+        constant = self.call.tensor(self._constant_name() or "other")
+        return (constant,) if isinstance(constant, Tensor) else ()
+
+    @property
+    def promotes(self) -> bool:
+        """Arithmetic returns the wider of the two dtypes; a norm always returns that of its input."""
+        return True
+
+    def _constant(self) -> Tensor:
+        constant = self.call.tensor(self._constant_name() or "other", required=True)
+        return torch.as_tensor(constant, dtype=torch.float64).detach()
+
+    def affine(self) -> Affine:
+        """Return the affine that the operator's own formula gives."""
+        constant = self._constant()
+        one, zero = torch.ones_like(constant), torch.zeros_like(constant)
+        return self._formula(constant, one, zero)
+
+    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
+        raise NotImplementedError
+
+    def _alpha(self) -> Any:  # noqa: ANN401 - a number, or what torch will refuse itself
+        alpha = self.call.get("alpha", 1)
+        require(isinstance(alpha, (int, float)), Reason.COMPUTED, name="alpha", value=self.call.path)
+        return alpha
+
+
+class Multiply(Arithmetic):
+    """``x * c``."""
+
+    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
+        return Affine(constant, zero)
+
+
+class Add(Arithmetic):
+    """``x + alpha * c``, or ``c + alpha * x``."""
+
+    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
+        alpha = self._alpha()
+        return Affine(alpha * one, constant) if self._flipped else Affine(one, alpha * constant)
+
+
+class Subtract(Arithmetic):
+    """``x - alpha * c``, or ``c - alpha * x``."""
+
+    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
+        alpha = self._alpha()
+        return Affine(-alpha * one, constant) if self._flipped else Affine(one, -alpha * constant)
+
+
+class Divide(Arithmetic):
+    """``x / c``; ``c / x`` is not affine, and neither is a rounded quotient."""
+
+    def matches(self) -> bool:
+        """Whether the constant is the divisor."""
+        return super().matches() and not self._flipped
+
+    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
+        return Affine(one / constant, zero)
+
+
+def _register(name: str, view: type[Arithmetic], functions: list[Callable[..., Any]], *more: str) -> None:
+    register(name, view, arguments=("input", "other", *more), functions=functions, methods=[name])
+
+
+_register("mul", Multiply, [operator.mul, torch.mul, torch.multiply])
+_register("add", Add, [operator.add, torch.add], "alpha")
+_register("sub", Subtract, [operator.sub, torch.sub, torch.subtract], "alpha")
+_register("div", Divide, [operator.truediv, torch.div, torch.true_divide])

@@ -1,0 +1,118 @@
+"""The three roles that an operation can play, and the law of each.
+
+====================  ==================================================================
+role                  law
+====================  ==================================================================
+:class:`Linear`       ``call(x) == linear_map()`` applied to ``x``
+:class:`AffineSource` ``call(x) == affine()(x)``
+:class:`Carrier`      ``affine(call(x)) == call(pulled(x))`` for ``[(x, pulled)] = pull(affine)``
+====================  ==================================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from fxfuse.report import Reason, require
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+
+    from fxfuse.affine import Affine
+    from fxfuse.call import Call, Write
+    from fxfuse.linear_map import LinearMap
+
+
+class View(ABC):
+    """A call, seen in one role, without its dialect."""
+
+    def __init__(self, call: Call) -> None:
+        """Look at ``call``."""
+        self.call = call
+
+    def matches(self) -> bool:
+        """Whether the call really plays this role; arithmetic does only with a constant."""
+        return True
+
+    @property
+    def node(self) -> fx.Node:
+        """The node of the call."""
+        return self.call.node
+
+    @property
+    def input(self) -> fx.Node:
+        """The value that the call transforms."""
+        return self.call.input
+
+
+class Linear(View):
+    """A convolution, transposed convolution or linear layer with constant weights."""
+
+    @property
+    @abstractmethod
+    def output_axis(self) -> int:
+        """The axis of the output channels, counted from the last (negative)."""
+
+    @abstractmethod
+    def linear_map(self) -> LinearMap:
+        """Return the weights as a linear map."""
+
+    @abstractmethod
+    def with_map(self, linear_map: LinearMap) -> Write:
+        """Return the edit that gives the call these weights, rounded once into the dtype that it has."""
+
+    @property
+    @abstractmethod
+    def weight(self) -> Tensor:
+        """The weight as it is stored now."""
+
+
+class AffineSource(View):
+    """An operation that is nothing but ``scale * x + shift`` with constants."""
+
+    @abstractmethod
+    def affine(self) -> Affine:
+        """Return the affine, in float64."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The constants the affine was made of, for checks of dtype and device."""
+        return ()
+
+    @property
+    def promotes(self) -> bool:
+        """Whether the result has the wider dtype of value and constants, and not that of the value."""
+        return False
+
+    @property
+    def assumed_axes(self) -> int | None:
+        """The number of axes of the input, where the affine hangs on it and it is only assumed."""
+        return None
+
+
+class Carrier(View):
+    """An operation that an affine can pass unchanged in meaning."""
+
+    @abstractmethod
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Return what the inputs must become, so that the output comes out as ``affine`` of what it was."""
+
+
+class Noop(Carrier):
+    """A carrier that returns its input as it is, at least in some modes."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it returns its input as the call stands."""
+        return True
+
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Return the same affine for the only input."""
+        require(self.idle, Reason.NOT_LINEAR, value=self.call.path)
+        return [(self.input, affine)]
+
+    @property
+    def droppable(self) -> bool:
+        """Whether it may be dropped from a graph."""
+        return self.idle

@@ -1,0 +1,24 @@
+"""The rules, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from fxfuse.rules.drop_noops import drop_noops
+from fxfuse.rules.fold_affine import fold_upstream
+from fxfuse.rules.fold_constants import fold_constants
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.call import Plan
+    from fxfuse.graph import Graph
+
+Rule: TypeAlias = "Callable[[Graph, fx.Node], Plan | None]"
+
+DEFAULT_RULES: tuple[Rule, ...] = (
+    fold_upstream,  # conv -> norm: the norm goes into the weights before it
+    fold_constants,  # a weight that is computed from parameters alone becomes a parameter
+    drop_noops,  # identity and dropout in evaluation mode go, where the graph itself is the result
+)

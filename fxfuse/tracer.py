@@ -1,0 +1,280 @@
+"""A symbolic tracer that leaves whole what it cannot trace, and never traces a wrong branch on purpose."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import inspect
+import math
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxfuse.call import is_hooked
+from fxfuse.guards import require_default
+from fxfuse.operator_table import operator_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+class Untraceable(Exception):  # noqa: N818 - a finding, not an error
+    """The forward of a module does something that a trace would get wrong."""
+
+
+class Tracer(fx.Tracer):
+    """Like ``torch.fx.Tracer``, but never all or nothing.
+
+    Where the forward of a submodule cannot be traced, one ``call_module`` node stands for it, and its parents are
+    traced on.  What a trace would get silently wrong (state written by a forward, chance, autocast regions) counts
+    as untraceable too.
+
+    Attributes:
+        left_whole: modules of the user's for which one node stands, and why.
+        specialised: names of the root's optional arguments, which are traced at their defaults.
+    """
+
+    def __init__(self, boundaries: Collection[nn.Module] = ()) -> None:
+        """Trace with some modules left whole from the start.
+
+        Args:
+            boundaries: modules of which the result must stay as it is, since untraced code reads it.
+        """
+        super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
+        self.trace_asserts = True
+        self.proxy_buffer_attributes = True
+        self.boundaries = {id(module) for module in boundaries}
+        self.left_whole: dict[nn.Module, str] = {}
+        self.specialised: list[str] = []
+        self._names: dict[int, str] = {}
+        self._autocast = _autocast_state()
+
+    def capture(self, root: nn.Module) -> fx.GraphModule:
+        """Return the graph of ``root``.
+
+        Raises:
+            Exception: whatever the forward of the root itself raises when it is traced.
+        """
+        for name, tensor in (*root.named_buffers(), *root.named_parameters()):
+            self._names[id(tensor)] = name
+        before = _State(root)
+        try:
+            graph = self.trace(root)
+        finally:
+            changed = before.restore()
+        if changed:
+            raise Untraceable(changed)
+        graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
+        return fx.GraphModule(root, graph, type(root).__name__)
+
+    # -- what is a leaf
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
+        """Leave whole the operators of the table, torch's own layers, and modules with hooks."""
+        if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
+            return is_hooked(m)
+        layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(m, _CONTAINERS)
+        return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - torch's signature
+        """Trace the module's forward; if that fails, take it back and leave the module whole."""
+        path = self.path_of_module(m)
+        if m not in self.left_whole and not self.is_leaf_module(m, path):
+            last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
+            scope, before = (self.scope.module_path, self.scope.module_type), _State(m)
+            try:
+                result = super().call_module(m, forward, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
+                reason = before.restore() or sentence(error)
+            else:
+                reason = before.restore()
+            if not reason:
+                return result
+            self._take_back(last)
+            self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope
+            self.left_whole[m] = reason
+        elif operator_of(m) is None and (is_hooked(m) or id(m) in self.boundaries):
+            self.left_whole.setdefault(m, "it has hooks" if is_hooked(m) else "untraced code reads its result")
+        return self._leave_whole(m, forward, args, kwargs)
+
+    def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        self._only = m
+        path = self.path_of_module(m)
+        if self.is_leaf_module(m, path):
+            return super().call_module(m, forward, args, kwargs)
+        return self.create_proxy("call_module", path, args, kwargs)
+
+    def _take_back(self, last: fx.Node | None) -> None:
+        """Erase the nodes that were added after ``last``."""
+        for node in reversed(self.graph.nodes):
+            if node is last:
+                break
+            self.graph.erase_node(node)
+            for name in [n for n, proxy in self._cache.items() if proxy.node is node]:
+                del self._cache[name]
+
+    # -- parameters and buffers
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401, ARG002
+        """Return a proxy for a parameter or buffer, whose shape is known; other attributes as they are."""
+        self._cache = parameter_proxy_cache
+        if not isinstance(attr_val, Tensor) or id(attr_val) not in self._names:
+            return attr_val
+        name = self._names[id(attr_val)]
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy(
+                "get_attr", name, (), {}, proxy_factory_fn=lambda node: _Constant(node, self, attr_val)
+            )
+        return parameter_proxy_cache[name]
+
+    # -- the arguments of the root
+
+    def _proxy_placeholder(self, name: str, concrete_args: Any, sig: Any, fn_for_analysis: Any) -> Any:  # noqa: ANN401, ARG002
+        """Make a placeholder; an optional argument is traced at its default, and checked to be that."""
+        parameter = sig.parameters[name.lstrip("*")]
+        default = {parameter.VAR_POSITIONAL: (), parameter.VAR_KEYWORD: {}}.get(parameter.kind, parameter.default)
+        has_required = any(p.default is p.empty and p.kind in (0, 1) for p in list(sig.parameters.values())[1:])
+        if default is inspect.Parameter.empty or (name.startswith("*") and not has_required):
+            return _Value(self.create_proxy("placeholder", name, (), {}).node, self)
+        given = () if name.startswith("*") else (default,)
+        annotation = fn_for_analysis.__annotations__.get(name)
+        proxy = self.create_proxy("placeholder", name, given, {}, type_expr=annotation)
+        self.create_proxy("call_function", require_default, (proxy, default, name.lstrip("*")), {})
+        self.specialised.append(name)
+        return default
+
+    # -- what a trace would get wrong
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:  # noqa: ANN401 - torch's signature
+        """Make a node, unless a region of the forward computes in another dtype than the rest."""
+        if _autocast_state() != self._autocast:
+            raise Untraceable("it uses autocast in a part of its forward")
+        return super().create_node(*args, **kwargs)
+
+    def create_arg(self, a: Any) -> Any:  # noqa: ANN401 - torch's signature
+        """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""
+        if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
+            if type(a) is not collections.OrderedDict:
+                raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")
+            items = [(key, value) for key, value in a.items()]
+            return self.create_node("call_function", collections.OrderedDict, (super().create_arg(items),), {})
+        return super().create_arg(a)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return the proxy for a node: a tensor to the user's code, where it is known to be one."""
+        if node.op == "call_module" and operator_of(self.root.get_submodule(str(node.target))) is not None:
+            return _Value(node, self)
+        return super().proxy(node)
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+class _Value(fx.Proxy):
+    """A proxy that tells the user's code that it is a tensor, as the value will be."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override] # isinstance asks for it
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return fx.Proxy if asking.startswith(("torch.", "fxfuse.")) else Tensor
+
+    def __getattr__(self, k: str) -> Any:  # noqa: ANN401 - torch's signature
+        if not hasattr(Tensor, k):
+            raise Untraceable(f"it looks for {k!r} on a value that may be a tensor")
+        return super().__getattr__(k)
+
+
+class _Constant(_Value):
+    """A proxy for a parameter or buffer, of which the shape is known while tracing."""
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
+        super().__init__(node, tracer)
+        self.tensor = tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.tensor.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.tensor.ndim
+
+    def size(self, dim: int | None = None) -> Any:  # noqa: ANN401 - torch's signature
+        return self.tensor.size() if dim is None else self.tensor.size(dim)
+
+    def dim(self) -> int:
+        return self.tensor.dim()
+
+    def numel(self) -> int:
+        return self.tensor.numel()
+
+
+class _State:
+    """What a forward can write while it is traced: attributes of its module, and the random generators."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.attributes = {name: (value, _shallow(value)) for name, value in module.__dict__.items()}
+        self.chance = (torch.get_rng_state(), random.getstate())
+
+    def restore(self) -> str:
+        """Put everything back, and return what was written, empty for nothing."""
+        found = ""
+        attributes = self.module.__dict__
+        for name in [n for n in attributes if n not in self.attributes]:
+            del attributes[name]
+            found = f"its forward writes self.{name}"
+        for name, (value, content) in self.attributes.items():
+            same = name in attributes and attributes[name] is value
+            if not same or not _same(value, content):
+                found = f"its forward writes self.{name}"
+                _refill(value, content)
+                attributes[name] = value
+        if random.getstate() != self.chance[1] or not torch.equal(torch.get_rng_state(), self.chance[0]):
+            torch.set_rng_state(self.chance[0])
+            random.setstate(self.chance[1])
+            found = "its forward draws random numbers that a graph would repeat"
+        return found
+
+
+def _shallow(value: Any) -> Any:  # noqa: ANN401 - attributes are of any type
+    return value.copy() if isinstance(value, (dict, list, set)) else None
+
+
+def _same(value: Any, content: Any) -> bool:  # noqa: ANN401 - attributes are of any type
+    if content is None:
+        return True
+    if isinstance(content, dict):
+        return list(map(id, value)) == list(map(id, content)) and all(value[k] is content[k] for k in content)
+    return list(map(id, value)) == list(map(id, content))
+
+
+def _refill(value: Any, content: Any) -> None:  # noqa: ANN401 - attributes are of any type
+    if isinstance(content, list):
+        value[:] = content
+    elif content is not None:
+        value.clear()
+        value.update(content)
+
+
+def _autocast_state() -> tuple[bool, ...]:
+    return tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+
+
+def sentence(error: Exception) -> str:
+    """Return the first line of an error, short."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:120]
+
+
+class LocalTracer(Tracer):
+    """Traces the forward of one module alone: every module that it calls is a single node."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
+        """Every module is a leaf."""
+        return True

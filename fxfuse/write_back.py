@@ -1,0 +1,218 @@
+"""Edits of graphs, brought back into the user's own classes: only the modules that change are copied."""
+
+from __future__ import annotations
+
+import types
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fxfuse.call import Plan, Write
+from fxfuse.editor import Editor, shallow_copy
+from fxfuse.graph import Graph
+from fxfuse.guards import AssumedRank, require_rank
+from fxfuse.own_forward import with_forward
+from fxfuse.tracer import LocalTracer
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.capture import Part
+
+
+@dataclass
+class Replacements:
+    """What takes the place of which module of the user's.
+
+    Attributes:
+        modules: a module of the user's -> the new one.
+        conflicts: modules for which no single replacement serves every call; their folds must not be done.
+    """
+
+    modules: dict[nn.Module, nn.Module] = field(default_factory=dict)
+    conflicts: set[nn.Module] = field(default_factory=set)
+
+
+def replacements(edits: list[tuple[Part, Editor]]) -> Replacements:
+    """Group the edits of all captured parts by the module that they belong to."""
+    result = Replacements()
+    _replace_called(edits, result)
+    _replace_owners(edits, result)
+    _find_foreign_readers(edits, result)
+    return result
+
+
+# -- modules that are called: a convolution with new weights, a norm that is gone
+
+
+def _replace_called(edits: list[tuple[Part, Editor]], result: Replacements) -> None:
+    calls: dict[nn.Module, list[tuple[Editor, fx.Node]]] = defaultdict(list)
+    for _, editor in edits:
+        for node, origin in editor.origin.items():
+            if origin.module is not None:
+                calls[origin.module].append((editor, node))
+    for module, nodes in calls.items():
+        if all(e.bypassed.get(n) is None and n not in e.rewritten for e, n in nodes):
+            continue
+        replacement = _gone(nodes) or _rewritten(nodes)
+        if replacement is None:
+            result.conflicts.add(module)
+        else:
+            result.modules[module] = replacement
+
+
+def _gone(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
+    """Return what stands for a module that every call bypasses."""
+    gone = [editor.bypassed.get(node) for editor, node in nodes]
+    if any(bypass is None for bypass in gone):
+        return None
+    guarded = [bypass for bypass in gone if bypass is not None and bypass.guard is not None]
+    return AssumedRank(guarded[0].guard or 0, guarded[0].where) if guarded else nn.Identity()
+
+
+def _rewritten(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
+    """Return the new module, if every call wants the same."""
+    wanted = [editor.rewritten.get(node) for editor, node in nodes]
+    first = wanted[0]
+    same = first is not None and all(other is not None and _equal(first, other) for other in wanted[1:])
+    return first if same else None
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    tensors = [list(m.state_dict().values()) for m in (one, other)]
+    return len(tensors[0]) == len(tensors[1]) and all(
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(*tensors, strict=True)
+    )
+
+
+# -- modules whose own forward calls functions that changed
+
+
+def _replace_owners(edits: list[tuple[Part, Editor]], result: Replacements) -> None:
+    owners: dict[nn.Module, list[tuple[Editor, str]]] = defaultdict(list)
+    for part, editor in edits:
+        for owner, instance in dict.fromkeys((o.owner, o.instance) for o in editor.origin.values()):
+            owners[part.module.get_submodule(owner)].append((editor, instance))
+    for module, instances in owners.items():
+        editor, instance = instances[0]
+        changed = [e for e, i in instances if any(_changed(e, n) for n in _own_nodes(e, i))]
+        if not changed:
+            continue
+        replacement = _edited(module, editor, instance) if len(instances) == 1 else None
+        if replacement is None:
+            result.conflicts.add(module)
+        else:
+            result.modules[module] = replacement
+
+
+def _own_nodes(editor: Editor, instance: str) -> list[fx.Node]:
+    """Return the calls of functions and methods that one call of a module's forward makes."""
+    return [
+        node
+        for node, origin in editor.origin.items()
+        if origin.instance == instance and node.op in ("call_function", "call_method")
+    ]
+
+
+def _changed(editor: Editor, node: fx.Node) -> bool:
+    return node in editor.bypassed or node in editor.constants
+
+
+def _edited(module: nn.Module, editor: Editor, instance: str) -> nn.Module | None:
+    """Return the module with the same edits made in a graph of its own forward, children left as they are."""
+    try:
+        tracer = LocalTracer()
+        graph_module = tracer.capture(module)
+    except Exception:  # noqa: BLE001 - anything that a user's forward can raise
+        return None
+    local = Editor(Graph(graph_module))
+    mine, theirs = _own_nodes(local, ""), _own_nodes(editor, instance)
+    if tracer.specialised or [(n.op, n.target) for n in mine] != [(n.op, n.target) for n in theirs]:
+        return None
+    for node, twin in reversed(list(zip(mine, theirs, strict=True))):
+        _repeat(local, node, editor, twin)
+    return _with_graph(module, local)
+
+
+def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None:
+    """Make the edit that ``twin`` got at ``node``."""
+    bypass = editor.bypassed.get(twin)
+    if bypass is not None:
+        value = node.args[bypass.argument] if isinstance(bypass.argument, int) else node.kwargs[bypass.argument]
+        local.apply(Plan(bypass=((node, value),), guard=bypass.guard), where=bypass.where)  # type: ignore[arg-type] # a Node, as in the twin
+    elif twin in editor.constants:
+        call = local.graph.read(node)
+        local.apply(Plan(writes=(Write(call, editor.constants[twin]),)))
+
+
+def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
+    graph = local.graph_module.graph
+    left = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
+    if not left:
+        return nn.Identity()
+    if len(left) == 1 and left[0].target is require_rank:
+        return AssumedRank(*left[0].args[1:])
+    copied = shallow_copy(module)
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    for name in [*copied._parameters, *copied._buffers]:
+        if name not in read:  # only the removed nodes read it
+            (copied._parameters if name in copied._parameters else copied._buffers)[name] = None
+    for name in read - set(module._parameters):
+        copied._buffers.pop(name, None)
+    for name, parameter in local.graph_module._parameters.items():
+        copied._parameters[name] = parameter
+    return with_forward(copied, graph)
+
+
+def _find_foreign_readers(edits: list[tuple[Part, Editor]], result: Replacements) -> None:
+    """A forward that stays Python code and reads a tensor of a replaced module would read the new one."""
+    for part, editor in edits:
+        for node in editor.graph_module.graph.nodes:
+            if node.op != "get_attr" or "." not in str(node.target) or node not in editor.origin:
+                continue
+            holder = part.module.get_submodule(str(node.target).rpartition(".")[0])
+            reader = part.module.get_submodule(editor.origin[node].owner)
+            if holder in result.modules and reader is not holder:
+                result.conflicts.add(holder)
+
+
+# -- the model with its replacements
+
+
+def rebuild(model: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Return the model with some modules replaced, at every place; it shares everything else with the argument."""
+    parents: dict[nn.Module, list[nn.Module]] = defaultdict(list)
+    for module in model.modules():
+        for child in module.children():
+            parents[child].append(module)
+    copies = dict(replaced)
+    pending = [*replaced, model]
+    while pending:
+        module = pending.pop()
+        copies.setdefault(module, shallow_copy(module))
+        pending += [parent for parent in parents[module] if parent not in copies]
+    for copied in copies.values():
+        for name, value in copied.__dict__.items():
+            copied.__dict__[name] = _remap(value, copies)
+    return copies[model]
+
+
+def _remap(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:  # noqa: ANN401 - attributes are of any type
+    """Return an attribute that holds modules with the new ones in place of the old."""
+    if isinstance(value, nn.Module):
+        return copies.get(value, value)
+    if isinstance(value, types.MethodType):
+        new = _remap(value.__self__, copies)
+        return value if new is value.__self__ else types.MethodType(value.__func__, new)
+    if type(value) in (list, tuple):
+        items = [_remap(item, copies) for item in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
+    if isinstance(value, dict):
+        changed = {k: new for k, v in value.items() if (new := _remap(v, copies)) is not v}
+        if changed:
+            value = value.copy()
+            value.update(changed)
+    return value
