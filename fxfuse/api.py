@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from fxfuse.capture import Capture, Part, capture, capture_graph
+from fxfuse.attempt import Attempt, Options, Structure
+from fxfuse.capture import Capture, capture, capture_graph
 from fxfuse.checks import require_fusable
-from fxfuse.editor import Editor
-from fxfuse.engine import run
-from fxfuse.finish import into_graph_module, into_modules, left_over
-from fxfuse.graph import Graph
-from fxfuse.report import Decision, FuseError, Report
+from fxfuse.examples import Inputs, agree, difference, reference
+from fxfuse.prove import wrong_parts
+from fxfuse.report import Reason, Refusal, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
-from fxfuse.rules.drop_noops import drop_noops
-from fxfuse.write_back import Replacements, replacements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-M = TypeVar("M", bound=nn.Module)
-Structure = Literal["graph", "module"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    rules: tuple[Rule, ...]
-    structure: Structure | None
-    allow_copies: bool
-    guards: bool
 
 
 def fx_fuse(
@@ -73,7 +59,7 @@ def fx_fuse(
     Raises:
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
-    options = _Options(tuple(rules), structure, allow_copies, guards)
+    options = Options(tuple(rules), structure, allow_copies, guards)
     require_fusable(model, structure, inplace=inplace)
     result = _fuse(model, example_inputs, options)
     if inplace:
@@ -102,61 +88,44 @@ def explain(model: nn.Module, example_inputs: Any = None, **options: Any) -> Rep
     return Report.of(fx_fuse(model, example_inputs, **options))
 
 
-def _fuse(model: nn.Module, example_inputs: Any, options: _Options) -> nn.Module:  # noqa: ANN401
-    captured = capture_graph(model) if isinstance(model, fx.GraphModule) else capture(model)
-    structure = options.structure or ("graph" if captured.whole else "module")
-    if structure == "graph" and captured.root is None:
-        raise FuseError(
-            f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' "
-            "is not possible; nothing was changed. Leave structure out, or pass structure='module'."
-        )
-    kept = set(captured.kept)
+def _fuse(model: nn.Module, example_inputs: Any, options: Options) -> nn.Module:  # noqa: ANN401
+    inputs = None if example_inputs is None else Inputs.of(example_inputs)
+    expected = None if inputs is None else reference(model, inputs)
+    kept: dict[nn.Module, Refusal] = {}
     while True:
-        edits, decisions = _run(captured, structure, options, kept)
-        inner = [(part, editor) for part, editor in edits if structure == "module" or part.path]
-        replaced = replacements(inner)
-        if not replaced.conflicts - kept:
-            break
-        kept |= replaced.conflicts
-        captured = capture(model)
-    return _finish(captured, structure, edits, decisions, replaced)
+        captured = _captured(model, inputs)
+        attempt = Attempt.of(captured, options, kept)
+        conflicts = attempt.conflicts
+        if conflicts.keys() - kept:
+            kept = {**conflicts, **kept}
+            continue
+        result = attempt.finish()
+        if inputs is None or not Report.of(result):
+            return result
+        given = reference(result, inputs)
+        if agree(expected, given):
+            return result
+        gap = difference(expected, given)
+        # Nothing that was folded can be trusted, so nothing is; the report says so.
+        kept = {module: Refusal(Reason.DIFFERS, detail=f"{gap:.1e}") for module in model.modules()}
 
 
-def _run(
-    captured: Capture, structure: Structure, options: _Options, kept: set[nn.Module]
-) -> tuple[list[tuple[Part, Editor]], list[Decision]]:
-    edits, decisions = [], []
-    for part in captured.parts:
-        as_graph = structure == "graph" and not part.path
-        rules = [rule for rule in options.rules if as_graph or rule is not drop_noops]
-        graph = Graph(
-            part.graph_module,
-            part.path,
-            root=part.module,
-            kept=kept,
-            allow_copies=options.allow_copies,
-            guards=options.guards,
-        )
-        editor = Editor(graph)
-        found = run(editor, rules)
-        if part.assumed:
-            found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
-        decisions += found
-        edits.append((part, editor))
-    return edits, decisions
-
-
-def _finish(
-    captured: Capture,
-    structure: Structure,
-    edits: list[tuple[Part, Editor]],
-    decisions: list[Decision],
-    replaced: Replacements,
-) -> nn.Module:
-    decisions = [*decisions, *left_over(captured, decisions)]
-    if structure == "graph":
-        return into_graph_module(captured, edits[0][1], decisions, replaced)
-    return into_modules(captured, decisions, replaced)
+def _captured(model: nn.Module, inputs: Inputs | None) -> Capture:
+    """Capture the model; with inputs, only graphs that give on them what the model gives."""
+    if isinstance(model, fx.GraphModule):
+        captured = capture_graph(model)
+        if inputs is not None:
+            wrong_parts(captured, inputs)
+        return captured
+    if inputs is None:
+        return capture(model)
+    passed, distrusted = inputs.bound(model), set[nn.Module]()
+    while True:
+        captured = capture(model, passed, distrusted)
+        wrong = set(wrong_parts(captured, inputs)) - distrusted
+        if not wrong:
+            return replace(captured, parts=[replace(part, assumed="") for part in captured.parts])
+        distrusted |= wrong
 
 
 def _in_place(model: nn.Module, result: nn.Module) -> nn.Module:

@@ -19,7 +19,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import count_norms, relative_error, time_in_turn
+from fxfuse.examples import difference
+from fxfuse.measure import count_norms, time_in_turn
 from fxfuse.report import FuseError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) ->
     size = settings.input_size or models.input_size(before)
     sample = _sample(size, settings.batches[0], torch.float32, channels_last=settings.channels_last)
     with _running(name, sample):
-        error = relative_error(before(sample), after(sample))
+        error = difference(before(sample), after(sample))
         norms = count_norms(before, sample), count_norms(after, sample)
     if settings.dtype != torch.float32:
         before = before.to(settings.dtype)

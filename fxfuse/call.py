@@ -115,10 +115,10 @@ def is_hooked(module: nn.Module) -> bool:
     return everywhere or any(getattr(module, name, None) for name in _HOOKS)
 
 
-def operator_at(graph_module: fx.GraphModule, node: fx.Node) -> Operator | None:
-    """Return the row of the table for what a node calls."""
-    if node.op == "call_module":
-        return operator_of(graph_module.get_submodule(str(node.target)))
+def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:
+    """Return the row of the table for what a node calls: a module, a function or a method."""
+    if module is not None:
+        return operator_of(module)
     if node.op in ("call_function", "call_method"):
         return OPERATORS.get(node.target)
     return None
@@ -131,9 +131,9 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
         Refusal: if the module called has hooks.
     """
     passed = {**dict(zip(operator.arguments, node.args, strict=False)), **node.kwargs}
-    if node.op != "call_module":
+    module = graph.module(node)
+    if module is None:
         return Call(node, operator, passed, graph)
-    module = graph.graph_module.get_submodule(str(node.target))
     require(not is_hooked(module), Reason.HOOKED, value=graph.path(node))
     attributes = {name: _attribute(module, name) for name in operator.arguments[1:] if hasattr(module, name)}
     value = node.args[0] if node.args else node.kwargs.get(operator.arguments[0])

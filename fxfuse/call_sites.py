@@ -33,12 +33,14 @@ class Reach:
     Attributes:
         called: module -> whether every call that was found passes its required arguments only.
         entered: module -> names of its methods, other than forward, that are called.
+        escaped: modules that are handed to code that is not read, and are among ``called`` for that alone.
         kept: modules of which an attribute or a tensor is read, and which must stay what they are.
         unknown: why the code could not be read; empty if it was.
     """
 
     called: dict[nn.Module, bool] = field(default_factory=dict)
     entered: dict[nn.Module, set[str]] = field(default_factory=dict)
+    escaped: set[nn.Module] = field(default_factory=set)
     kept: set[nn.Module] = field(default_factory=set)
     unknown: str = ""
 
@@ -51,6 +53,19 @@ def reach(module: nn.Module, entries: Iterable[str] = ("forward",)) -> Reach:
     except (OSError, TypeError, SyntaxError, AttributeError) as error:
         reader.found.unknown = f"its source cannot be read: {error}"
     return reader.found
+
+
+def unreached_methods(module: nn.Module) -> list[str]:
+    """Return the methods of the user's classes that ``forward`` does not use, directly or through others.
+
+    Raises:
+        OSError: if there is no source.
+    """
+    reader = _Reader(module)
+    used = {name for _, name in reader.read(("forward",))}
+    classes = [c for c in type(module).__mro__ if c not in nn.Module.__mro__ and not c.__module__.startswith("torch.nn.")]
+    defined = {name for c in classes for name, value in vars(c).items() if _function(value) is not None}
+    return sorted(defined - used - {"__init__"})
 
 
 def mentions(cls: type[nn.Module], method: str) -> set[str]:
@@ -82,9 +97,10 @@ class _Reader:
         self.module = module
         self.found = Reach()
 
-    def read(self, entries: Iterable[str]) -> None:
+    def read(self, entries: Iterable[str]) -> set[tuple[type, str]]:
+        """Read methods and all that they use, and return what was read."""
         pending = [(owner, name) for name in entries if (owner := _defining(type(self.module), name))]
-        seen = set(pending)
+        seen: set[tuple[type, str]] = set(pending)
         while pending:
             owner, name = pending.pop()
             function = _function(vars(owner)[name])
@@ -94,10 +110,11 @@ class _Reader:
             for used in _Method(self, tree, own).read():
                 after = used.removeprefix("super().")
                 start = owner if used != after else None
-                target = (_defining(type(self.module), after, after=start), after)
-                if target[0] is not None and target not in seen:
-                    seen.add(target)  # type: ignore[arg-type] # not None
-                    pending.append(target)  # type: ignore[arg-type] # not None
+                definer = _defining(type(self.module), after, after=start)
+                if definer is not None and (definer, after) not in seen:
+                    seen.add((definer, after))
+                    pending.append((definer, after))
+        return seen
 
     # -- what is found
 
@@ -105,6 +122,8 @@ class _Reader:
         """Note a call, with unknown arguments if there is no expression for it."""
         if module is self.module:
             return
+        if call is not None:
+            self.found.escaped.discard(module)
         starred = call is None or any(isinstance(a, ast.Starred) for a in call.args)
         starred = starred or any(k.arg is None for k in call.keywords)  # type: ignore[union-attr] # None is starred
         keywords = [k.arg or "" for k in call.keywords] if call else []
@@ -113,10 +132,11 @@ class _Reader:
 
     def escape(self, module: nn.Module) -> None:
         """Note that a module is handed to code that is not read: it can be called, and a container opened."""
-        self.call(module, None)
-        if isinstance(module, _CONTAINERS) or module is self.module:
-            for child in module.children():
-                self.call(child, None)
+        opened = module.children() if isinstance(module, _CONTAINERS) or module is self.module else ()
+        for reached in (module, *opened):
+            if reached not in self.found.called:
+                self.found.escaped.add(reached)
+            self.call(reached, None)
 
     def attribute(self, module: nn.Module, name: str) -> None:
         """Note that an attribute of a module below is read."""
@@ -166,14 +186,24 @@ class _Method:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 modules = list(self._resolve(node.value))
             elif isinstance(node, (ast.For, ast.comprehension)):
-                targets = [node.target]
-                modules = [child for n in ast.walk(node.iter) for m in self._resolve(n) for child in m.children()]
+                targets = _values(node.target, node.iter)
+                modules = [child for m in self._looped_over(node.iter) for child in m.children()]
             else:
                 continue
             for name in [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]:
                 if modules:
                     known = self.names.setdefault(name, [])
                     known += [m for m in modules if all(m is not k for k in known)]
+
+    def _looped_over(self, node: ast.AST) -> Iterator[nn.Module]:
+        """Yield the modules of which a loop visits the children: ``self.blocks``, ``zip(self.a, self.b.values())``."""
+        found = list(self._resolve(node))
+        plain = isinstance(node, ast.Attribute) and node.attr not in (*_LISTING, "items", "values")
+        if found or plain:
+            yield from found
+            return
+        for child in ast.iter_child_nodes(node):
+            yield from self._looped_over(child)
 
     def _resolve(self, node: ast.AST) -> Iterator[nn.Module]:
         """Yield the modules that an expression can be: a name, an attribute, an element of a container."""
@@ -200,6 +230,8 @@ class _Method:
                 self._follow(parent, child)
         elif isinstance(parent, ast.Call) and parent.func is node:
             self.reader.call(module, parent)
+        elif isinstance(parent, ast.Call) and _is_name(parent.func, "getattr") and _is_text(parent.args[1]):
+            self.reader.attribute(module, parent.args[1].value)  # type: ignore[attr-defined] # a text constant
         elif isinstance(parent, ast.Call) and _is_name(parent.func, *_HARMLESS_CALLS):
             return
         elif not self._names_it(node, parent):
@@ -227,6 +259,14 @@ class _Method:
             self.reader.escape(module)
         else:
             self.used.add(attribute.attr)
+
+
+def _values(target: ast.expr, iterated: ast.expr) -> list[ast.expr]:
+    """Return the loop variables without the counter of ``enumerate`` or the key of ``items``."""
+    if not (isinstance(target, ast.Tuple) and isinstance(iterated, ast.Call)):
+        return [target]
+    keyed = isinstance(iterated.func, ast.Attribute) and iterated.func.attr in ("items", "named_children", "named_modules")
+    return target.elts[1:] if keyed or _is_name(iterated.func, "enumerate") else [target]
 
 
 def _child(module: nn.Module, name: str) -> Any:  # noqa: ANN401 - attributes are of any type
@@ -269,6 +309,10 @@ def _parse(function: Any) -> tuple[ast.AST, str]:  # noqa: ANN401 - a function
 
 def _is_name(node: ast.AST, *names: str) -> bool:
     return isinstance(node, ast.Name) and node.id in names
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _is_super(node: ast.Call) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, takes_required_only
 from fxfuse.operator_table import operator_of
+from fxfuse.report import Reason, Refusal
 from fxfuse.tracer import Tracer, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,14 @@ class Capture:
     Attributes:
         parts: the captured graphs.
         opaque: modules of which the own forward was not captured, and why.
-        kept: modules that untraced code looks into, and which must stay what they are.
+        kept: modules that must stay what they are, and why: untraced code looks into them.
         notes: what the capture did that the user should know.
     """
 
     model: nn.Module
     parts: list[Part] = field(default_factory=list)
     opaque: dict[nn.Module, str] = field(default_factory=dict)
-    kept: set[nn.Module] = field(default_factory=set)
+    kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -74,15 +75,22 @@ def capture_graph(graph_module: fx.GraphModule) -> Capture:
     return Capture(graph_module, [Part(graph_module, "", copied)])
 
 
-def capture(model: nn.Module) -> Capture:
+def capture(
+    model: nn.Module, passed: Mapping[str, Any] | None = None, distrusted: Collection[nn.Module] = ()
+) -> Capture:
     """Trace what can be traced of a model.
 
     The source of what cannot be traced tells which modules it calls as a whole.  What it reaches besides may turn
     out only after a part was traced, so the capture is repeated until nothing new is found.
+
+    Args:
+        model: the model.
+        passed: arguments that it is known to be called with.
+        distrusted: modules of which the graph was seen to give another result than the module.
     """
     boundaries: set[nn.Module] = set()
     while True:
-        session = _Session(model, boundaries)
+        session = _Session(model, boundaries, passed or {}, distrusted)
         session.trace(model)
         if session.reached <= boundaries:
             return session.result
@@ -92,7 +100,15 @@ def capture(model: nn.Module) -> Capture:
 class _Session:
     """One pass over the model, with the boundaries that are known."""
 
-    def __init__(self, model: nn.Module, boundaries: set[nn.Module]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        boundaries: set[nn.Module],
+        passed: Mapping[str, Any],
+        distrusted: Collection[nn.Module],
+    ) -> None:
+        self.passed = passed
+        self.distrusted = distrusted
         self.result = Capture(model)
         self.boundaries = boundaries
         self.reached: set[nn.Module] = set()
@@ -104,8 +120,11 @@ class _Session:
         if module in self.seen or operator_of(module) is not None:
             return
         self.seen.add(module)
-        tracer = Tracer(boundaries=self.boundaries - {module})
+        passed = self.passed if module is self.result.model else {}
+        tracer = Tracer(self.boundaries - {module}, passed, self.distrusted)
         try:
+            if module in self.distrusted:
+                raise TypeError("its trace gave another result than the module on the example inputs")
             if "forward" in module.__dict__:
                 raise TypeError("its forward was replaced on the instance")
             graph_module = tracer.capture(module)
@@ -129,14 +148,14 @@ class _Session:
         """Read how a module that cannot be traced reaches the modules below, and trace those."""
         self.result.opaque[module] = reason
         found = reach(module, ("forward", *entries))
-        self.result.kept |= found.kept
+        self._keep(found.kept, module)
         if found.unknown:
             self.result.opaque[module] = f"{reason}; {found.unknown}"
-            self.result.kept |= set(module.modules())
+            self._keep(module.modules(), module)
             return
         self.reached |= set(found.called)
         # What untraced code calls by itself must go on giving what it gives.
-        self.result.kept |= {child for child in found.called if operator_of(child) is not None}
+        self._keep((child for child in found.called if operator_of(child) is not None), module)
         for child in {**found.called, **dict.fromkeys(found.entered)}:
             others = {name for name in found.entered.get(child, ()) if _reaches_modules(child, name)}
             if found.called.get(child, True) and not others:
@@ -144,6 +163,13 @@ class _Session:
             elif child not in self.seen and operator_of(child) is None:
                 self.seen.add(child)
                 self.descend(child, "untraced code calls it in other ways", others)
+
+
+    def _keep(self, modules: Iterable[nn.Module], reader: nn.Module) -> None:
+        users = self.paths[reader] or type(reader).__name__
+        for module in modules:
+            refusal = Refusal(Reason.REACHED_INTO, value=self.paths.get(module, "it"), users=users)
+            self.result.kept.setdefault(module, refusal)
 
 
 def _reaches_modules(module: nn.Module, method: str) -> bool:

@@ -11,6 +11,7 @@ from fxfuse.call import Plan, Write
 from fxfuse.constants import fetch
 from fxfuse.guards import require_rank
 from fxfuse.report import Reason, require
+from fxfuse.storage import Storage
 
 if TYPE_CHECKING:
     from fxfuse.graph import Graph
@@ -68,18 +69,21 @@ class Editor:
         constants: node -> its new constants, for every call that was rewritten.
         bypassed: node -> which of its arguments took its place, and what is checked there.
         origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
+        plans: what was applied.
         renamed: old names of parameters -> new names, where a weight could not keep its name.
     """
 
     def __init__(self, graph: Graph) -> None:
         """Edit ``graph``."""
         self.graph = graph
+        self.storage = Storage(graph)
         self.graph_module = graph.graph_module
         self.rewritten: dict[fx.Node, nn.Module] = {}
         self.constants: dict[fx.Node, dict[str, Tensor]] = {}
         self.bypassed: dict[fx.Node, Bypass] = {}
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
+        self.plans: list[Plan] = []
         self._copies: dict[int, list[nn.Module]] = {}
 
     def copied_bytes(self, plan: Plan) -> int:
@@ -114,26 +118,35 @@ class Editor:
 
     def apply(self, plan: Plan, *, where: str = "") -> None:
         """Do everything that a plan says; a check names ``where``, or the node's own path."""
+        self.plans.append(plan)
         for write in plan.writes:
             self.constants.setdefault(write.call.node, {}).update(write.constants)
             if write.call.module is not None:
-                self._write_module(write)
+                self._write_module(write, write.call.module)
             else:
                 self._write_arguments(write)
         for position, (node, value) in enumerate(plan.bypass, start=1):
             guard = plan.guard if position == len(plan.bypass) else None
             self._bypass(node, value, guard, where or self.graph.path(node))
 
-    # -- calls of modules: a copy of the module, at the same path if it is free
+    # -- calls of modules: a copy of the module
 
-    def _write_module(self, write: Write) -> None:
-        node, module = write.call.node, write.call.module
-        assert module is not None  # noqa: S101 - for the type checker
-        copied = self._equal_copy(write) or self._new_copy(module, write)
-        self.graph.forget(node)
-        node.target = self._place(str(node.target), copied, node)
-        self.graph.note(node)
+    def _write_module(self, write: Write, module: nn.Module) -> None:
+        node = write.call.node
+        copied = self._equal_copy(write)
+        if copied is None:
+            copied = self._new_copy(module, write)
+            old = str(node.target)
+            self.storage.place_module(node, copied)
+            self._note_names(old, str(node.target), write)
+        else:
+            twin = next(n for n, m in self.rewritten.items() if m is copied)
+            self.storage.retarget(node, str(twin.target))
         self.rewritten[node] = copied
+
+    def _note_names(self, old: str, new: str, write: Write) -> None:
+        if old != new:
+            self.renamed |= {f"{old}.{name}": f"{new}.{name}" for name in write.constants}
 
     def _new_copy(self, module: nn.Module, write: Write) -> nn.Module:
         copied = shallow_copy(module)
@@ -152,43 +165,6 @@ class Editor:
                 return copied
         return None
 
-    def _place(self, target: str, module: nn.Module, node: fx.Node) -> str:
-        """Put a module at its old path, or beside it where others still need the old one."""
-        for other, copied in self.rewritten.items():
-            if copied is module and other is not node:
-                return str(other.target)
-        container, _, name = target.rpartition(".")
-        if self._is_ours(container) and not self._needed_by_others(target, node):
-            fetch_module(self.graph_module, container)._modules[name] = module
-            return target
-        free = self._free_name(target)
-        container, _, name = free.rpartition(".")
-        fetch_module(self.graph_module, container)._modules[name] = module
-        return free
-
-    def _needed_by_others(self, target: str, node: fx.Node) -> bool:
-        return any(
-            other is not node
-            and other.op in ("call_module", "get_attr")
-            and (str(other.target) == target or str(other.target).startswith(target + "."))
-            for other in self.graph_module.graph.nodes
-        )
-
-    def _is_ours(self, container: str) -> bool:
-        """Whether every module on the path is an empty holder of the GraphModule, and none is the user's."""
-        names = container.split(".") if container else []
-        holders = [fetch_module(self.graph_module, ".".join(names[:n])) for n in range(1, len(names) + 1)]
-        return all(type(holder) is nn.Module for holder in holders)
-
-    def _free_name(self, target: str) -> str:
-        container, _, name = target.rpartition(".")
-        if not self._is_ours(container):
-            container, name = "", target.replace(".", "_")
-        holder, number = fetch_module(self.graph_module, container), 1
-        while hasattr(holder, f"{name}_{number}"):
-            number += 1
-        return f"{container}.{name}_{number}".lstrip(".")
-
     # -- calls of functions and methods: a parameter of the GraphModule
 
     def _write_arguments(self, write: Write) -> None:
@@ -202,43 +178,16 @@ class Editor:
             if isinstance(old, fx.Node):
                 self._erase_unused(old)
             with self.graph_module.graph.inserting_before(node):
-                constant = self.graph_module.graph.get_attr(self._store(path, parameter))
+                constant = self.graph_module.graph.get_attr(self.storage.store(path, parameter))
             constant.meta = {key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta}
             _set_argument(node, names.index(name), name, constant)
             self.graph.constants.note(constant)
-            self.graph.note(constant)
+            self.storage.note(constant)
 
     def _requires_grad(self, write: Write) -> bool:
         weight = write.call.arguments.get("weight")
         sources = self.graph.constants.tensors(weight) if isinstance(weight, fx.Node) else []
         return any(t.requires_grad for t in sources)
-
-    def _store(self, path: str, parameter: nn.Parameter) -> str:
-        """Register a parameter under its old path if nothing else reads that, else under a new one beside it."""
-        container, _, name = path.rpartition(".")
-        if not self._ensure_holder(container) or self._needed_by_others_exactly(path):
-            path = self._free_name(path)
-            container, _, name = path.rpartition(".")
-        holder = fetch_module(self.graph_module, container)
-        holder._buffers.pop(name, None)
-        holder.__dict__.pop(name, None)
-        holder.register_parameter(name, parameter)
-        return path
-
-    def _needed_by_others_exactly(self, path: str) -> bool:
-        return any(n.op in ("get_attr", "call_module") and n.target == path for n in self.graph_module.graph.nodes)
-
-    def _ensure_holder(self, container: str) -> bool:
-        """Make the empty holders of a path, if no module of the user's is in the way."""
-        current: nn.Module = self.graph_module
-        for name in container.split(".") if container else []:
-            if name not in current._modules:
-                current.add_module(name, nn.Module())
-            child = current._modules[name]
-            if type(child) is not nn.Module:
-                return False
-            current = child
-        return True
 
     # -- nodes taken out
 
@@ -261,18 +210,9 @@ class Editor:
             if current.users or not constant or current.op == "placeholder":
                 continue
             pending += current.all_input_nodes
-            self.graph.forget(current)
+            self.storage.forget(current)
             self.graph_module.graph.erase_node(current)
 
-    def commit(self) -> None:
-        """Check the graph and make its code anew."""
-        self.graph_module.graph.lint()
-        self.graph_module.recompile()
-
-
-def fetch_module(root: nn.Module, path: str) -> nn.Module:
-    """Return the module at a path, the root itself for an empty one."""
-    return root.get_submodule(path)
 
 
 def _position(node: fx.Node, value: fx.Node) -> int | str:

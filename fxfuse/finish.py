@@ -58,9 +58,8 @@ def into_graph_module(
     for node in graph_module.graph.nodes:
         module = editor.graph.module(node)
         if module in copies:
-            container, _, name = str(node.target).rpartition(".")
-            graph_module.get_submodule(container)._modules[name] = copies[module]
-    editor.commit()
+            editor.graph.place(str(node.target), copies[module])
+    graph_module.graph.lint()
     name = type(model).__name__
     result = FusedGraphModule(graph_module, graph_module.graph, name)
     result.training = model.training

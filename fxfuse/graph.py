@@ -28,7 +28,7 @@ class Graph:
         prefix: str = "",
         *,
         root: nn.Module | None = None,
-        kept: Collection[nn.Module] = (),
+        kept: Mapping[nn.Module | None, Refusal] | None = None,
         holders: Mapping[int, Collection[str]] | None = None,
         allow_copies: bool = True,
         guards: bool = True,
@@ -39,7 +39,7 @@ class Graph:
             graph_module: what was captured; the pass changes it, so it must belong to the pass.
             prefix: the path of the captured module in the user's model.
             root: the module that was captured, to look up whose forward a node stands in.
-            kept: modules that must stay as they are, for reasons found outside of this graph.
+            kept: modules that must stay as they are, and why, for what was found outside of this graph.
             holders: the paths in the whole model under which each parameter is registered, by its id.
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
@@ -47,12 +47,13 @@ class Graph:
         self.graph_module = graph_module
         self.prefix = prefix
         self.root = root
-        self.kept = {id(module) for module in kept}
+        self.kept = kept or {}
         self.holders = holders or {}
         self.allow_copies = allow_copies
         self.guards = guards
+        self._modules: dict[str, nn.Module] = {}
         self.constants = Constants(graph_module)
-        self._ranks = ranks(graph_module)
+        self._ranks = ranks(self)
         self._operators: dict[fx.Node, Operator | None] = {}
         self._readers: dict[int, dict[fx.Node, None]] = {}
         for node in graph_module.graph.nodes:
@@ -66,7 +67,7 @@ class Graph:
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls, None for the unknown and for constants."""
         if node not in self._operators:
-            self._operators[node] = None if node in self.constants else operator_at(self.graph_module, node)
+            self._operators[node] = None if node in self.constants else operator_at(node, self.module(node))
         return self._operators[node]
 
     def view(self, node: fx.Node) -> View | None:
@@ -103,7 +104,18 @@ class Graph:
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module that a node calls, if it calls one."""
-        return self.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if node.op != "call_module":
+            return None
+        target = str(node.target)
+        if target not in self._modules:
+            self._modules[target] = self.graph_module.get_submodule(target)
+        return self._modules[target]
+
+    def place(self, target: str, module: nn.Module) -> None:
+        """Put a module into the GraphModule, in place of the one that is there."""
+        container, _, name = target.rpartition(".")
+        self.graph_module.get_submodule(container)._modules[name] = module
+        self._modules[target] = module
 
     def owner(self, node: fx.Node) -> str:
         """Return the path, within the captured module, of the module whose forward contains the call."""
@@ -144,8 +156,9 @@ class Graph:
         module = self.module(node)
         if module is None and self.root is not None and self.kept:
             module = self.root.get_submodule(self.owner(node))
-        if module is not None and id(module) in self.kept:
-            raise Refusal(Reason.OWN_FORWARD, value=self.path(node))
+        if module in self.kept:
+            refusal = self.kept[module]
+            raise refusal
 
     def other_readers(self, tensor: object, reader: fx.Node) -> list[str]:
         """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""

@@ -55,17 +55,17 @@ class AssumedRank(nn.Identity):
         return f"axes={self.axes}"
 
 
-def require_default(value: object, default: object, name: str) -> object:
-    """Return ``value`` if it is the default that the model was traced with.
+def require_value(value: object, expected: object, name: str) -> object:
+    """Return ``value`` if it is what the model was captured with.
 
     Raises:
         ValueError: if it is another value, for which another branch of the model might have run.
     """
     if has_torch_function_unary(value):
-        return handle_torch_function(require_default, (value,), value, default, name)
-    if not (value is default or (type(value) is type(default) and value == default)):
+        return handle_torch_function(require_value, (value,), value, expected, name)
+    if not (value is expected or (type(value) is type(expected) and value == expected)):
         raise ValueError(
-            f"fxfuse captured this model with {name}={default!r}, and it was called with another value. "
+            f"fxfuse captured this model with {name}={expected!r}, and it was called with another value. "
             "Fuse again with example_inputs that pass it, or with structure='module'."
         )
     return value

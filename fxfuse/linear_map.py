@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 class LinearMap:
     """A linear map per group and tap, and a bias per output channel.
 
-    The arithmetic is done in float64 by type promotion: the affines are float64, so a kernel in half precision
-    is read exactly as it is, never copied beforehand, and rounded only by whoever stores the result.
+    The arithmetic is done in float64, in one new tensor, and rounded only by whoever stores the result.
 
     Attributes:
         kernel: of shape ``(groups, out, in, *taps)``; ``out`` and ``in`` count the channels of one group.
@@ -48,7 +47,7 @@ class LinearMap:
         scale = affine.scale.reshape(groups, out, 1, *[1] * len(taps))
         # scale * (K x + b) + shift = (scale * K) x + (scale * b + shift)
         bias = affine.shift if self.bias is None else affine.scale * self.bias + affine.shift
-        return LinearMap(self.kernel * scale, bias)
+        return LinearMap(_scaled(self.kernel, scale), bias)
 
     def after_affine(self, affine: Affine) -> LinearMap:
         """Return the map ``x -> self(scale * x + shift)``; true where no padded zeros are read.
@@ -61,5 +60,10 @@ class LinearMap:
         # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
         summed_taps = self.kernel.reshape(groups, out, inputs, -1).to(shift.dtype).sum(-1)
         moved = torch.einsum("goi,gi->go", summed_taps, shift).flatten()
-        kernel = self.kernel * scale.reshape(groups, 1, inputs, *[1] * len(taps))
+        kernel = _scaled(self.kernel, scale.reshape(groups, 1, inputs, *[1] * len(taps)))
         return LinearMap(kernel, moved if self.bias is None else moved + self.bias)
+
+
+def _scaled(kernel: Tensor, scale: Tensor) -> Tensor:
+    """Return ``kernel * scale`` in float64, at the cost of one tensor of that size."""
+    return kernel.to(torch.float64, copy=True).mul_(scale)

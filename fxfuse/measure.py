@@ -1,4 +1,4 @@
-"""What the benchmark measures: times in turn, kernels that really run, the distance of two outputs."""
+"""What the benchmark measures: times in turn, and kernels that really run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 MIN_ROUNDS = 3
 MAX_ROUNDS = 100
@@ -53,37 +53,15 @@ def time_in_turn(
 
 def count_norms(model: nn.Module, sample: Tensor) -> int:
     """How many batch-norm kernels really run, in whatever form the model has them."""
-    counter = _NormCounter()
+    counter = _NormCounter()  # type: ignore[no-untyped-call]
     with torch.no_grad(), counter:
         model(sample)
     return counter.count
 
 
-def relative_error(expected: object, actual: object) -> float:
-    """``max|a - b| / max|a|``, the largest over all tensors of an output of any structure."""
-    gaps = [
-        (a.double() - b.double()).abs().max() / a.double().abs().max().clamp_min(1e-30)
-        for a, b in zip(_tensors(expected), _tensors(actual), strict=True)
-        if a.is_floating_point() and a.numel()
-    ]
-    return max((gap.item() for gap in gaps), default=0.0)
-
-
 def _part_done(rounds: int, time_spent: float) -> float:
     """What part is done, where the clock decides when to stop between MIN_ROUNDS and MAX_ROUNDS."""
     return min(1.0, max(min(time_spent, rounds / MIN_ROUNDS), rounds / MAX_ROUNDS))
-
-
-def _tensors(output: object) -> Iterator[Tensor]:
-    """The tensors in an output, in order."""
-    if isinstance(output, Tensor):
-        yield output
-        return
-    parts = output.values() if isinstance(output, dict) else output
-    if isinstance(parts, str) or not hasattr(parts, "__iter__"):
-        return
-    for part in parts:
-        yield from _tensors(part)
 
 
 class _NormCounter(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,12 @@ from torch import Tensor, fx, nn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fxfuse.graph import Graph
+
+
+# Where the shape of a value in a run on example inputs is kept, among the metadata of its node.
+EXAMPLE_SHAPE = "fxfuse_example_shape"
+
 
 class Rank(NamedTuple):
     """A number of axes, and whether it is only assumed (inputs are batched)."""
@@ -20,92 +27,106 @@ class Rank(NamedTuple):
     assumed: bool = False
 
 
-def ranks(graph_module: fx.GraphModule) -> dict[fx.Node, Rank]:
+def ranks(graph: Graph) -> dict[fx.Node, Rank]:
     """Return the number of axes of every value for which it is known or usual.
 
     What is proven goes first: forward from metadata and operations that fix it, and back from a norm that checks
     it to the convolution before.  Only then the rest is filled with what is usual: an image has a batch axis, the
     input of a linear layer is a batch of vectors.
     """
-    nodes = list(graph_module.graph.nodes)
-    proven: dict[fx.Node, int] = {}
-    for sweep in (nodes, list(reversed(nodes)), nodes):
-        for node in sweep:
-            _prove(graph_module, node, proven)
-    usual = dict(proven)
-    for node in nodes:
-        if node not in usual:
-            axes = _from_inputs(graph_module, node, usual) or _usual(graph_module, node)
-            if axes is not None:
-                usual[node] = axes
-    return {node: Rank(axes, assumed=node not in proven) for node, axes in usual.items()}
+    return _Ranks(graph).all()
 
 
-def _prove(graph_module: fx.GraphModule, node: fx.Node, proven: dict[fx.Node, int]) -> None:
-    axes = _recorded(node) or _fixed(graph_module, node) or _from_inputs(graph_module, node, proven)
-    if axes is not None:
-        proven.setdefault(node, axes)
-    first = node.args[0] if node.args else None
-    if node in proven and isinstance(first, fx.Node) and _keeps_rank(graph_module, node):
-        proven.setdefault(first, proven[node])
+class _Ranks:
+    """What is known of the axes of the values of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = graph.nodes
+        self.modules = {node: graph.module(node) for node in self.nodes}
+        self.known: dict[fx.Node, int] = {}
+
+    def all(self) -> dict[fx.Node, Rank]:
+        """Prove what can be proven, then fill in what is usual."""
+        for sweep in (self.nodes, list(reversed(self.nodes)), self.nodes):
+            for node in sweep:
+                self._prove(node)
+        proven = dict(self.known)
+        for node in self.nodes:
+            if node not in self.known:
+                self._set(node, self._from_inputs(node) or _usual(self._called(node)))
+        return {node: Rank(axes, assumed=node not in proven) for node, axes in self.known.items()}
+
+    def _set(self, node: fx.Node, axes: int | None) -> None:
+        if axes is not None:
+            self.known.setdefault(node, axes)
+
+    def _prove(self, node: fx.Node) -> None:
+        if node not in self.known:
+            self._set(node, _recorded(node) or self._fixed(node) or self._from_inputs(node))
+        first = node.args[0] if node.args else None
+        if node in self.known and isinstance(first, fx.Node) and _keeps_rank(self._called(node)):
+            self._set(first, self.known[node])
+
+    def _called(self, node: fx.Node) -> object:
+        """Return the class of the module, the function, or the name of the method that a node calls."""
+        module = self.modules[node]
+        if module is not None:
+            return type(module)
+        return node.target if node.op in ("call_function", "call_method") else None
+
+    def _fixed(self, node: fx.Node) -> int | None:
+        """Return the number of axes where the operation alone says it."""
+        called, module = self._called(node), self.modules[node]
+        if isinstance(module, nn.Flatten) and called is nn.Flatten:
+            return _flattened(module.start_dim, module.end_dim)
+        if isinstance(called, type):
+            return _checked(called)
+        if called in (torch.flatten, "flatten"):
+            start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
+            return _flattened(node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end))
+        if called in ("view", "reshape"):
+            sizes = node.args[1:]
+            sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+            # A single node can be a size or a whole shape.
+            return len(sizes) if len(sizes) > 1 else None
+        return None
+
+    def _from_inputs(self, node: fx.Node) -> int | None:
+        called = self._called(node)
+        if _keeps_rank(called):
+            return next((self.known[i] for i in node.all_input_nodes[:1] if i in self.known), None)
+        if called in _ARITHMETIC:
+            axes = [self.known.get(i) for i in node.all_input_nodes]
+            return max(a for a in axes if a is not None) if axes and None not in axes else None
+        if called in (torch.cat, torch.concat):
+            return next((self.known[i] for i in node.all_input_nodes if i in self.known), None)
+        return None
 
 
 def _recorded(node: fx.Node) -> int | None:
     value = node.meta.get("val", node.meta.get("tensor_meta"))
-    shape = getattr(value, "shape", None)
+    shape = node.meta.get(EXAMPLE_SHAPE, getattr(value, "shape", None))
     return None if shape is None else len(shape)
 
 
-def _called(graph_module: fx.GraphModule, node: fx.Node) -> object:
-    """Return the class of the module, the function, or the name of the method that a node calls."""
-    if node.op == "call_module":
-        return type(graph_module.get_submodule(str(node.target)))
-    return node.target if node.op in ("call_function", "call_method") else None
+def _flattened(start: object, end: object) -> int | None:
+    """Everything from ``start`` on becomes one axis."""
+    return start + 1 if isinstance(start, int) and start >= 0 and end == -1 else None
 
 
-def _fixed(graph_module: fx.GraphModule, node: fx.Node) -> int | None:
-    """Return the number of axes where the operation alone says it."""
-    called = _called(graph_module, node)
-    if isinstance(called, type):
-        checked = next((axes for cls, axes in _CHECKED.items() if issubclass(called, cls)), None)
-        flat = called is nn.Flatten and _flattens_all(graph_module.get_submodule(str(node.target)))
-        return 2 if flat else checked
-    if called in (torch.flatten, "flatten"):
-        start = node.kwargs.get("start_dim", node.args[1] if len(node.args) > 1 else 0)
-        end = node.kwargs.get("end_dim", node.args[2] if len(node.args) > 2 else -1)  # noqa: PLR2004
-        return start + 1 if isinstance(start, int) and start >= 0 and end == -1 else None
-    if called in ("view", "reshape"):
-        sizes = node.args[1:]
-        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-        # A single node can be a size or a whole shape.
-        return len(sizes) if len(sizes) > 1 else None
-    return None
+@functools.cache
+def _checked(called: type) -> int | None:
+    return next((axes for cls, axes in _CHECKED.items() if issubclass(called, cls)), None)
 
 
-def _flattens_all(module: nn.Module) -> bool:
-    return isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)
-
-
-def _from_inputs(graph_module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, int]) -> int | None:
-    if _keeps_rank(graph_module, node):
-        return next((known[i] for i in node.all_input_nodes[:1] if i in known), None)
-    if _called(graph_module, node) in _ARITHMETIC:
-        axes = [known.get(i) for i in node.all_input_nodes]
-        return max(a for a in axes if a is not None) if axes and None not in axes else None
-    if _called(graph_module, node) in (torch.cat, torch.concat):
-        return next((known[i] for i in node.all_input_nodes if i in known), None)
-    return None
-
-
-def _keeps_rank(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    called = _called(graph_module, node)
+@functools.cache
+def _keeps_rank(called: object) -> bool:
     if isinstance(called, type):
         return called.__module__.startswith("torch.nn.modules") and called.__name__.startswith(_KEEPING_MODULES)
     return called in _KEEPING
 
 
-def _usual(graph_module: fx.GraphModule, node: fx.Node) -> int | None:
-    called = _called(graph_module, node)
+def _usual(called: object) -> int | None:
     if isinstance(called, type):
         return next((axes for cls, axes in _USUAL_MODULES.items() if issubclass(called, cls)), None)
     return _USUAL_FUNCTIONS.get(called)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from fxfuse.call import is_hooked
-from fxfuse.guards import require_default
+from fxfuse.guards import require_value
 from fxfuse.operator_table import operator_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
@@ -37,17 +38,26 @@ class Tracer(fx.Tracer):
         specialised: names of the root's optional arguments, which are traced at their defaults.
     """
 
-    def __init__(self, boundaries: Collection[nn.Module] = ()) -> None:
+    def __init__(
+        self,
+        boundaries: Collection[nn.Module] = (),
+        passed: Mapping[str, Any] | None = None,
+        distrusted: Collection[nn.Module] = (),
+    ) -> None:
         """Trace with some modules left whole from the start.
 
         Args:
             boundaries: modules of which the result must stay as it is, since untraced code reads it.
+            passed: arguments that the root is known to be called with; those without tensors are constants.
+            distrusted: modules of which a trace is known to be wrong.
         """
         super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
         self.trace_asserts = True
         self.proxy_buffer_attributes = True
         self.boundaries = {id(module) for module in boundaries}
+        self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
+        self.distrusted = distrusted
         self.specialised: list[str] = []
         self._names: dict[int, str] = {}
         self._autocast = _autocast_state()
@@ -60,7 +70,7 @@ class Tracer(fx.Tracer):
         """
         for name, tensor in (*root.named_buffers(), *root.named_parameters()):
             self._names[id(tensor)] = name
-        before = _State(root)
+        before = State(root)
         try:
             graph = self.trace(root)
         finally:
@@ -86,8 +96,10 @@ class Tracer(fx.Tracer):
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
-            scope, before = (self.scope.module_path, self.scope.module_type), _State(m)
+            scope, before = (self.scope.module_path, self.scope.module_type), State(m)
             try:
+                if m in self.distrusted:
+                    raise Untraceable("its trace gave another result than the module on the example inputs")
                 result = super().call_module(m, forward, args, kwargs)
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 reason = before.restore() or sentence(error)
@@ -136,17 +148,20 @@ class Tracer(fx.Tracer):
 
     def _proxy_placeholder(self, name: str, concrete_args: Any, sig: Any, fn_for_analysis: Any) -> Any:  # noqa: ANN401, ARG002
         """Make a placeholder; an optional argument is traced at its default, and checked to be that."""
-        parameter = sig.parameters[name.lstrip("*")]
+        plain = name.lstrip("*")
+        parameter = sig.parameters[plain]
+        empty = inspect.Parameter.empty
         default = {parameter.VAR_POSITIONAL: (), parameter.VAR_KEYWORD: {}}.get(parameter.kind, parameter.default)
-        has_required = any(p.default is p.empty and p.kind in (0, 1) for p in list(sig.parameters.values())[1:])
-        if default is inspect.Parameter.empty or (name.startswith("*") and not has_required):
-            return _Value(self.create_proxy("placeholder", name, (), {}).node, self)
-        given = () if name.startswith("*") else (default,)
-        annotation = fn_for_analysis.__annotations__.get(name)
+        given = () if name != plain or default is empty else (default,)
+        value = self.passed.get(plain, default)
+        takes_all = name != plain and not any(_is_required(p) for p in list(sig.parameters.values())[1:])
+        annotation = fn_for_analysis.__annotations__.get(plain) if name == plain else None
         proxy = self.create_proxy("placeholder", name, given, {}, type_expr=annotation)
-        self.create_proxy("call_function", require_default, (proxy, default, name.lstrip("*")), {})
+        if value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value)):
+            return _Value(proxy.node, self)
+        self.create_proxy("call_function", require_value, (proxy, value, plain), {})
         self.specialised.append(name)
-        return default
+        return value
 
     # -- what a trace would get wrong
 
@@ -170,6 +185,19 @@ class Tracer(fx.Tracer):
         if node.op == "call_module" and operator_of(self.root.get_submodule(str(node.target))) is not None:
             return _Value(node, self)
         return super().proxy(node)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    return positional and parameter.default is parameter.empty
+
+
+def _holds_tensors(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def _is_simple(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
+    return value is None or isinstance(value, (bool, str))
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -214,7 +242,7 @@ class _Constant(_Value):
         return self.tensor.numel()
 
 
-class _State:
+class State:
     """What a forward can write while it is traced: attributes of its module, and the random generators."""
 
     def __init__(self, module: nn.Module) -> None:

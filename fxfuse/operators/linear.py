@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,8 +56,8 @@ class Convolution(Linear):
     def _round(self, name: str, exact: Tensor, target: Tensor) -> Tensor:
         """Copy into the dtype, device and memory format of ``target``: the one rounding there is."""
         target = target.detach().copy_(exact)
-        # The sum is finite exactly if every element is, and needs no mask of the size of the weight.
-        finite = bool(target.sum(dtype=torch.float64).isfinite())
+        # Extrema are NaN if any element is, and need no mask of the size of the weight.
+        finite = not target.numel() or all(math.isfinite(extreme.item()) for extreme in torch.aminmax(target))
         require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=target.dtype)
         return target
 

@@ -1,0 +1,117 @@
+"""One run of the rules over everything that was captured of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+from fxfuse.editor import Editor
+from fxfuse.engine import run
+from fxfuse.finish import into_graph_module, into_modules, left_over
+from fxfuse.graph import Graph
+from fxfuse.other_methods import changed_elsewhere
+from fxfuse.report import Decision, FuseError, Reason, Refusal
+from fxfuse.rules.drop_noops import drop_noops
+from fxfuse.write_back import Replacements, replacements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fxfuse.capture import Capture, Part
+    from fxfuse.rules import Rule
+
+Structure = Literal["graph", "module"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; see ``fx_fuse``."""
+
+    rules: tuple[Rule, ...]
+    structure: Structure | None
+    allow_copies: bool
+    guards: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """The edits of all parts, and what they mean for the modules of the model.
+
+    Attributes:
+        captured: what they were made on.
+        structure: the kind of object that will come back.
+        edits: each part with its editor.
+        decisions: what the rules decided.
+        replaced: the modules that change, where the Python classes are kept.
+    """
+
+    captured: Capture
+    structure: Structure
+    edits: list[tuple[Part, Editor]]
+    decisions: list[Decision]
+    replaced: Replacements
+
+    @property
+    def conflicts(self) -> dict[nn.Module, Refusal]:
+        """Modules for which the edits cannot be written back, and why."""
+        paths = self.captured.paths
+        unwritable = {m: Refusal(Reason.OWN_FORWARD, value=paths[m]) for m in self.replaced.conflicts}
+        return {**changed_elsewhere(self.captured, self.by_module), **unwritable}
+
+    @property
+    def by_module(self) -> list[tuple[Part, Editor]]:
+        """The edits that are written back into the user's classes."""
+        return [(part, editor) for part, editor in self.edits if self.structure == "module" or part.path]
+
+    @staticmethod
+    def of(captured: Capture, options: Options, kept: Mapping[nn.Module, Refusal]) -> Attempt:
+        """Run the rules.
+
+        Args:
+            captured: the graphs, which are changed.
+            options: what the user asked for.
+            kept: modules that must stay as they are, and why.
+
+        Raises:
+            FuseError: if a graph is asked for, and the model cannot be traced as a whole.
+        """
+        structure = options.structure or ("graph" if captured.whole else "module")
+        model = captured.model
+        if structure == "graph" and captured.root is None:
+            raise FuseError(
+                f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' is "
+                "not possible; nothing was changed. Leave structure out, or pass structure='module'."
+            )
+        edits: list[tuple[Part, Editor]] = []
+        decisions: list[Decision] = []
+        for part in captured.parts:
+            as_graph = structure == "graph" and not part.path
+            rules = [rule for rule in options.rules if as_graph or rule is not drop_noops]
+            editor = Editor(_graph(captured, part, options, kept))
+            found = run(editor, rules)
+            if part.assumed:
+                found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
+            decisions += found
+            edits.append((part, editor))
+        attempt = Attempt(captured, structure, edits, decisions, Replacements())
+        return replace(attempt, replaced=replacements(attempt.by_module))
+
+    def finish(self) -> nn.Module:
+        """Return the object that the user gets, with its report."""
+        decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
+        if self.structure == "graph":
+            return into_graph_module(self.captured, self.edits[0][1], decisions, self.replaced)
+        return into_modules(self.captured, decisions, self.replaced)
+
+
+def _graph(captured: Capture, part: Part, options: Options, kept: Mapping[nn.Module, Refusal]) -> Graph:
+    return Graph(
+        part.graph_module,
+        part.path,
+        root=part.module,
+        kept={**captured.kept, **kept},
+        allow_copies=options.allow_copies,
+        guards=options.guards,
+    )

@@ -1,0 +1,66 @@
+"""Where the user's class is kept, its other methods are too: a fold must not change what they give.
+
+The forward is proven by its graph.  A method that the forward does not use (``features`` beside ``forward``) still
+calls the same modules.  If it calls the convolution without the norm, the fold would change its result.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fxfuse.call_sites import reach, unreached_methods
+from fxfuse.report import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fxfuse.capture import Capture, Part
+    from fxfuse.editor import Editor
+
+
+def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
+    """Return the modules that must stay, since another method calls only a part of what was folded."""
+    folds = [fold for part, editor in edits for fold in _folds(part, editor)]
+    result: dict[nn.Module, Refusal] = {}
+    if not folds:
+        return result
+    paths = captured.paths
+    for module in captured.model.modules():
+        inside = set(module.modules())
+        mine = [fold for fold in folds if fold <= inside]
+        for method, called in _calls_of_methods(module) if mine else ():
+            for fold in mine:
+                split = {m for m in fold if m in called}
+                if split and split != fold:
+                    name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
+                    alone = ", ".join(sorted(paths[m] for m in split))
+                    refusal = Refusal(Reason.REACHED_INTO, value=alone, users=name)
+                    result = {**dict.fromkeys(fold, refusal), **result}
+    return result
+
+
+def _folds(part: Part, editor: Editor) -> Iterator[set[nn.Module]]:
+    """Yield the modules of the user's that each fold joins."""
+    for plan in editor.plans:
+        nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass]
+        origins = [editor.origin[node] for node in nodes]
+        modules = {o.module if o.module is not None else part.module.get_submodule(o.owner) for o in origins}
+        if len(modules) > 1:
+            yield modules
+
+
+def _calls_of_methods(module: nn.Module) -> Iterator[tuple[str, set[nn.Module]]]:
+    """Yield each method that ``forward`` does not use, with all modules that its calls run."""
+    try:
+        methods = unreached_methods(module)
+    except (OSError, TypeError, SyntaxError, AttributeError):
+        return  # without source nobody can say; the class was not written in a file
+    for method in methods:
+        if not inspect.isfunction(inspect.getattr_static(type(module), method)):
+            continue
+        found = reach(module, (method,))
+        # A module that is only handed on (to an initialisation, say) is not counted as called.
+        yield method, {inner for called in set(found.called) - found.escaped for inner in called.modules()}
