@@ -72,13 +72,13 @@ class Affine:
             size: the number of channels along that axis.
 
         Returns:
-            An affine whose tensors are of shape ``(size,)``; None if it varies along another axis or does not
-            fit the number of channels.
+            An affine whose tensors are of shape ``(size,)``; None if it is wider than one along another axis
+            (where it might enlarge the value, even if it does not vary) or does not fit the number of channels.
         """
-        squeezed = self.squeezed()
-        squeezed = squeezed.with_rank(max(squeezed.rank, -axis))
-        keep = squeezed.rank + axis
-        others = [n for position, n in enumerate(squeezed.scale.shape) if position != keep]
-        if any(n != 1 for n in others) or squeezed.scale.shape[keep] not in (1, size):
+        scale, shift = torch.broadcast_tensors(self.scale, self.shift)
+        full = Affine(scale, shift).with_rank(max(self.rank, -axis))
+        keep = full.rank + axis
+        others = [n for position, n in enumerate(full.scale.shape) if position != keep]
+        if any(n != 1 for n in others) or full.scale.shape[keep] not in (1, size):
             return None
-        return squeezed.rearrange(lambda t: t.reshape(-1).expand(size))
+        return full.rearrange(lambda t: t.reshape(-1).expand(size))

@@ -11,6 +11,8 @@ from fxfuse.attempt import Attempt, Options, Structure
 from fxfuse.capture import Capture, capture, capture_graph
 from fxfuse.checks import require_fusable
 from fxfuse.examples import Inputs, agree, difference, reference
+from fxfuse.export_capture import add_exported
+from fxfuse.optional_arguments import decisive_arguments
 from fxfuse.prove import wrong_parts
 from fxfuse.report import Reason, Refusal, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
@@ -99,7 +101,7 @@ def _fuse(model: nn.Module, example_inputs: Any, options: Options) -> nn.Module:
         if conflicts.keys() - kept:
             kept = {**conflicts, **kept}
             continue
-        result = attempt.finish()
+        result = attempt.finish(decisive_arguments(attempt, options))
         if inputs is None or not Report.of(result):
             return result
         given = reference(result, inputs)
@@ -124,7 +126,9 @@ def _captured(model: nn.Module, inputs: Inputs | None) -> Capture:
         captured = capture(model, passed, distrusted)
         wrong = set(wrong_parts(captured, inputs)) - distrusted
         if not wrong:
-            return replace(captured, parts=[replace(part, assumed="") for part in captured.parts])
+            captured = replace(captured, parts=[replace(part, assumed="") for part in captured.parts])
+            add_exported(captured, inputs)
+            return captured
         distrusted |= wrong
 
 

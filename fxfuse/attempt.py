@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -89,7 +89,8 @@ class Attempt:
         for part in captured.parts:
             as_graph = structure == "graph" and not part.path
             rules = [rule for rule in options.rules if as_graph or rule is not drop_noops]
-            editor = Editor(_graph(captured, part, options, kept))
+            holders = {} if structure == "graph" else captured.holders
+            editor = Editor(_graph(captured, part, options, kept, holders))
             found = run(editor, rules)
             if part.assumed:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
@@ -98,20 +99,31 @@ class Attempt:
         attempt = Attempt(captured, structure, edits, decisions, Replacements())
         return replace(attempt, replaced=replacements(attempt.by_module))
 
-    def finish(self) -> nn.Module:
-        """Return the object that the user gets, with its report."""
+    def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module:
+        """Return the object that the user gets, with its report.
+
+        Args:
+            expected: arguments that a model of the user's class must be called with.
+        """
         decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
         if self.structure == "graph":
             return into_graph_module(self.captured, self.edits[0][1], decisions, self.replaced)
-        return into_modules(self.captured, decisions, self.replaced)
+        return into_modules(self.captured, decisions, self.replaced, expected or {})
 
 
-def _graph(captured: Capture, part: Part, options: Options, kept: Mapping[nn.Module, Refusal]) -> Graph:
+def _graph(
+    captured: Capture,
+    part: Part,
+    options: Options,
+    kept: Mapping[nn.Module, Refusal],
+    holders: Mapping[int, list[str]],
+) -> Graph:
     return Graph(
         part.graph_module,
         part.path,
         root=part.module,
         kept={**captured.kept, **kept},
+        holders=holders,
         allow_copies=options.allow_copies,
         guards=options.guards,
     )

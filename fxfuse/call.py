@@ -68,6 +68,7 @@ class Call:
             value = self.graph.constants.value(value, name=name, of=self.path)
         require(value is not None or not required, Reason.COMPUTED, name=name, value=self.path)
         if isinstance(value, Tensor):
+            self.graph.constants.require_unchanged(value, name=name, of=self.path)
             require_plain(value, name=name, value=self.path)
         return value
 

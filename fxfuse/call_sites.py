@@ -68,6 +68,17 @@ def unreached_methods(module: nn.Module) -> list[str]:
     return sorted(defined - used - {"__init__"})
 
 
+def parsed_methods(module: nn.Module) -> list[tuple[ast.AST, str]]:
+    """Return the syntax trees of ``forward`` and all methods that it uses, with the name of their first parameter.
+
+    Raises:
+        OSError: if there is no source.
+    """
+    used = _Reader(module).read(("forward",))
+    functions = [_function(vars(owner)[name]) for owner, name in used if owner is not nn.Module]
+    return [_parse(function) for function in functions if function is not None]
+
+
 def mentions(cls: type[nn.Module], method: str) -> set[str]:
     """Return the names of all attributes of ``self`` that a method mentions, in any way.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,14 @@ class Part:
         path: its path in the model, empty for the model itself.
         graph_module: its graph.
         assumed: why the graph holds only under an assumption, empty for a proof.
+        specialised: arguments for which the graph holds at one value only.
     """
 
     module: nn.Module
     path: str
     graph_module: fx.GraphModule
     assumed: str = ""
+    specialised: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Capture:
         parts: the captured graphs.
         opaque: modules of which the own forward was not captured, and why.
         kept: modules that must stay what they are, and why: untraced code looks into them.
+        kept_by: the modules of which the untraced code is the reason.
         notes: what the capture did that the user should know.
     """
 
@@ -49,6 +53,7 @@ class Capture:
     parts: list[Part] = field(default_factory=list)
     opaque: dict[nn.Module, str] = field(default_factory=dict)
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
+    kept_by: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -56,10 +61,20 @@ class Capture:
         """The part that is the whole model, with nodes for what was left whole in it."""
         return next((part for part in self.parts if part.module is self.model), None)
 
-    @property
+    @functools.cached_property
     def paths(self) -> dict[nn.Module, str]:
         """The first path of every module."""
         return {module: path for path, module in self.model.named_modules()}
+
+    @functools.cached_property
+    def holders(self) -> dict[int, list[str]]:
+        """The paths of the modules in which each parameter is registered, by its id."""
+        result: dict[int, list[str]] = {}
+        for path, module in self.model.named_modules():
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    result.setdefault(id(parameter), []).append(path)
+        return result
 
     @property
     def whole(self) -> bool:
@@ -132,7 +147,8 @@ class _Session:
             self.descend(module, sentence(error))
             return
         assumed = "" if module is self.result.model else "untraced code calls it, and was only read"
-        self.result.parts.append(Part(module, self.paths[module], graph_module, assumed))
+        part = Part(module, self.paths[module], graph_module, assumed, tracer.specialised)
+        self.result.parts.append(part)
         for inner, reason in tracer.left_whole.items():
             self._left_whole(inner, reason, graph_module)
 
@@ -170,6 +186,7 @@ class _Session:
         for module in modules:
             refusal = Refusal(Reason.REACHED_INTO, value=self.paths.get(module, "it"), users=users)
             self.result.kept.setdefault(module, refusal)
+            self.result.kept_by.setdefault(module, set()).add(reader)
 
 
 def _reaches_modules(module: nn.Module, method: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ class Constants:
         self._sources: dict[fx.Node, frozenset[str]] = {}
         self._computed: dict[fx.Node, Tensor] = {}
         self._changed: dict[str, str] = {}
+        self._changed_tensors: dict[int, str] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
 
@@ -42,11 +45,21 @@ class Constants:
             if isinstance(fetch(self.graph_module, str(node.target)), Tensor):
                 self._sources[node] = frozenset([str(node.target)])
             return
-        for changed in mutated(node):
-            self._changed |= dict.fromkeys(self._sources.get(changed, ()), node.name)
+        changes = list(mutated(node, self._module(node)))
+        for source in (source for changed in changes for source in self._sources.get(changed, ())):
+            self._changed[source] = node.name
+            self._changed_tensors[id(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
-        if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not list(mutated(node)):
+        if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
+
+    def _module(self, node: fx.Node) -> torch.nn.Module | None:
+        return self.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
+        """Refuse a parameter or buffer that the graph changes in place, whoever reads it."""
+        user = self._changed_tensors.get(id(tensor))
+        require(user is None, Reason.MUTATED, value=f"{name} of {of}", users=user)
 
     def __contains__(self, node: object) -> bool:
         """Whether a node depends on parameters and buffers alone."""
@@ -120,10 +133,15 @@ def _in_order(node: fx.Node) -> list[fx.Node]:
     return list(order)
 
 
-def mutated(node: fx.Node) -> Iterable[fx.Node]:
-    """Yield the inputs that a node changes in place."""
+def mutated(node: fx.Node, module: torch.nn.Module | None) -> Iterable[fx.Node]:
+    """Yield the inputs that a node changes in place.
+
+    Args:
+        node: the node.
+        module: the module that it calls, if it calls one.
+    """
     first = node.args[0] if node.args else node.kwargs.get("input")
-    if _changes_first_argument(node) and isinstance(first, fx.Node):
+    if isinstance(first, fx.Node) and (getattr(module, "inplace", False) or _changes_first_argument(node)):
         yield first
     out = node.kwargs.get("out")
     if isinstance(out, fx.Node):
@@ -138,7 +156,24 @@ def _changes_first_argument(node: fx.Node) -> bool:
         return bool(schema.is_mutable)
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name in _IN_PLACE_OPERATORS or bool(node.kwargs.get("inplace", False))
+    return in_place or name in _IN_PLACE_OPERATORS or _passes_inplace(node)
+
+
+def _passes_inplace(node: fx.Node) -> bool:
+    """Whether ``F.relu(x, inplace=True)`` was meant, by name or by position."""
+    if "inplace" in node.kwargs:
+        return bool(node.kwargs["inplace"])
+    position = _inplace_position(node.target) if node.op == "call_function" else None
+    return position is not None and len(node.args) > position and bool(node.args[position])
+
+
+@functools.cache
+def _inplace_position(function: Any) -> int | None:  # noqa: ANN401 - a function
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (ValueError, TypeError):
+        return None
+    return names.index("inplace") if "inplace" in names else None
 
 
 # operator.iadd(x, y) is what ``x += y`` becomes, and tensors do it in place.

@@ -84,7 +84,7 @@ class Editor:
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
-        self._copies: dict[int, list[nn.Module]] = {}
+        self._copies: dict[tuple[str, nn.Module], list[nn.Module]] = {}
 
     def copied_bytes(self, plan: Plan) -> int:
         """Return the bytes that a plan costs because a weight is shared and has to stay for others.
@@ -155,12 +155,15 @@ class Editor:
             like = old if old is not None else module._parameters.get("weight")
             copied._buffers.pop(name, None)
             copied._parameters[name] = nn.Parameter(tensor, requires_grad=like is not None and like.requires_grad)
-        self._copies.setdefault(id(module), []).append(copied)
+        self._copies.setdefault((str(write.call.node.target), module), []).append(copied)
         return copied
+
+    def _copies_of(self, module: nn.Module | None) -> list[nn.Module]:
+        return [copied for (_, original), copies in self._copies.items() if original is module for copied in copies]
 
     def _equal_copy(self, write: Write) -> nn.Module | None:
         """Return an earlier copy of the same module with the same new values: one copy serves both calls."""
-        for copied in self._copies.get(id(write.call.module), []):
+        for copied in self._copies_of(write.call.module):
             if all(torch.equal(copied._parameters[n].detach(), t) for n, t in write.constants.items()):  # type: ignore[union-attr] # a copy has them all
                 return copied
         return None
@@ -203,16 +206,38 @@ class Editor:
 
     def _erase_unused(self, node: fx.Node) -> None:
         """Erase a node that nothing reads any more, and the constants that only it read."""
-        pending = [node]
+        pending, erased = [node], set[fx.Node]()
         while pending:
             current = pending.pop()
-            constant = current in self.graph.constants or current is node
-            if current.users or not constant or current.op == "placeholder":
+            goes = current in self.graph.constants or current is node
+            if current.users or not goes or current.op == "placeholder" or current in erased:
                 continue
+            erased.add(current)
             pending += current.all_input_nodes
             self.storage.forget(current)
             self.graph_module.graph.erase_node(current)
 
+
+
+    def drop_unread_constants(self) -> None:
+        """Erase what reads a parameter or buffer for nothing, as tracing leaves behind."""
+        for node in reversed(self.graph.nodes):
+            if node.op == "get_attr" and not node.users:
+                self._erase_unused(node)
+
+    def settle(self) -> set[nn.Module]:
+        """Give copies the names of their originals where no call of those is left, and return these copies."""
+        settled: set[nn.Module] = set()
+        for (target, _), copies in self._copies.items():
+            callers = [node for node, module in self.rewritten.items() if module is copies[0]]
+            if callers and self.storage.is_free(target):
+                old = {str(node.target) for node in callers}
+                self.graph.place(target, copies[0])
+                for node in callers:
+                    self.storage.retarget(node, target)
+                self.renamed = {a: b for a, b in self.renamed.items() if b.rpartition(".")[0] not in old}
+                settled.add(copies[0])
+        return settled
 
 
 def _position(node: fx.Node, value: fx.Node) -> int | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -26,7 +27,9 @@ def run(editor: Editor, rules: Iterable[Rule]) -> list[Decision]:
 
     The nodes are visited from the last to the first, so that a chain of norms is composed before it is folded.
     """
-    graph, folded, skipped = editor.graph, [], {}
+    graph = editor.graph
+    folded: list[tuple[Decision, Plan]] = []
+    skipped: dict[fx.Node, Decision | None] = {}
     for rule in rules:
         for node in reversed(graph.nodes):
             if node in editor.bypassed:
@@ -39,9 +42,12 @@ def run(editor: Editor, rules: Iterable[Rule]) -> list[Decision]:
             except Refusal as refusal:
                 skipped[node] = _skipped(editor, rule, node, refusal)
                 continue
-            folded += _folded(editor, rule, plan, copied)
+            decisions = _folded(editor, rule, plan, copied)
             editor.apply(plan)
-    return folded + [d for node, d in skipped.items() if d is not None and node not in editor.bypassed]
+            folded += [(decision, plan) for decision in decisions]
+    settled = editor.settle()
+    done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
+    return done + [d for node, d in skipped.items() if d is not None and node not in editor.bypassed]
 
 
 def _folded(editor: Editor, rule: Rule, plan: Plan, copied: int) -> list[Decision]:
@@ -62,6 +68,12 @@ def _folded(editor: Editor, rule: Rule, plan: Plan, copied: int) -> list[Decisio
         Decision(rule.__name__, path, kind, into, None, detail, plan.guard is not None, copied if first == 0 else 0)
         for first, (path, kind) in enumerate(removed.items())
     ]
+
+
+def _without_copy(editor: Editor, decision: Decision, plan: Plan, settled: set[nn.Module]) -> Decision:
+    """Correct a decision where a copy replaced its original after all, since every call got the same one."""
+    free = decision.copied_bytes and all(editor.rewritten.get(w.call.node) in settled for w in plan.writes)
+    return replace(decision, copied_bytes=0, detail="") if free else decision
 
 
 def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Decision | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from fxfuse.constants import fetch
 from fxfuse.engine import keeps_statistics
 from fxfuse.fused_graph_module import FusedGraphModule
+from fxfuse.own_forward import with_guard
 from fxfuse.report import Decision, Reason, Report
 from fxfuse.write_back import Replacements, rebuild
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fxfuse.capture import Capture
     from fxfuse.editor import Editor
@@ -39,14 +40,12 @@ def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
     """Return the nearest module around a path of which the forward was not captured, and why not."""
     captured_paths = {part.path for part in captured.parts}
     opaque = {captured.paths[module]: why for module, why in captured.opaque.items()}
-    parent = path
-    while parent:
-        parent = parent.rpartition(".")[0]
-        if parent in opaque:
-            return parent, opaque[parent]
-        if parent in captured_paths:
+    inside = path
+    while inside not in opaque:
+        if inside in captured_paths or not inside:
             return None
-    return None
+        inside = inside.rpartition(".")[0]
+    return inside, opaque[inside]
 
 
 def into_graph_module(
@@ -59,6 +58,7 @@ def into_graph_module(
         module = editor.graph.module(node)
         if module in copies:
             editor.graph.place(str(node.target), copies[module])
+    editor.drop_unread_constants()
     graph_module.graph.lint()
     name = type(model).__name__
     result = FusedGraphModule(graph_module, graph_module.graph, name)
@@ -99,8 +99,15 @@ def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
                 module.training = model.training
 
 
-def into_modules(captured: Capture, decisions: list[Decision], replaced: Replacements) -> nn.Module:
+def into_modules(
+    captured: Capture, decisions: list[Decision], replaced: Replacements, expected: Mapping[str, Any]
+) -> nn.Module:
     """Return a model of the same class with the replacements in their places."""
     result = rebuild(captured.model, replaced.modules)
-    Report(tuple(decisions), "module", tuple(captured.notes)).attach(result)
+    notes = list(captured.notes)
+    if expected:
+        result = with_guard(result, dict(expected))
+        calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())
+        notes.append(f"The folds hold for calls with {calls}; other calls raise.")
+    Report(tuple(decisions), "module", tuple(notes)).attach(result)
     return result

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from fxfuse.call import operator_at, read
-from fxfuse.constants import Constants, fetch
+from fxfuse.constants import Constants, fetch, mutated
+from fxfuse.guards import require_rank
 from fxfuse.report import Reason, Refusal
 from fxfuse.shapes import Rank, ranks
 
@@ -58,6 +59,7 @@ class Graph:
         self._readers: dict[int, dict[fx.Node, None]] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
+        self._called = {self.path(node) for node in self.nodes if node.op == "call_module"}
 
     @property
     def nodes(self) -> list[fx.Node]:
@@ -117,6 +119,10 @@ class Graph:
         self.graph_module.get_submodule(container)._modules[name] = module
         self._modules[target] = module
 
+    def mutated(self, node: fx.Node) -> list[fx.Node]:
+        """Return the inputs that a node changes in place."""
+        return list(mutated(node, self.module(node)))
+
     def owner(self, node: fx.Node) -> str:
         """Return the path, within the captured module, of the module whose forward contains the call."""
         stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
@@ -164,8 +170,7 @@ class Graph:
         """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
         readers = self._readers.get(id(tensor), {})
         inside = [self.path(node) for node in readers if node is not reader]
-        called = {self.path(node) for node in readers}
-        outside = [path for path in self.holders.get(id(tensor), ()) if path not in called]
+        outside = [path for path in self.holders.get(id(tensor), ()) if path not in self._called]
         return list(dict.fromkeys(inside + outside))
 
     def note(self, node: fx.Node) -> None:
@@ -205,6 +210,8 @@ def uses(node: fx.Node) -> list[fx.Node]:
 
 def asks_shape(node: fx.Node) -> bool:
     """Whether a node sees no values, only shape, dtype or device: an affine leaves the answer alone."""
+    if node.target is require_rank and not node.users:
+        return True
     if node.op == "call_method":
         return node.target in ("size", "dim", "ndimension", "numel", "get_device")
     attribute = node.args[1] if node.op == "call_function" and node.target is getattr else None

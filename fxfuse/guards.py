@@ -66,6 +66,6 @@ def require_value(value: object, expected: object, name: str) -> object:
     if not (value is expected or (type(value) is type(expected) and value == expected)):
         raise ValueError(
             f"fxfuse captured this model with {name}={expected!r}, and it was called with another value. "
-            "Fuse again with example_inputs that pass it, or with structure='module'."
+            "Fuse again with example_inputs that pass this value."
         )
     return value

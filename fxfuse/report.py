@@ -70,6 +70,10 @@ class Reason(Enum):
         "it is called by Python code that cannot be traced ({value}: {detail}); "
         "pass example_inputs, so that the code can be captured from a run"
     )
+    BRANCHES = (
+        "it is called by Python code that may branch for other inputs ({value}: {detail}), so a run proves nothing; "
+        "call it directly on the result of the layer before it, or in a submodule of its own"
+    )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "
         "pass example_inputs, or call the enclosing module as a whole"

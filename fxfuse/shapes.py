@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
 from torch import Tensor, fx, nn
 
+from fxfuse.guards import require_rank
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -81,6 +83,8 @@ class _Ranks:
             return _flattened(module.start_dim, module.end_dim)
         if isinstance(called, type):
             return _checked(called)
+        if called is require_rank:
+            return node.args[1] if isinstance(node.args[1], int) else None
         if called in (torch.flatten, "flatten"):
             start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
             return _flattened(node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end))
@@ -153,7 +157,7 @@ _KEEPING: frozenset[Callable[..., Tensor] | str] = frozenset([
     *(F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.sigmoid, F.tanh, F.softplus, F.softmax),
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, torch.clamp, torch.exp, torch.abs, torch.neg),
     *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "exp", "abs", "neg", "contiguous", "float"),
-    *("half", "double", "detach", "clone", "softmax"),
+    *("half", "double", "detach", "clone", "softmax", require_rank),
 ])  # fmt: skip
 _ARITHMETIC = frozenset([
     *(operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div),

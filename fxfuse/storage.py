@@ -40,10 +40,14 @@ class Storage:
         """Let a node call another module, at the old path, or beside it where others still need the old one."""
         target = str(node.target)
         self.forget(node)
-        if self._needed[target] or not self._is_ours(target.rpartition(".")[0]):
+        if not self.is_free(target):
             target = self._free(target)
         self.graph.place(target, module)
         self.retarget(node, target)
+
+    def is_free(self, target: str) -> bool:
+        """Whether no node needs what is stored at a path, and the pass may put something else there."""
+        return not self._needed[target] and self._is_ours(target.rpartition(".")[0])
 
     def retarget(self, node: fx.Node, target: str) -> None:
         """Let a node refer to another path."""

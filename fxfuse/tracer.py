@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import inspect
 import math
+import operator
 import random
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.call import is_hooked
 from fxfuse.guards import require_value
+from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ class Tracer(fx.Tracer):
 
     Attributes:
         left_whole: modules of the user's for which one node stands, and why.
-        specialised: names of the root's optional arguments, which are traced at their defaults.
+        specialised: the root's arguments that are traced at one value, mostly optional ones at their defaults.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Tracer(fx.Tracer):
         self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
-        self.specialised: list[str] = []
+        self.specialised: dict[str, Any] = {}
         self._names: dict[int, str] = {}
         self._autocast = _autocast_state()
 
@@ -72,7 +75,8 @@ class Tracer(fx.Tracer):
             self._names[id(tensor)] = name
         before = State(root)
         try:
-            graph = self.trace(root)
+            with traced_checks():
+                graph = self.trace(root)
         finally:
             changed = before.restore()
         if changed:
@@ -160,7 +164,7 @@ class Tracer(fx.Tracer):
         if value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value)):
             return _Value(proxy.node, self)
         self.create_proxy("call_function", require_value, (proxy, value, plain), {})
-        self.specialised.append(name)
+        self.specialised[plain] = value
         return value
 
     # -- what a trace would get wrong
@@ -184,7 +188,11 @@ class Tracer(fx.Tracer):
         """Return the proxy for a node: a tensor to the user's code, where it is known to be one."""
         if node.op == "call_module" and operator_of(self.root.get_submodule(str(node.target))) is not None:
             return _Value(node, self)
-        return super().proxy(node)
+        return _Proxy(node, self)
+
+
+# Passed for an argument of which the value is not known, so that it is traced as one.
+ANY_VALUE = object()
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:
@@ -193,7 +201,7 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 
 def _holds_tensors(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
-    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+    return value is ANY_VALUE or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def _is_simple(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
@@ -203,7 +211,19 @@ def _is_simple(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-class _Value(fx.Proxy):
+class _Proxy(fx.Proxy):
+    """A proxy for which ``x += y`` is what it is for tensors: a change in place, seen by every alias."""
+
+    def _in_place(self, function: Callable[..., Any], other: Any) -> Any:  # noqa: ANN401 - an operand
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor".split():
+    _function = getattr(operator, _name)
+    setattr(_Proxy, f"__{_name}__", functools.partialmethod(_Proxy._in_place, _function))
+
+
+class _Value(_Proxy):
     """A proxy that tells the user's code that it is a tensor, as the value will be."""
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from fxfuse.call import Plan, Write
 from fxfuse.editor import Editor, shallow_copy
@@ -150,21 +151,25 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
 
 def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
     graph = local.graph_module.graph
+    local.drop_unread_constants()
     left = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
     if not left:
         return nn.Identity()
     if len(left) == 1 and left[0].target is require_rank:
         return AssumedRank(*left[0].args[1:])
-    copied = shallow_copy(module)
+    copied, base = shallow_copy(module), type(module)
     read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    for name in [*copied._parameters, *copied._buffers]:
-        if name not in read:  # only the removed nodes read it
-            (copied._parameters if name in copied._parameters else copied._buffers)[name] = None
-    for name in read - set(module._parameters):
-        copied._buffers.pop(name, None)
+    if parametrize.is_parametrized(module) and not any(name.startswith("parametrizations.") for name in read):
+        # The weights are computed no longer, so the class is again what it was before parametrization.
+        base = base.__bases__[0]
+        del copied._modules["parametrizations"]
+    for store in (copied._parameters, copied._buffers):
+        store.update({name: None for name in store if name not in read})  # only the removed nodes read it
     for name, parameter in local.graph_module._parameters.items():
-        copied._parameters[name] = parameter
-    return with_forward(copied, graph)
+        if parameter is not module._parameters.get(name):
+            copied._buffers.pop(name, None)
+            copied._parameters[name] = parameter
+    return with_forward(copied, graph, base)
 
 
 def _find_foreign_readers(edits: list[tuple[Part, Editor]], result: Replacements) -> None:

@@ -1,4 +1,4 @@
-"""Arithmetic of a value with a constant: ``x * c``, ``x + c``, ``x - c``, ``c - x``, ``x / c``, ``-x``."""
+"""Arithmetic of a value with a constant: ``x * c``, ``x + c``, ``x - c``, ``c - x``, ``x / c``; and ``-x``."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ class Arithmetic(AffineSource):
     @property
     def input(self) -> fx.Node:
         """The operand that is not constant."""
-        value = self.call.get("other" if self._flipped else "input", None)
-        require(isinstance(value, fx.Node), Reason.COMPUTED, name="input", value=self.call.path)
+        return self._operand("other" if self._flipped else "input")
+
+    def _operand(self, name: str) -> fx.Node:
+        value = self.call.get(name, None)
+        require(isinstance(value, fx.Node), Reason.COMPUTED, name=name, value=self.call.path)
         return value  # type: ignore[no-any-return] # the line above
 
     @property
@@ -98,6 +101,27 @@ class Subtract(Arithmetic):
         return Affine(-alpha * one, constant) if self._flipped else Affine(one, -alpha * constant)
 
 
+class ReverseSubtract(Subtract):
+    """``c - alpha * x``, or ``x - alpha * c`` where the constant is first."""
+
+    @property
+    def _flipped(self) -> bool:
+        return self._constant_name() == "other"
+
+    @property
+    def input(self) -> fx.Node:
+        """The operand that is not constant."""
+        return self._operand("input" if self._flipped else "other")
+
+
+class Negate(AffineSource):
+    """``-x``."""
+
+    def affine(self) -> Affine:
+        """Return the scale -1."""
+        return Affine(torch.tensor(-1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64))
+
+
 class Divide(Arithmetic):
     """``x / c``; ``c / x`` is not affine, and neither is a rounded quotient."""
 
@@ -116,4 +140,6 @@ def _register(name: str, view: type[Arithmetic], functions: list[Callable[..., A
 _register("mul", Multiply, [operator.mul, torch.mul, torch.multiply])
 _register("add", Add, [operator.add, torch.add], "alpha")
 _register("sub", Subtract, [operator.sub, torch.sub, torch.subtract], "alpha")
+_register("rsub", ReverseSubtract, [torch.rsub], "alpha")
 _register("div", Divide, [operator.truediv, torch.div, torch.true_divide])
+register("neg", Negate, arguments=("input",), functions=[operator.neg, torch.neg, torch.negative], methods=["neg"])

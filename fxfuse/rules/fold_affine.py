@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from fxfuse.call import Plan, Write
-from fxfuse.constants import mutated
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.report import Reason, Refusal, require
 
@@ -77,7 +76,7 @@ class _Walk:
             raise Refusal(Reason.NOT_LINEAR, value=self._name(value))
         users = self.graph.users(value)
         others = [user for user in users if user is not reader] or users
-        changed = [user for user in others if value in mutated(user)]
+        changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self._name(value), users=self.graph.names(changed))
         require(len(users) == 1, Reason.SEVERAL_USES, value=self._name(value), users=self.graph.names(others))
         return view

@@ -1,0 +1,44 @@
+"""The checks of the number of axes in torch's batch norms, made traceable.
+
+``BatchNorm2d.forward`` raises unless its input has four axes.  A subclass that calls it cannot be traced for that
+comparison alone, so while a trace is under way the check becomes a node of the graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from torch import fx, nn
+
+from fxfuse.guards import require_rank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+_AXES: dict[type[nn.Module], int | None] = {nn.BatchNorm1d: None, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
+
+
+@contextlib.contextmanager
+def traced_checks() -> Iterator[None]:
+    """Let the checks of torch's batch norms accept proxies, and record themselves."""
+    before = {cls: cls.__dict__["_check_input_dim"] for cls in _AXES}
+    for cls, axes in _AXES.items():
+        cls._check_input_dim = _traceable(before[cls], axes)  # type: ignore[attr-defined] # put back below
+    try:
+        yield
+    finally:
+        for cls, check in before.items():
+            cls._check_input_dim = check  # type: ignore[attr-defined] # as it was
+
+
+def _traceable(check: Callable[..., None], axes: int | None) -> Callable[..., None]:
+    def traced(self: nn.Module, input: Tensor) -> None:  # noqa: A002 - torch's name for it
+        if not issubclass(type(input), fx.Proxy):
+            check(self, input)
+        elif axes is not None:
+            require_rank(input, axes, type(self).__name__)
+
+    return traced

@@ -1,0 +1,52 @@
+"""Which optional arguments of a model decide whether the folds hold, where its Python forward is kept.
+
+A graph holds for the arguments that it was traced with.  The Python forward of a model of the user's class can be
+called with others, and may take other branches then.  So the model is captured with other values as well; where the
+same folds come out for every combination, the arguments do not matter to them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from fxfuse.attempt import Attempt, Options
+from fxfuse.capture import capture
+from fxfuse.tracer import ANY_VALUE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+_MOST = 3  # arguments of which all combinations are tried
+
+
+def decisive_arguments(attempt: Attempt, options: Options) -> Mapping[str, Any]:
+    """Return the arguments, with their values, that a model of the user's class has to be called with."""
+    root = attempt.captured.root
+    if attempt.structure != "module" or root is None or not root.specialised or not attempt.replaced.modules:
+        return {}
+    names = list(root.specialised)
+    wanted = _folds(attempt)
+    if len(names) > _MOST or any(isinstance(root.specialised[n], (tuple, dict)) for n in names):
+        return root.specialised
+    for count in range(1, len(names) + 1):
+        for changed in itertools.combinations(names, count):
+            others = {n: _other(root.specialised[n]) if n in changed else root.specialised[n] for n in names}
+            if _folds_with(root.module, others, options) != wanted:
+                return root.specialised
+    return {}
+
+
+def _other(value: Any) -> Any:  # noqa: ANN401 - arguments are of any type
+    return not value if isinstance(value, bool) else ANY_VALUE
+
+
+def _folds_with(model: nn.Module, passed: Mapping[str, Any], options: Options) -> object:
+    captured = capture(model, passed)
+    return _folds(Attempt.of(captured, options, {})) if captured.root is not None else None
+
+
+def _folds(attempt: Attempt) -> set[tuple[str, tuple[str, ...]]]:
+    return {(decision.path, decision.into) for decision in attempt.decisions if decision.folded}

@@ -1,0 +1,63 @@
+"""Calls of ``+``, ``-``, ``*`` and ``/`` with a constant."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.operators.calls import Function, Method
+from tests.samples import parameter, randn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FUNCTIONS: dict[str, list[Any]] = {
+    "mul": [operator.mul, torch.mul, torch.multiply],
+    "add": [operator.add, torch.add],
+    "sub": [operator.sub, torch.sub, torch.subtract],
+    "div": [operator.truediv, torch.div, torch.true_divide],
+}
+X = (2, 3, 4, 4)
+
+
+def constants() -> Iterator[Any]:
+    """What the other operand can be."""
+    yield parameter(3, 1, 1)
+    yield parameter(1, 3, 1, 1, seed=1)
+    yield randn(3, 1, 1)
+    yield randn(1)[0]
+    yield 3
+    yield -0.25
+
+
+def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    """A module that makes one call, the target of the call, and an input."""
+    for name, functions in FUNCTIONS.items():
+        for function in functions:
+            yield from _calls(name, function)
+        for constant in constants():
+            yield Method(name, constant), name, randn(*X)
+        if name != "div":
+            yield Method(name, parameter(3, 1, 1), flipped=True), name, randn(*X)
+    for name in ("add", "sub"):
+        yield Method(name, parameter(3, 1, 1), alpha=3), name, randn(*X)
+        yield Method(name, parameter(3, 1, 1), flipped=True, alpha=0.5), name, randn(*X)
+
+
+def _calls(name: str, function: Any) -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    for constant in constants():
+        yield Function(function, constant), function, randn(*X)
+    from_torch = function.__module__ != "_operator"
+    if name != "div":
+        yield Function(function, parameter(3, 1, 1), flipped=True), function, randn(*X)
+    if name != "div" and not from_torch:
+        yield Function(function, 2, flipped=True), function, randn(*X)
+    if from_torch:
+        yield Function(function, other=parameter(3, 1, 1), by_keyword="input"), function, randn(*X)
+    if from_torch and name in ("add", "sub") and function is not torch.subtract:
+        yield Function(function, parameter(3, 1, 1), alpha=-2), function, randn(*X)
+        yield Function(function, parameter(3, 1, 1), alpha=2.5, flipped=True), function, randn(*X)
+        yield Function(function, other=2, alpha=3, by_keyword="input"), function, randn(*X)

@@ -1,0 +1,80 @@
+"""Modules of which the forward is one call, in each of the forms that a graph has for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Single(nn.Module):
+    """Calls a module."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x)
+
+
+class _Arguments(nn.Module):
+    """Keeps the other arguments of a call: tensors as parameters and buffers, the rest as it is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.plain: list[Any] = [*args]
+        self.named: dict[str, Any] = dict(kwargs)
+        for name, value in (*((f"arg{n}", a) for n, a in enumerate(args)), *kwargs.items()):
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(f"the_{name}", value)
+            elif isinstance(value, Tensor):
+                self.register_buffer(f"the_{name}", value)
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        args = [self._value(f"arg{n}", a) for n, a in enumerate(self.plain)]
+        return args, {name: self._value(name, value) for name, value in self.named.items()}
+
+    def _value(self, name: str, value: Any) -> Any:
+        return getattr(self, f"the_{name}") if isinstance(value, Tensor) else value
+
+
+class Function(_Arguments):
+    """Calls a function with the input first, last (``flipped``) or by keyword."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        flipped: bool = False,
+        by_keyword: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.function = function
+        self.flipped = flipped
+        self.by_keyword = by_keyword
+
+    def forward(self, x: Tensor) -> Any:
+        args, kwargs = self.arguments()
+        if self.by_keyword:
+            return self.function(*args, **{self.by_keyword: x}, **kwargs)
+        return self.function(*args, x, **kwargs) if self.flipped else self.function(x, *args, **kwargs)
+
+
+class Method(_Arguments):
+    """Calls a method of the input, or, ``flipped``, a method of the first argument."""
+
+    def __init__(self, name: str, *args: Any, flipped: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.name = name
+        self.flipped = flipped
+
+    def forward(self, x: Tensor) -> Any:
+        args, kwargs = self.arguments()
+        if self.flipped:
+            return getattr(args[0], self.name)(x, *args[1:], **kwargs)
+        return getattr(x, self.name)(*args, **kwargs)

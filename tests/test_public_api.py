@@ -1,0 +1,94 @@
+"""The public names, their signatures, and the examples in the documentation."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+import fxfuse
+from fxfuse import operator_table
+from fxfuse.rules import DEFAULT_RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PUBLIC = ["FuseError", "Reason", "Report", "explain", "fuse_conv_bn", "fx_fuse", "register", "verify"]
+MODULES = [m.name for m in pkgutil.walk_packages(fxfuse.__path__, "fxfuse.") if not m.name.endswith("__main__")]
+
+
+def test_the_public_names() -> None:
+    assert sorted(fxfuse.__all__) == sorted([*PUBLIC, "__version__"])
+    assert all(hasattr(fxfuse, name) for name in fxfuse.__all__)
+    assert fxfuse.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_documented_and_says_where_it_is(name: str) -> None:
+    documented = getattr(fxfuse, name)
+    assert documented.__doc__
+    assert documented.__module__.startswith("fxfuse.")
+
+
+def test_the_signature_of_fx_fuse() -> None:
+    parameters = inspect.signature(fxfuse.fx_fuse).parameters
+    assert list(parameters) == [
+        *("model", "example_inputs", "rules", "structure", "allow_copies", "guards", "inplace"),
+    ]
+    by_keyword = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+    assert by_keyword == ["rules", "structure", "allow_copies", "guards", "inplace"]
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    assert defaults == {
+        "example_inputs": None,
+        "rules": DEFAULT_RULES,
+        "structure": None,
+        "allow_copies": True,
+        "guards": True,
+        "inplace": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (fxfuse.explain, ["model", "example_inputs", "options"]),
+        (fxfuse.fuse_conv_bn, ["conv", "bn"]),
+        (fxfuse.verify, ["model", "fused", "example_inputs", "tolerance"]),
+        (fxfuse.register, ["name", "view", "arguments", "modules", "functions", "methods"]),
+    ],
+)
+def test_the_other_signatures(function: object, names: list[str]) -> None:
+    assert list(inspect.signature(function).parameters) == names  # type: ignore[arg-type] # functions
+
+
+def test_every_argument_is_documented() -> None:
+    for function in (fxfuse.fx_fuse, fxfuse.explain, fxfuse.fuse_conv_bn, fxfuse.verify, fxfuse.register):
+        for name in inspect.signature(function).parameters:
+            assert f"    {name}: " in (function.__doc__ or ""), f"{function.__name__}: {name}"
+
+
+@pytest.fixture
+def _table() -> Iterator[None]:
+    """Take back what an example adds to the table of operators."""
+    rows, known = dict(operator_table.OPERATORS), dict(operator_table._by_type)
+    yield
+    for table, before in ((operator_table.OPERATORS, rows), (operator_table._by_type, known)):
+        table.clear()  # type: ignore[attr-defined] # both are dicts
+        table.update(before)  # type: ignore[attr-defined] # likewise
+
+
+@pytest.mark.usefixtures("_table")
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_the_documentation(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_function_has_an_example(name: str) -> None:
+    exempt = ("FuseError", "Reason")
+    assert name in exempt or ">>> " in (getattr(fxfuse, name).__doc__ or "")

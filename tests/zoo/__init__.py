@@ -1,0 +1,1 @@
+"""Tests on models that other people wrote."""

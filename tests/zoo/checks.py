@@ -1,0 +1,65 @@
+"""What must hold of every model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fxfuse import Report, fx_fuse
+from tests.helpers import STRUCTURES, Structure, trained
+
+
+def trained32(model: nn.Module) -> nn.Module:
+    """The model in float32 and evaluation mode, with norms far from fresh ones."""
+    return trained(model).float()
+
+
+class _Norms(TorchDispatchMode):
+    """Counts the batch-norm kernels that really run."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "batch_norm" in func.overloadpacket.__name__
+        return func(*args, **(kwargs or {}))
+
+
+def norms_left(model: nn.Module, *inputs: Any) -> int:
+    """How many batch norms run, in whatever form the model has them."""
+    counter = _Norms()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), counter:
+        model(*inputs)
+    return counter.count
+
+
+def count_norms(model: nn.Module) -> int:
+    """How many modules keep running statistics."""
+    return sum(getattr(module, "running_var", None) is not None for module in model.modules())
+
+
+def error(expected: Any, given: Any) -> float:
+    """The largest difference of two outputs, relative to the largest value of each tensor."""
+    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(given), strict=True)
+    gaps = [float((a - b).abs().max() / a.abs().max()) for a, b in pairs if isinstance(a, Tensor)]
+    return max(gaps)
+
+
+def assert_all_is_well(
+    model: nn.Module, x: Tensor, stays: int, *, structures: tuple[Structure, ...] = STRUCTURES, tolerance: float = 1e-5
+) -> None:
+    """Every structure folds the same, all that can be, and gives what the model gives; a module keeps its class."""
+    with torch.no_grad():
+        expected = model(x)
+    folds = []
+    for structure in structures:
+        fused = fx_fuse(model, structure=structure)
+        with torch.no_grad():
+            assert error(expected, fused(x)) <= tolerance
+        assert norms_left(fused, x) == stays, str(Report.of(fused))
+        folds.append({d.path for d in Report.of(fused).folded})
+        assert structure == "graph" or isinstance(fused, type(model))
+    assert all(found == folds[0] for found in folds)
