@@ -40,7 +40,7 @@ class Affine:
 
     def after(self, first: Affine) -> Affine:
         """Return the affine that applies ``first``, then this one."""
-        # scale * (first.scale * x + first.shift) + shift
+        # = scale * (first.scale * x + first.shift) + shift
         return Affine(self.scale * first.scale, self.scale * first.shift + self.shift)
 
     def rearrange(self, move: Callable[[Tensor], Tensor]) -> Affine:
@@ -50,14 +50,6 @@ class Affine:
     def with_rank(self, rank: int) -> Affine:
         """Return the same affine with leading axes of size one, up to ``rank`` axes."""
         return self.rearrange(lambda t: t.reshape((1,) * (rank - t.ndim) + tuple(t.shape)))
-
-    def squeezed(self) -> Affine:
-        """Return the same affine, one wide along every axis along which it does not vary."""
-        scale, shift = torch.broadcast_tensors(self.scale, self.shift)
-        for axis, size in enumerate(scale.shape):
-            if size > 1 and all(bool((t.narrow(axis, 0, 1) == t).all()) for t in (scale, shift)):
-                scale, shift = scale.narrow(axis, 0, 1), shift.narrow(axis, 0, 1)
-        return Affine(scale, shift)
 
     @property
     def rank(self) -> int:

@@ -9,21 +9,22 @@ from torch import fx, nn
 
 from fxfuse.attempt import Attempt, Options, Structure
 from fxfuse.capture import Capture, capture, capture_graph
-from fxfuse.checks import require_fusable
+from fxfuse.checks import checked_rules, require_fusable
 from fxfuse.examples import Inputs, agree, difference, reference
 from fxfuse.export_capture import add_exported
 from fxfuse.optional_arguments import decisive_arguments
 from fxfuse.prove import wrong_parts
-from fxfuse.report import Reason, Refusal, Report
+from fxfuse.report import FuseError, Refusal, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
+from fxfuse.undo import culprits, folded_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 def fx_fuse(
     model: nn.Module,
-    example_inputs: Any = None,  # noqa: ANN401 - whatever the model takes
+    example_inputs: Any = None,
     *,
     rules: Iterable[Rule] = DEFAULT_RULES,
     structure: Structure | None = None,
@@ -61,7 +62,7 @@ def fx_fuse(
     Raises:
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
-    options = Options(tuple(rules), structure, allow_copies, guards)
+    options = Options(checked_rules(rules), structure, allow_copies, guards)
     require_fusable(model, structure, inplace=inplace)
     result = _fuse(model, example_inputs, options)
     if inplace:
@@ -69,7 +70,7 @@ def fx_fuse(
     return result
 
 
-def explain(model: nn.Module, example_inputs: Any = None, **options: Any) -> Report:  # noqa: ANN401 - as fx_fuse
+def explain(model: nn.Module, example_inputs: Any = None, **options: Any) -> Report:
     """Say what ``fx_fuse`` would do, and why it would leave the rest.
 
     Example:
@@ -90,26 +91,44 @@ def explain(model: nn.Module, example_inputs: Any = None, **options: Any) -> Rep
     return Report.of(fx_fuse(model, example_inputs, **options))
 
 
-def _fuse(model: nn.Module, example_inputs: Any, options: Options) -> nn.Module:  # noqa: ANN401
-    inputs = None if example_inputs is None else Inputs.of(example_inputs)
-    expected = None if inputs is None else reference(model, inputs)
-    kept: dict[nn.Module, Refusal] = {}
-    while True:
-        captured = _captured(model, inputs)
-        attempt = Attempt.of(captured, options, kept)
-        conflicts = attempt.conflicts
-        if conflicts.keys() - kept:
-            kept = {**conflicts, **kept}
-            continue
-        result = attempt.finish(decisive_arguments(attempt, options))
-        if inputs is None or not Report.of(result):
-            return result
+def _fuse(model: nn.Module, example_inputs: Any, options: Options) -> nn.Module:
+    if example_inputs is None:
+        return _attempt(model, None, options, {})[1]
+    inputs = Inputs.of(example_inputs)
+    expected = reference(model, inputs)
+    attempt, result = _attempt(model, inputs, options, {})
+    gap = _gap(expected, result, inputs)
+    if gap is None:
+        return result
+
+    def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
+        return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
+
+    kept = culprits(folded_modules(attempt.edits), gap_without, gap)
+    return _attempt(model, inputs, options, kept)[1]
+
+
+def _gap(expected: Any, result: nn.Module, inputs: Inputs) -> float | None:
+    """Return the difference that is more than rounding, infinite where the result raises; None for none."""
+    if not Report.of(result):
+        return None
+    try:
         given = reference(result, inputs)
-        if agree(expected, given):
-            return result
-        gap = difference(expected, given)
-        # Nothing that was folded can be trusted, so nothing is; the report says so.
-        kept = {module: Refusal(Reason.DIFFERS, detail=f"{gap:.1e}") for module in model.modules()}
+    except FuseError:
+        return float("inf")
+    return None if agree(expected, given) else difference(expected, given)
+
+
+def _attempt(
+    model: nn.Module, inputs: Inputs | None, options: Options, kept: Mapping[nn.Module, Refusal]
+) -> tuple[Attempt, nn.Module]:
+    """Fold, and again without what turns out to be impossible to write back."""
+    while True:
+        attempt = Attempt.of(_captured(model, inputs), options, kept)
+        conflicts = attempt.conflicts
+        if conflicts.keys() <= kept.keys():
+            return attempt, attempt.finish(decisive_arguments(attempt, options))
+        kept = {**conflicts, **kept}
 
 
 def _captured(model: nn.Module, inputs: Inputs | None) -> Capture:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
-
 from fxfuse.editor import Editor
 from fxfuse.engine import run
 from fxfuse.finish import into_graph_module, into_modules, left_over
@@ -18,6 +16,8 @@ from fxfuse.write_back import Replacements, replacements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import nn
 
     from fxfuse.capture import Capture, Part
     from fxfuse.rules import Rule
@@ -81,8 +81,8 @@ class Attempt:
         model = captured.model
         if structure == "graph" and captured.root is None:
             raise FuseError(
-                f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' is "
-                "not possible; nothing was changed. Leave structure out, or pass structure='module'."
+                f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' "
+                "is not possible; nothing was changed. Leave structure out, or pass structure='module'."
             )
         edits: list[tuple[Part, Editor]] = []
         decisions: list[Decision] = []
@@ -106,6 +106,8 @@ class Attempt:
             expected: arguments that a model of the user's class must be called with.
         """
         decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
+        order = {path: position for position, (path, _) in enumerate(self.captured.model.named_modules())}
+        decisions.sort(key=lambda decision: order.get(decision.path, len(order)))
         if self.structure == "graph":
             return into_graph_module(self.captured, self.edits[0][1], decisions, self.replaced)
         return into_modules(self.captured, decisions, self.replaced, expected or {})

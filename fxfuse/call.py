@@ -49,7 +49,7 @@ class Call:
             raise Refusal(Reason.COMPUTED, name=self.operator.arguments[0], value=self.path)
         return value
 
-    def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - arguments are of any type
+    def get(self, name: str, default: Any) -> Any:
         """Return an argument, or its default where it was not passed."""
         return self.arguments.get(name, default)
 
@@ -57,7 +57,7 @@ class Call:
         """Return the number of axes of a value, if it is known or may be assumed."""
         return self.graph.rank(value)
 
-    def tensor(self, name: str, *, required: bool = False) -> Any:  # noqa: ANN401 - Tensor where required, else | None
+    def tensor(self, name: str, *, required: bool = False) -> Any:
         """Return the constant tensor behind an argument, or None where nothing was passed.
 
         Raises:
@@ -141,7 +141,7 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
     return Call(node, operator, {**attributes, operator.arguments[0]: value}, graph, module)
 
 
-def _attribute(module: nn.Module, name: str) -> Any:  # noqa: ANN401 - attributes are of any type
+def _attribute(module: nn.Module, name: str) -> Any:
     value = getattr(module, name)
     stored_elsewhere = isinstance(value, Tensor) and name not in {**module._parameters, **module._buffers}
     # A weight that is a plain attribute is computed by something (pruning, weight norm) before each call.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from fxfuse.engine import keeps_statistics
@@ -14,8 +15,25 @@ from fxfuse.report import FuseError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fxfuse.rules import Rule
 
-def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None:  # noqa: ANN401 - checked here
+
+def checked_rules(rules: Any) -> tuple[Rule, ...]:
+    """Return the rules as a tuple.
+
+    Raises:
+        FuseError: if they are not functions.
+    """
+    listed = tuple(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else None
+    if listed is None or not all(callable(rule) for rule in listed):
+        raise FuseError(
+            f"rules={rules!r} is not a list of rules; pass some of fxfuse.rules.DEFAULT_RULES, or leave it out. "
+            "Nothing was changed."
+        )
+    return listed
+
+
+def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None:
     """Raise for an argument that no part of the pass could do anything with.
 
     Raises:
@@ -25,12 +43,20 @@ def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None
         raise FuseError(f"{problem} Nothing was changed.")
 
 
-def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: ANN401, FBT001 - private
+def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: FBT001 - private
     if not isinstance(model, nn.Module):
         yield f"fx_fuse takes a torch.nn.Module, and got {type(model).__name__}; pass the model itself."
         return
     if isinstance(model, torch.jit.ScriptModule):
         yield f"{type(model).__name__} is a scripted module; fuse the model before you script or trace it."
+    if type(model).__module__.startswith("torch._dynamo"):
+        yield "The model is compiled already; fuse it first, then compile the result, or pass model._orig_mod."
+    yield from _problems_of_options(model, structure, inplace)
+    yield from _problems_of_norms(list(model.named_modules()), type(model).__name__)
+    yield from _problems_of_tensors([*model.named_parameters(), *model.named_buffers()])
+
+
+def _problems_of_options(model: nn.Module, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: FBT001
     if structure not in (None, "graph", "module"):
         yield f"structure={structure!r} is not known; pass 'graph', 'module', or leave it out."
     if inplace and not isinstance(model, fx.GraphModule):
@@ -40,15 +66,23 @@ def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]
         )
     if inplace and structure == "module":
         yield "inplace=True gives back the GraphModule it got; leave structure out."
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
-    if lazy:
-        yield f"{lazy[0]} is not initialised yet; run the model once before fusing, so that lazy modules get their sizes."
-    elif tensors and all(tensor.is_meta for _, tensor in tensors):
-        yield f"{tensors[0][0]} and all other tensors are on the meta device and have no values; load the weights first."
-    norms = [(name, module) for name, module in model.named_modules() if keeps_statistics(module)]
+
+
+def _problems_of_norms(modules: list[tuple[str, nn.Module]], name: str) -> Iterator[str]:
+    quantized = [path for path, module in modules if "quantized" in type(module).__module__.split(".")]
+    norms = [(path, module) for path, module in modules if keeps_statistics(module) and path not in quantized]
+    if quantized and not norms:
+        yield f"{quantized[0] or name} is quantized, and no norm is left to fold; fuse before you quantize."
     if norms and all(module.training for _, module in norms):
         yield (
-            f"{norms[0][0] or type(model).__name__} and every other norm of the model is in training mode, where it uses the "
+            f"{norms[0][0] or name} and every other norm of the model is in training mode, where it uses the "
             "statistics of each batch; call model.eval() first."
         )
+
+
+def _problems_of_tensors(tensors: list[tuple[str, Tensor]]) -> Iterator[str]:
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        yield f"{lazy[0]} is not initialised yet; run the model once before fusing, so that it gets its size."
+    elif tensors and all(tensor.is_meta for _, tensor in tensors):
+        yield f"{tensors[0][0]} and all other tensors are on the meta device, without values; load the weights first."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COMPUTES = ("call_function", "call_method")
 
 
-def fetch(root: torch.nn.Module, target: str) -> Any:  # noqa: ANN401 - attributes are of any type
+def fetch(root: torch.nn.Module, target: str) -> Any:
     """Return the attribute at a dotted path."""
     value: Any = root
     for name in target.split("."):
@@ -86,7 +86,7 @@ class Constants:
         for source in sources & self._changed.keys():
             raise Refusal(Reason.MUTATED, value=source, users=self._changed[source])
         if node.op == "get_attr":
-            return fetch(self.graph_module, str(node.target))  # type: ignore[no-any-return] # _note saw a Tensor
+            return fetch(self.graph_module, str(node.target))
         if node not in self._computed:
             self._computed[node] = self._compute(node, name, of)
         return self._computed[node]
@@ -102,9 +102,9 @@ class Constants:
         torch.set_rng_state(chance[0])
         random.setstate(chance[1])
         require(deterministic and isinstance(result, Tensor), Reason.COMPUTED, name=name, value=of)
-        return result  # type: ignore[no-any-return] # the line above
+        return result
 
-    def _evaluate(self, node: fx.Node) -> Any:  # noqa: ANN401 - nodes give values of any type
+    def _evaluate(self, node: fx.Node) -> Any:
         """Run the nodes that a constant is computed by, each once, in order."""
         values: dict[fx.Node, Any] = {}
         for step in _in_order(node):
@@ -168,7 +168,7 @@ def _passes_inplace(node: fx.Node) -> bool:
 
 
 @functools.cache
-def _inplace_position(function: Any) -> int | None:  # noqa: ANN401 - a function
+def _inplace_position(function: Any) -> int | None:
     try:
         names = list(inspect.signature(function).parameters)
     except (ValueError, TypeError):

@@ -7,24 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.call import Plan, Write
 from fxfuse.constants import fetch
 from fxfuse.guards import require_rank
+from fxfuse.modules import shallow_copy
 from fxfuse.report import Reason, require
 from fxfuse.storage import Storage
 
 if TYPE_CHECKING:
+    from fxfuse.call import Plan, Write
     from fxfuse.graph import Graph
-
-
-def shallow_copy(module: nn.Module) -> nn.Module:
-    """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
-    copied = module.__new__(type(module))
-    copied.__dict__ = {
-        name: value.copy() if isinstance(value, dict) and name.startswith("_") else value
-        for name, value in module.__dict__.items()
-    }
-    return copied
 
 
 class Bypass(NamedTuple):
@@ -111,9 +102,9 @@ class Editor:
         if write.call.module is not None:
             return write.call.node
         for value in write.call.arguments.values():
-            if isinstance(value, fx.Node) and value.op == "get_attr" and len(value.users) == 1:
-                if fetch(self.graph_module, str(value.target)) is tensor:
-                    return value
+            feeds_it = isinstance(value, fx.Node) and value.op == "get_attr" and len(value.users) == 1
+            if feeds_it and fetch(self.graph_module, str(value.target)) is tensor:
+                return value
         return write.call.node
 
     def apply(self, plan: Plan, *, where: str = "") -> None:
@@ -177,7 +168,9 @@ class Editor:
             old = write.call.arguments.get(name)
             parameter = nn.Parameter(tensor, requires_grad=requires_grad)
             _set_argument(node, names.index(name), name, None)
-            path = str(old.target) if isinstance(old, fx.Node) and old.op == "get_attr" else f"{owner}.{name}".lstrip(".")
+            path = (
+                str(old.target) if isinstance(old, fx.Node) and old.op == "get_attr" else f"{owner}.{name}".lstrip(".")
+            )
             if isinstance(old, fx.Node):
                 self._erase_unused(old)
             with self.graph_module.graph.inserting_before(node):
@@ -217,10 +210,10 @@ class Editor:
             self.storage.forget(current)
             self.graph_module.graph.erase_node(current)
 
-
-
-    def drop_unread_constants(self) -> None:
-        """Erase what reads a parameter or buffer for nothing, as tracing leaves behind."""
+    def drop_dead(self) -> None:
+        """Erase calls of which nobody uses the result, and constants that nobody reads."""
+        for node in self.graph.dead:
+            self._erase_unused(node)
         for node in reversed(self.graph.nodes):
             if node.op == "get_attr" and not node.users:
                 self._erase_unused(node)

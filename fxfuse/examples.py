@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxfuse.report import FuseError
-from fxfuse.tracer import State
+from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # What the rounding of a deep model in each dtype can make of an exact fold, relative to the largest output.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
@@ -31,7 +33,7 @@ class Inputs:
     kwargs: Mapping[str, Any]
 
     @staticmethod
-    def of(example_inputs: Any) -> Inputs:  # noqa: ANN401 - whatever the model takes
+    def of(example_inputs: Any) -> Inputs:
         """Read what users pass: a tuple is positional arguments, a mapping keywords, the rest one argument."""
         if isinstance(example_inputs, tuple):
             return Inputs(example_inputs, {})
@@ -39,7 +41,7 @@ class Inputs:
             return Inputs((), dict(example_inputs))
         return Inputs((example_inputs,), {})
 
-    def call(self, module: nn.Module) -> Any:  # noqa: ANN401 - whatever the model returns
+    def call(self, module: Callable[..., Any]) -> Any:
         """Call a module with copies of the arguments, without gradients."""
         copied = self.copied()
         with torch.no_grad():
@@ -55,22 +57,27 @@ class Inputs:
         return dict(list(signature.bind(module, *self.args, **self.kwargs).arguments.items())[1:])
 
 
-def _copied(value: Any) -> Any:  # noqa: ANN401 - leaves of any type
+def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def reference(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever the model returns
-    """Return what the model gives, with the model as it was.
+def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
+    """Return what a model gives, with the model as it was.
+
+    Args:
+        model: a module, or any callable.
+        inputs: the call.
+        name: what to call the model where it raises; its class by default.
 
     Raises:
         FuseError: if the model raises.
     """
     try:
-        with untouched(model):
+        with untouched(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
             return inputs.call(model)
     except Exception as error:
         raise FuseError(
-            f"{type(model).__name__} raises on the example inputs by itself ({type(error).__name__}: {error}), so nothing "
+            f"{name or type(model).__name__} raises on the example inputs by itself ({sentence(error)}), so nothing "
             "was changed. Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
         ) from error
 
@@ -105,48 +112,60 @@ def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> 
     return seen
 
 
-def difference(one: Any, other: Any) -> float:  # noqa: ANN401 - whatever models return
+def difference(one: Any, other: Any) -> float:
     """Return the largest relative difference of two outputs, infinite where their structure differs."""
     firsts, seconds = leaves(one), leaves(other)
-    if len(firsts) != len(seconds):
-        return float("inf")
-    return max((_gap(a, b) for a, b in zip(firsts, seconds, strict=True)), default=0.0)
+    if len(firsts) != len(seconds) or pytree.tree_structure(one) != pytree.tree_structure(other):
+        return math.inf
+    ratios = [_ratio(a, b) for a, b in zip(firsts, seconds, strict=True)]
+    return sys.float_info.max if any(map(math.isnan, ratios)) else max(ratios, default=0.0)
 
 
-def agree(expected: Any, given: Any) -> bool:  # noqa: ANN401 - whatever models return
+def agree(expected: Any, given: Any) -> bool:
     """Whether two outputs are the same but for rounding."""
     dtypes = [leaf.dtype for leaf in leaves(expected) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     tolerance = max((TOLERANCE.get(dtype, 1e-3) for dtype in dtypes), default=0.0)
     return difference(expected, given) <= tolerance
 
 
-def leaves(output: Any) -> list[Any]:  # noqa: ANN401 - whatever models return
+def leaves(output: Any) -> list[Any]:
     """Return the tensors and plain values of an output, in order; dataclasses are opened too."""
     found: list[Any] = []
     for leaf in pytree.tree_leaves(output):
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            found += leaves([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+            found += [type(leaf), *leaves([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])]
         elif isinstance(leaf, Mapping):
-            found += leaves(list(leaf.values()))
+            found += [type(leaf), *leaf, *leaves(list(leaf.values()))]
         else:
             found.append(leaf)
     return found
 
 
-def _gap(one: Any, other: Any) -> float:  # noqa: ANN401 - leaves of any type
+def alike(one: Any, other: Any) -> bool:
+    """Whether two outputs have the same structure, and tensors of the same shapes and dtypes."""
+    return difference(one, other) < math.inf
+
+
+def _ratio(one: Any, other: Any) -> float:
     if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
-        same = type(one) is type(other) and (not isinstance(one, (int, float, str, bool)) or one == other)
-        return 0.0 if same else float("inf")
+        same = type(one) is type(other) and (not isinstance(one, (int, float, str, bool, type)) or one == other)
+        return 0.0 if same else math.inf
     if one.shape != other.shape or one.dtype != other.dtype:
-        return float("inf")
+        return math.inf
+    return min(gap(one, other) / largest(one), sys.float_info.max)
+
+
+def gap(one: Tensor, other: Tensor) -> float:
+    """Return the largest absolute difference of two tensors; NaN or infinity at the same places are equal."""
     if not one.numel():
         return 0.0
-    if not one.is_floating_point() and not one.is_complex():
-        return 0.0 if torch.equal(one, other) else float("inf")
     wide = torch.complex128 if one.is_complex() else torch.float64
     a, b = one.detach().to(wide), other.detach().to(wide)
     same = (a == b) | (a.isnan() & b.isnan())
-    gap = torch.where(same, torch.zeros_like(a), a - b).abs().max()
-    scale = a.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(torch.finfo(torch.float64).tiny)
-    ratio = (gap / scale).item()
-    return ratio if ratio == ratio else float("inf")  # noqa: PLR0124 - NaN is not itself
+    return float(torch.where(same, torch.zeros_like(a), a - b).abs().max())
+
+
+def largest(tensor: Tensor) -> float:
+    """Return the largest absolute finite value of a tensor, or a tiny number if there is none."""
+    tiny = sys.float_info.min
+    return max(float(tensor.detach().abs().double().nan_to_num(0.0, 0.0, 0.0).max()), tiny) if tensor.numel() else tiny

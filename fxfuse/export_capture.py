@@ -13,11 +13,11 @@ import torch
 from torch import fx, nn
 
 from fxfuse.adjacent import always_follows
+from fxfuse.capture import Part
 from fxfuse.examples import recorded, untouched
 from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal
 from fxfuse.shapes import EXAMPLE_SHAPE
-from fxfuse.capture import Part
 
 if TYPE_CHECKING:
     from fxfuse.capture import Capture
@@ -59,7 +59,7 @@ def _by_module(exported: fx.Graph, module: nn.Module) -> fx.Graph:
         if node.op == "placeholder":
             values[node] = result.placeholder(node.name)
         elif node.op == "output":
-            result.output(fx.node.map_arg(node.args[0], lambda n: values.get(n)))
+            result.output(fx.node.map_arg(node.args[0], values.get))
         elif node.op in ("call_function", "call_method"):  # not the checks that export adds as a module
             key = _child_call(node)
             if key is None:
@@ -77,7 +77,7 @@ def _by_module(exported: fx.Graph, module: nn.Module) -> fx.Graph:
 
 
 def _copied(result: fx.Graph, node: fx.Node, values: dict[fx.Node, fx.Node]) -> fx.Node:
-    def arg(value: fx.Node) -> Any:  # noqa: ANN401 - a constant is left out
+    def arg(value: fx.Node) -> Any:
         return values.get(value)
 
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), arg)

@@ -9,7 +9,7 @@ from torch import fx, nn
 from fxfuse.constants import fetch
 from fxfuse.engine import keeps_statistics
 from fxfuse.fused_graph_module import FusedGraphModule
-from fxfuse.own_forward import with_guard
+from fxfuse.own_forward import with_check
 from fxfuse.report import Decision, Reason, Report
 from fxfuse.write_back import Replacements, rebuild
 
@@ -58,22 +58,23 @@ def into_graph_module(
         module = editor.graph.module(node)
         if module in copies:
             editor.graph.place(str(node.target), copies[module])
-    editor.drop_unread_constants()
+    editor.drop_dead()
     graph_module.graph.lint()
     name = type(model).__name__
     result = FusedGraphModule(graph_module, graph_module.graph, name)
     result.training = model.training
     _copy_modes(model, result)
-    lost = result.keep(model)
+    lost = result._keep(model)
     notes = list(captured.notes)
     if lost:
-        some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")  # noqa: PLR2004
+        some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
         notes.append(
             f"Methods that a graph cannot keep, since they use the model's modules: {some}; "
             "structure='module' keeps the class with all of them."
         )
-    if isinstance(getattr(model, "meta", None), dict):
-        result.meta = dict(model.meta)
+    meta = getattr(model, "meta", None)
+    if isinstance(meta, dict):
+        result.meta = dict(meta)
     Report(tuple(decisions), "graph", tuple(notes), editor.renamed).attach(result)
     return result
 
@@ -106,7 +107,7 @@ def into_modules(
     result = rebuild(captured.model, replaced.modules)
     notes = list(captured.notes)
     if expected:
-        result = with_guard(result, dict(expected))
+        result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())
         notes.append(f"The folds hold for calls with {calls}; other calls raise.")
     Report(tuple(decisions), "module", tuple(notes)).attach(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
-from fxfuse.call_sites import mentions
+from fxfuse.python_source import mentions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ _HOOKS = tuple(
 class FusedGraphModule(fx.GraphModule):
     """A GraphModule with the hooks and plain attributes of the model, and those of its methods that still work."""
 
-    def keep(self, model: nn.Module) -> list[str]:
+    def _keep(self, model: nn.Module) -> list[str]:
         """Take over hooks, attributes and methods of a model.
 
         Returns:
@@ -38,11 +39,11 @@ class FusedGraphModule(fx.GraphModule):
         self.__dict__["_kept"] = {"attributes": kept, "methods": {}}
         self.__dict__.update(kept)
         methods = _own_methods(type(model))
-        usable = _usable(type(model), methods, set(kept))
+        usable = _usable(methods, set(kept))
         self._kept["methods"].update({name: methods[name] for name in usable})
         return sorted(name for name in methods if name not in usable and not name.startswith("_"))
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - attributes are of any type
+    def __getattr__(self, name: str) -> Any:
         """Find kept methods and properties, which pickle would store twice if they were attributes."""
         method = self.__dict__.get("_kept", {}).get("methods", {}).get(name)
         if isinstance(method, property):
@@ -53,8 +54,6 @@ class FusedGraphModule(fx.GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedGraphModule:
         """Copy hooks and attributes too, which a plain GraphModule loses."""
-        import copy
-
         result = super().__deepcopy__(memo)
         assert isinstance(result, FusedGraphModule)  # noqa: S101 - GraphModule copies its own class
         result._take(copy.deepcopy(self._extras(), memo))
@@ -82,13 +81,14 @@ class FusedGraphModule(fx.GraphModule):
 
 def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, Any]) -> FusedGraphModule:
     plain = reduce_graph_module({**nn.Module().__dict__, **body}, imports)
+    assert isinstance(plain, fx.GraphModule)  # noqa: S101 - that is what it makes
     result = FusedGraphModule(plain, plain.graph, name)
     result.training = plain.training
     result._take(extras)
     return result
 
 
-def _is_plain(value: Any) -> bool:  # noqa: ANN401 - attributes are of any type
+def _is_plain(value: Any) -> bool:
     """Whether a value holds no modules or tensors of the model, which the graph has its own of."""
     if isinstance(value, (nn.Module, Tensor, types.MethodType)):
         return False
@@ -111,16 +111,11 @@ def _own_methods(cls: type[nn.Module]) -> dict[str, Callable[..., Any] | propert
     return found
 
 
-def _usable(cls: type[nn.Module], methods: dict[str, Any], attributes: set[str]) -> set[str]:
+def _usable(methods: dict[str, Any], attributes: set[str]) -> set[str]:
     """Return the methods that use nothing but kept attributes, other usable methods, and the model as a whole."""
-    needs: dict[str, set[str]] = {}
-    for name in methods:
-        try:
-            needs[name] = mentions(cls, name)
-        except (OSError, TypeError, SyntaxError, AttributeError):
-            continue
-    usable = set(needs)
+    needs = {name: found for name, method in methods.items() if (found := mentions(method)) is not None}
     everywhere = attributes | {"forward", "training", "eval", "train", "parameters", "state_dict"}
+    usable = set(needs)
     while True:
         left = {name for name in usable if needs[name] <= everywhere | usable}
         if left == usable:

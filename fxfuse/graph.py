@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from fxfuse.call import operator_at, read
+from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch, mutated
-from fxfuse.guards import require_rank
 from fxfuse.report import Reason, Refusal
 from fxfuse.shapes import Rank, ranks
+from fxfuse.uses import asks_shape, uses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -29,7 +29,7 @@ class Graph:
         prefix: str = "",
         *,
         root: nn.Module | None = None,
-        kept: Mapping[nn.Module | None, Refusal] | None = None,
+        kept: Mapping[nn.Module, Refusal] | None = None,
         holders: Mapping[int, Collection[str]] | None = None,
         allow_copies: bool = True,
         guards: bool = True,
@@ -59,6 +59,7 @@ class Graph:
         self._readers: dict[int, dict[fx.Node, None]] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
+        self._dead = self._find_dead()
         self._called = {self.path(node) for node in self.nodes if node.op == "call_module"}
 
     @property
@@ -102,7 +103,22 @@ class Graph:
 
     def users(self, node: fx.Node) -> list[fx.Node]:
         """Return who uses the values of a node, once for each use; questions for its shape do not count."""
-        return [user for user in node.users if not asks_shape(user) for used in uses(user) if used is node]
+        seeing = [user for user in node.users if user not in self._dead and not asks_shape(user)]
+        return [user for user in seeing for used in uses(user) if used is node]
+
+    @property
+    def dead(self) -> list[fx.Node]:
+        """Calls of known operators of which nobody uses the result, last first."""
+        return list(self._dead)
+
+    def _find_dead(self) -> dict[fx.Node, None]:
+        dead: dict[fx.Node, None] = {}
+        for node in reversed(self.nodes):
+            module, row = self.module(node), self.operator(node)
+            pure = row is not None and not self.mutated(node) and (module is None or _is_idle(module))
+            if pure and all(user in dead for user in node.users):
+                dead[node] = None
+        return dead
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module that a node calls, if it calls one."""
@@ -118,6 +134,11 @@ class Graph:
         container, _, name = target.rpartition(".")
         self.graph_module.get_submodule(container)._modules[name] = module
         self._modules[target] = module
+
+    def tensor_rank(self, node: fx.Node) -> int | None:
+        """Return the number of axes of the parameter or buffer that a node reads."""
+        value = fetch(self.graph_module, str(node.target))
+        return value.ndim if isinstance(value, Tensor) else None
 
     def mutated(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that a node changes in place."""
@@ -152,19 +173,30 @@ class Graph:
         cls = stack[-1][1]
         return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
 
+    def describe(self, node: fx.Node) -> str:
+        """Return a node for a sentence: a module by its path, a function by its name and where it stands."""
+        if node.op == "placeholder":
+            return "the input"
+        if node.op == "output":
+            return "the output"
+        if node.op == "call_module":
+            return self.path(node)
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
+        owner = self.owner(node)
+        return f"{name} in {self.path(node)}" if owner or self.prefix else f"{name} ({node.name})"
+
     def names(self, nodes: list[fx.Node]) -> str:
         """Return a few nodes by their paths, for a sentence."""
-        paths = list(dict.fromkeys("the output" if n.op == "output" else self.path(n) for n in nodes))
-        return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")  # noqa: PLR2004
+        paths = list(dict.fromkeys(map(self.describe, nodes)))
+        return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
     def require_changeable(self, node: fx.Node) -> None:
         """Refuse to touch what code outside of this graph relies on."""
         module = self.module(node)
         if module is None and self.root is not None and self.kept:
             module = self.root.get_submodule(self.owner(node))
-        if module in self.kept:
-            refusal = self.kept[module]
-            raise refusal
+        if module is not None and module in self.kept:
+            raise self.kept[module]
 
     def other_readers(self, tensor: object, reader: fx.Node) -> list[str]:
         """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
@@ -191,28 +223,6 @@ class Graph:
             yield fetch(self.graph_module, str(node.target))
 
 
-def uses(node: fx.Node) -> list[fx.Node]:
-    """Return the values that a node reads, once for each time it reads them: ``cat([y, y])`` reads y twice."""
-    found: list[fx.Node] = []
-    pending: list[Any] = [node.args, node.kwargs]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, fx.Node):
-            found.append(item)
-        elif isinstance(item, slice):
-            pending += [item.start, item.stop, item.step]
-        elif isinstance(item, dict):
-            pending += item.values()
-        elif isinstance(item, (tuple, list)):
-            pending += item
-    return found
-
-
-def asks_shape(node: fx.Node) -> bool:
-    """Whether a node sees no values, only shape, dtype or device: an affine leaves the answer alone."""
-    if node.target is require_rank and not node.users:
-        return True
-    if node.op == "call_method":
-        return node.target in ("size", "dim", "ndimension", "numel", "get_device")
-    attribute = node.args[1] if node.op == "call_function" and node.target is getattr else None
-    return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")
+def _is_idle(module: nn.Module) -> bool:
+    """Whether calling a module does nothing but compute a result."""
+    return not module.training and not is_hooked(module)

@@ -39,7 +39,7 @@ def decisive_arguments(attempt: Attempt, options: Options) -> Mapping[str, Any]:
     return {}
 
 
-def _other(value: Any) -> Any:  # noqa: ANN401 - arguments are of any type
+def _other(value: Any) -> Any:
     return not value if isinstance(value, bool) else ANY_VALUE
 
 

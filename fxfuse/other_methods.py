@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from fxfuse.call_sites import reach, unreached_methods
 from fxfuse.report import Reason, Refusal
+from fxfuse.undo import folded_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from torch import nn
 
     from fxfuse.capture import Capture, Part
     from fxfuse.editor import Editor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
     """Return the modules that must stay, since another method calls only a part of what was folded."""
-    folds = [fold for part, editor in edits for fold in _folds(part, editor)]
+    folds = [fold for fold in folded_modules(edits) if len(fold) > 1]
     result: dict[nn.Module, Refusal] = {}
     if not folds:
         return result
@@ -40,16 +41,6 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
                     refusal = Refusal(Reason.REACHED_INTO, value=alone, users=name)
                     result = {**dict.fromkeys(fold, refusal), **result}
     return result
-
-
-def _folds(part: Part, editor: Editor) -> Iterator[set[nn.Module]]:
-    """Yield the modules of the user's that each fold joins."""
-    for plan in editor.plans:
-        nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass]
-        origins = [editor.origin[node] for node in nodes]
-        modules = {o.module if o.module is not None else part.module.get_submodule(o.owner) for o in origins}
-        if len(modules) > 1:
-            yield modules
 
 
 def _calls_of_methods(module: nn.Module) -> Iterator[tuple[str, set[nn.Module]]]:

@@ -1,102 +1,119 @@
-"""A module of the user's class, of which the forward is an edited graph."""
+"""Classes derived from the user's: with an edited forward, or with a check before the forward.
+
+A derived class exists once for each result, so it cannot be pickled by its name.  It is pickled by its recipe: the
+class it was derived from, and what was changed.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import itertools
 import linecache
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from torch import fx, nn
 
 from fxfuse.guards import require_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import fx, nn
+
 _numbers = itertools.count()
 
 
+@dataclass(frozen=True)
 class OwnForward:
-    """Marks a class that was derived from the user's for one edited forward, and makes it possible to pickle it."""
+    """A forward that is the code of a graph.
 
-    _fxfuse_source: tuple[str, dict[str, Any]]
+    Attributes:
+        source: the code, as torch.fx generated it.
+        names: what the code refers to; Python modules are kept by name, since pickle cannot store them.
+        modules: name in the code -> name of the Python module.
+    """
 
-    def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401 - pickle's protocol
-        """Store the class by its base and the source of its forward."""
+    source: str
+    names: dict[str, Any]
+    modules: dict[str, str]
+
+    def forward(self, base: type[nn.Module]) -> Callable[..., Any]:
+        """Compile the code, so that tracebacks and ``inspect`` find its source."""
+        del base
+        filename = f"<fxfuse forward {next(_numbers)}>"
+        linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
+        scope = {**self.names, **{name: importlib.import_module(path) for name, path in self.modules.items()}}
+        exec(compile(self.source, filename, "exec"), scope)  # noqa: S102 - the code that torch.fx generated
+        return scope["forward"]
+
+
+@dataclass(frozen=True)
+class CheckedForward:
+    """The user's forward, after a check that it is called with the arguments that the folds rest on."""
+
+    expected: dict[str, Any]
+
+    def forward(self, base: type[nn.Module]) -> Callable[..., Any]:
+        """Wrap the forward of ``base``."""
+        signature, expected = inspect.signature(base.forward), self.expected
+
+        @functools.wraps(base.forward)
+        def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            for name, value in expected.items():
+                require_value(bound.arguments[name], value, name)
+            return base.forward(self, *args, **kwargs)
+
+        return forward
+
+
+class Derived:
+    """Marks a derived class, and lets its instances be pickled and copied by its recipe."""
+
+    _fxfuse_recipe: tuple[Any, OwnForward | CheckedForward]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Store the recipe of the class and the attributes."""
         del protocol
-        source, names = self._fxfuse_source
-        stored = {name: _ModuleName(v.__name__) if isinstance(v, ModuleType) else v for name, v in names.items()}
-        return _restore, (type(self).__mro__[2], source, stored), self.__dict__
-
-
-class _ModuleName(str):
-    """The name of a Python module, which pickle cannot store itself."""
-
-
-def _restore(base: type[nn.Module], source: str, names: dict[str, Any]) -> nn.Module:
-    import importlib
-
-    found = {name: importlib.import_module(v) if isinstance(v, _ModuleName) else v for name, v in names.items()}
-    cls = _derive(base, source, found)
-    return cls.__new__(cls)
+        return _restore, (self._fxfuse_recipe,), self.__dict__
 
 
 def with_forward(module: nn.Module, graph: fx.Graph, base: type[nn.Module]) -> nn.Module:
-    """Return a module with the attributes of ``module``, of a subclass of ``base`` that runs ``graph``."""
+    """Return a module with the attributes of ``module``, of a class derived from ``base`` that runs ``graph``."""
     code = graph.python_code("self")
     names = {name: value for name, value in code.globals.items() if name != "__builtins__"}
-    cls = _derive(base, code.src, names)
-    result = cls.__new__(cls)
+    modules = {name: value.__name__ for name, value in names.items() if isinstance(value, ModuleType)}
+    change = OwnForward(code.src, {n: v for n, v in names.items() if n not in modules}, modules)
+    # The forward is replaced as a whole, so what an earlier pass derived is of no use any more.
+    while issubclass(base, Derived):
+        base = base.__bases__[1]
+    return _with_class(module, (base, change))
+
+
+def with_check(module: nn.Module, expected: dict[str, Any]) -> nn.Module:
+    """Return a module with the attributes of ``module``, which raises unless it is called with ``expected``."""
+    cls = type(module)
+    base = cls._fxfuse_recipe if issubclass(cls, Derived) else cls
+    return _with_class(module, (base, CheckedForward(expected)))
+
+
+def _with_class(module: nn.Module, recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
+    result = _restore(recipe)
     result.__dict__ = module.__dict__
     return result
 
 
-def _derive(base: type[nn.Module], source: str, names: dict[str, Any]) -> type[nn.Module]:
-    body = {"forward": _compile(source, names), "_fxfuse_source": (source, names), "__module__": base.__module__}
-    return type(base.__name__, (OwnForward, base), body)
-
-
-def _compile(source: str, names: dict[str, Any]) -> Callable[..., Any]:
-    """Compile a forward so that tracebacks and ``inspect`` find its source."""
-    filename = f"<fxfuse forward {next(_numbers)}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    scope = dict(names)
-    exec(compile(source, filename, "exec"), scope)  # noqa: S102 - the code that torch.fx generated
-    return scope["forward"]  # type: ignore[no-any-return] # the generated function
-
-
-class GuardedForward:
-    """Marks a class that was derived from the user's to check arguments that its folds rest on."""
-
-    _fxfuse_expected: dict[str, Any]
-
-    def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401 - pickle's protocol
-        """Store the class by its base and what it expects."""
-        del protocol
-        return _restore_guarded, (type(self).__mro__[2], self._fxfuse_expected), self.__dict__
-
-
-def with_guard(module: nn.Module, expected: dict[str, Any]) -> nn.Module:
-    """Return a module of a subclass of its class that is only called with the arguments expected."""
-    result = _restore_guarded(type(module), expected)
-    result.__dict__ = module.__dict__
-    return result
-
-
-def _restore_guarded(base: type[nn.Module], expected: dict[str, Any]) -> nn.Module:
-    signature = inspect.signature(base.forward)
-
-    @functools.wraps(base.forward)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the user's forward
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        for name, value in expected.items():
-            require_value(bound.arguments[name], value, name)
-        return base.forward(self, *args, **kwargs)
-
-    body = {"forward": forward, "_fxfuse_expected": expected, "__module__": base.__module__}
-    cls = type(base.__name__, (GuardedForward, base), body)
+def _restore(recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
+    cls = _derive(recipe)
     return cls.__new__(cls)
+
+
+def _derive(recipe: tuple[Any, OwnForward | CheckedForward]) -> type[nn.Module]:
+    base, change = recipe
+    base = _derive(base) if isinstance(base, tuple) else base
+    body = {"forward": change.forward(base), "_fxfuse_recipe": recipe, "__module__": base.__module__}
+    bases = (base,) if issubclass(base, Derived) else (Derived, base)
+    return type(base.__name__, bases, body)

@@ -10,7 +10,7 @@ from fxfuse.editor import Editor
 from fxfuse.graph import Graph
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.norms import BatchNorm
-from fxfuse.operators.roles import Linear
+from fxfuse.operators.roles import Linear, View
 from fxfuse.report import FuseError, Refusal
 from fxfuse.rules.fold_affine import fold_upstream
 
@@ -40,7 +40,8 @@ def fuse_conv_bn(conv: M, bn: nn.Module) -> M:
     Raises:
         FuseError: if the two cannot be folded, with the reason.
     """
-    for module, role, name in ((conv, Linear, "conv"), (bn, BatchNorm, "bn")):
+    given: tuple[tuple[object, type[View], str], ...] = ((conv, Linear, "conv"), (bn, BatchNorm, "bn"))
+    for module, role, name in given:
         row = operator_of(module) if isinstance(module, nn.Module) else None
         if row is None or not issubclass(row.view, role):
             raise FuseError(

@@ -51,7 +51,7 @@ def _without_hooks(module: nn.Module) -> nn.Module:
 class _Recorder(fx.Interpreter):
     """Runs a graph and notes the shapes."""
 
-    def run_on(self, call: Inputs) -> Any:  # noqa: ANN401 - whatever the model returns
+    def run_on(self, call: Inputs) -> Any:
         """Run the graph with the arguments of a call."""
         # The generated forward has the parameters of the module's, so it knows how to bind the arguments.
         call = call.copied()
@@ -66,7 +66,7 @@ class _Recorder(fx.Interpreter):
         with torch.no_grad():
             return self.run(*values)
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - nodes give values of any type
+    def run_node(self, n: fx.Node) -> Any:
         """Run one node."""
         result = super().run_node(n)
         if isinstance(result, Tensor):

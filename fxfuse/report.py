@@ -57,9 +57,7 @@ class Reason(Enum):
         "{name} of {value} is {dtype}, and only real floating-point tensors are folded; "
         "fuse before you quantize or convert"
     )
-    PROMOTES = (
-        "the result would have another dtype ({detail}); convert both to one dtype before fusing"
-    )
+    PROMOTES = "the result would have another dtype ({detail}); convert both to one dtype before fusing"
     MIXED_DEVICE = "it is on {device}, {value} on {other}; move both to one device before fusing"
     NOT_FINITE = (
         "the folded {name} of {value} would not be finite in {dtype}; "
@@ -234,7 +232,7 @@ class Report:
             raise FuseError(msg)
         return report
 
-    def attach(self, result: fx.GraphModule | Any) -> None:  # noqa: ANN401 - any module can carry a report
+    def attach(self, result: fx.GraphModule | Any) -> None:
         """Leave the report where ``of`` finds it."""
         if isinstance(getattr(result, "meta", None), dict):
             result.meta[KEY] = self

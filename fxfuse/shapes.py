@@ -7,13 +7,13 @@ import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse.guards import require_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fxfuse.graph import Graph
 
@@ -43,6 +43,7 @@ class _Ranks:
     """What is known of the axes of the values of one graph."""
 
     def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.nodes = graph.nodes
         self.modules = {node: graph.module(node) for node in self.nodes}
         self.known: dict[fx.Node, int] = {}
@@ -79,21 +80,14 @@ class _Ranks:
     def _fixed(self, node: fx.Node) -> int | None:
         """Return the number of axes where the operation alone says it."""
         called, module = self._called(node), self.modules[node]
-        if isinstance(module, nn.Flatten) and called is nn.Flatten:
-            return _flattened(module.start_dim, module.end_dim)
+        if node.op == "get_attr":
+            return self.graph.tensor_rank(node)
         if isinstance(called, type):
-            return _checked(called)
+            flatten = isinstance(module, nn.Flatten) and called is nn.Flatten
+            return _flattened(module.start_dim, module.end_dim) if flatten else _checked(called)  # type: ignore[union-attr] # not None
         if called is require_rank:
             return node.args[1] if isinstance(node.args[1], int) else None
-        if called in (torch.flatten, "flatten"):
-            start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
-            return _flattened(node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end))
-        if called in ("view", "reshape"):
-            sizes = node.args[1:]
-            sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-            # A single node can be a size or a whole shape.
-            return len(sizes) if len(sizes) > 1 else None
-        return None
+        return _reshaped(node) if called in (torch.flatten, "flatten", "view", "reshape") else None
 
     def _from_inputs(self, node: fx.Node) -> int | None:
         called = self._called(node)
@@ -111,6 +105,17 @@ def _recorded(node: fx.Node) -> int | None:
     value = node.meta.get("val", node.meta.get("tensor_meta"))
     shape = node.meta.get(EXAMPLE_SHAPE, getattr(value, "shape", None))
     return None if shape is None else len(shape)
+
+
+def _reshaped(node: fx.Node) -> int | None:
+    """Return the number of axes after ``flatten``, ``view`` or ``reshape``."""
+    if node.target in (torch.flatten, "flatten"):
+        start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
+        return _flattened(node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end))
+    sizes: Sequence[object] = node.args[1:]
+    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    # A single node can be a size or a whole shape.
+    return len(sizes) if len(sizes) > 1 else None
 
 
 def _flattened(start: object, end: object) -> int | None:
@@ -164,10 +169,20 @@ _ARITHMETIC = frozenset([
     *("add", "sub", "mul", "div", "add_", "mul_", "sub_", "div_", operator.iadd, operator.imul),
 ])  # fmt: skip
 _USUAL_MODULES: dict[type, int] = {
-    **{nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5, nn.Linear: 2},
-    **{nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5},
+    nn.Conv1d: 3,
+    nn.Conv2d: 4,
+    nn.Conv3d: 5,
+    nn.Linear: 2,
+    nn.ConvTranspose1d: 3,
+    nn.ConvTranspose2d: 4,
+    nn.ConvTranspose3d: 5,
 }
 _USUAL_FUNCTIONS: dict[object, int] = {
-    **{F.conv1d: 3, F.conv2d: 4, F.conv3d: 5, F.linear: 2},
-    **{F.conv_transpose1d: 3, F.conv_transpose2d: 4, F.conv_transpose3d: 5},
+    F.conv1d: 3,
+    F.conv2d: 4,
+    F.conv3d: 5,
+    F.linear: 2,
+    F.conv_transpose1d: 3,
+    F.conv_transpose2d: 4,
+    F.conv_transpose3d: 5,
 }

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import inspect
 import math
-import operator
-import random
-import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,15 +14,14 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.call import is_hooked
 from fxfuse.guards import require_value
+from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
+from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, ValueProxy
+from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-
-
-class Untraceable(Exception):  # noqa: N818 - a finding, not an error
-    """The forward of a module does something that a trace would get wrong."""
 
 
 class Tracer(fx.Tracer):
@@ -73,16 +68,28 @@ class Tracer(fx.Tracer):
         """
         for name, tensor in (*root.named_buffers(), *root.named_parameters()):
             self._names[id(tensor)] = name
+        self._require_trusted(root)
+        if "forward" in root.__dict__:
+            raise Untraceable("its forward was replaced on the instance")
         before = State(root)
         try:
             with traced_checks():
                 graph = self.trace(root)
         finally:
+            # torch.fx puts the literal tensors of a forward on the root; they belong to the graph alone.
+            literals = [n for n in root.__dict__ if n.startswith("_tensor_constant") and n not in before.attributes]
+            holder = shallow_copy(root)
+            for name in literals:
+                del root.__dict__[name]
             changed = before.restore()
         if changed:
             raise Untraceable(changed)
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
-        return fx.GraphModule(root, graph, type(root).__name__)
+        return fx.GraphModule(holder, graph, type(root).__name__)
+
+    def _require_trusted(self, module: nn.Module) -> None:
+        if module in self.distrusted:
+            raise Untraceable("its trace gave another result than the module on the example inputs")
 
     # -- what is a leaf
 
@@ -95,15 +102,14 @@ class Tracer(fx.Tracer):
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:  # noqa: ANN401 - torch's signature
+    ) -> Any:
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
             scope, before = (self.scope.module_path, self.scope.module_type), State(m)
             try:
-                if m in self.distrusted:
-                    raise Untraceable("its trace gave another result than the module on the example inputs")
+                self._require_trusted(m)
                 result = super().call_module(m, forward, args, kwargs)
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 reason = before.restore() or sentence(error)
@@ -118,7 +124,7 @@ class Tracer(fx.Tracer):
             self.left_whole.setdefault(m, "it has hooks" if is_hooked(m) else "untraced code reads its result")
         return self._leave_whole(m, forward, args, kwargs)
 
-    def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self._only = m
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
@@ -136,7 +142,7 @@ class Tracer(fx.Tracer):
 
     # -- parameters and buffers
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401, ARG002
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
         """Return a proxy for a parameter or buffer, whose shape is known; other attributes as they are."""
         self._cache = parameter_proxy_cache
         if not isinstance(attr_val, Tensor) or id(attr_val) not in self._names:
@@ -144,13 +150,13 @@ class Tracer(fx.Tracer):
         name = self._names[id(attr_val)]
         if name not in parameter_proxy_cache:
             parameter_proxy_cache[name] = self.create_proxy(
-                "get_attr", name, (), {}, proxy_factory_fn=lambda node: _Constant(node, self, attr_val)
+                "get_attr", name, (), {}, proxy_factory_fn=lambda node: ConstantProxy(node, self, attr_val)
             )
         return parameter_proxy_cache[name]
 
     # -- the arguments of the root
 
-    def _proxy_placeholder(self, name: str, concrete_args: Any, sig: Any, fn_for_analysis: Any) -> Any:  # noqa: ANN401, ARG002
+    def _proxy_placeholder(self, name: str, concrete_args: Any, sig: Any, fn_for_analysis: Any) -> Any:  # noqa: ARG002
         """Make a placeholder; an optional argument is traced at its default, and checked to be that."""
         plain = name.lstrip("*")
         parameter = sig.parameters[plain]
@@ -162,20 +168,20 @@ class Tracer(fx.Tracer):
         annotation = fn_for_analysis.__annotations__.get(plain) if name == plain else None
         proxy = self.create_proxy("placeholder", name, given, {}, type_expr=annotation)
         if value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value)):
-            return _Value(proxy.node, self)
+            return ValueProxy(proxy.node, self)
         self.create_proxy("call_function", require_value, (proxy, value, plain), {})
         self.specialised[plain] = value
         return value
 
     # -- what a trace would get wrong
 
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:  # noqa: ANN401 - torch's signature
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node, unless a region of the forward computes in another dtype than the rest."""
         if _autocast_state() != self._autocast:
             raise Untraceable("it uses autocast in a part of its forward")
         return super().create_node(*args, **kwargs)
 
-    def create_arg(self, a: Any) -> Any:  # noqa: ANN401 - torch's signature
+    def create_arg(self, a: Any) -> Any:
         """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""
         if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
             if type(a) is not collections.OrderedDict:
@@ -187,8 +193,8 @@ class Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node: a tensor to the user's code, where it is known to be one."""
         if node.op == "call_module" and operator_of(self.root.get_submodule(str(node.target))) is not None:
-            return _Value(node, self)
-        return _Proxy(node, self)
+            return ValueProxy(node, self)
+        return AnyProxy(node, self)
 
 
 # Passed for an argument of which the value is not known, so that it is traced as one.
@@ -200,124 +206,19 @@ def _is_required(parameter: inspect.Parameter) -> bool:
     return positional and parameter.default is parameter.empty
 
 
-def _holds_tensors(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
+def _holds_tensors(value: Any) -> bool:
     return value is ANY_VALUE or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
-def _is_simple(value: Any) -> bool:  # noqa: ANN401 - arguments are of any type
+def _is_simple(value: Any) -> bool:
     return value is None or isinstance(value, (bool, str))
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-class _Proxy(fx.Proxy):
-    """A proxy for which ``x += y`` is what it is for tensors: a change in place, seen by every alias."""
-
-    def _in_place(self, function: Callable[..., Any], other: Any) -> Any:  # noqa: ANN401 - an operand
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-
-for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor".split():
-    _function = getattr(operator, _name)
-    setattr(_Proxy, f"__{_name}__", functools.partialmethod(_Proxy._in_place, _function))
-
-
-class _Value(_Proxy):
-    """A proxy that tells the user's code that it is a tensor, as the value will be."""
-
-    @property
-    def __class__(self) -> type:  # type: ignore[override] # isinstance asks for it
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        return fx.Proxy if asking.startswith(("torch.", "fxfuse.")) else Tensor
-
-    def __getattr__(self, k: str) -> Any:  # noqa: ANN401 - torch's signature
-        if not hasattr(Tensor, k):
-            raise Untraceable(f"it looks for {k!r} on a value that may be a tensor")
-        return super().__getattr__(k)
-
-
-class _Constant(_Value):
-    """A proxy for a parameter or buffer, of which the shape is known while tracing."""
-
-    def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
-        super().__init__(node, tracer)
-        self.tensor = tensor
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.tensor.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.tensor.ndim
-
-    def size(self, dim: int | None = None) -> Any:  # noqa: ANN401 - torch's signature
-        return self.tensor.size() if dim is None else self.tensor.size(dim)
-
-    def dim(self) -> int:
-        return self.tensor.dim()
-
-    def numel(self) -> int:
-        return self.tensor.numel()
-
-
-class State:
-    """What a forward can write while it is traced: attributes of its module, and the random generators."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.attributes = {name: (value, _shallow(value)) for name, value in module.__dict__.items()}
-        self.chance = (torch.get_rng_state(), random.getstate())
-
-    def restore(self) -> str:
-        """Put everything back, and return what was written, empty for nothing."""
-        found = ""
-        attributes = self.module.__dict__
-        for name in [n for n in attributes if n not in self.attributes]:
-            del attributes[name]
-            found = f"its forward writes self.{name}"
-        for name, (value, content) in self.attributes.items():
-            same = name in attributes and attributes[name] is value
-            if not same or not _same(value, content):
-                found = f"its forward writes self.{name}"
-                _refill(value, content)
-                attributes[name] = value
-        if random.getstate() != self.chance[1] or not torch.equal(torch.get_rng_state(), self.chance[0]):
-            torch.set_rng_state(self.chance[0])
-            random.setstate(self.chance[1])
-            found = "its forward draws random numbers that a graph would repeat"
-        return found
-
-
-def _shallow(value: Any) -> Any:  # noqa: ANN401 - attributes are of any type
-    return value.copy() if isinstance(value, (dict, list, set)) else None
-
-
-def _same(value: Any, content: Any) -> bool:  # noqa: ANN401 - attributes are of any type
-    if content is None:
-        return True
-    if isinstance(content, dict):
-        return list(map(id, value)) == list(map(id, content)) and all(value[k] is content[k] for k in content)
-    return list(map(id, value)) == list(map(id, content))
-
-
-def _refill(value: Any, content: Any) -> None:  # noqa: ANN401 - attributes are of any type
-    if isinstance(content, list):
-        value[:] = content
-    elif content is not None:
-        value.clear()
-        value.update(content)
-
-
 def _autocast_state() -> tuple[bool, ...]:
     return tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
-
-
-def sentence(error: Exception) -> str:
-    """Return the first line of an error, short."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:120]
 
 
 class LocalTracer(Tracer):

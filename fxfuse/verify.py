@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.examples import Inputs, leaves, reference, untouched
+from fxfuse.examples import Inputs, alike, gap, largest, leaves, reference, untouched
 from fxfuse.report import FuseError
+from fxfuse.state import sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,23 @@ class Verification:
     @property
     def absolute(self) -> float:
         """The largest absolute difference of any output."""
-        return max((c.absolute for c in self.comparisons), default=0.0)
+        return _largest(c.absolute for c in self.comparisons)
 
     @property
     def relative(self) -> float:
         """The largest relative difference of any output."""
-        return max((c.relative for c in self.comparisons), default=0.0)
+        return _largest(c.relative for c in self.comparisons)
 
     def __str__(self) -> str:
         """Return the table."""
         rows = [(c.output, c.absolute, c.relative, c.original, c.fused, _verdict(c)) for c in self.comparisons]
         headers = ("output", "max |difference|", "relative", "original vs float64", "fused vs float64", "folding")
         return tabulate(rows, headers=headers, floatfmt=".2e")
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Return the largest value, NaN if any is: ``max`` would skip it."""
+    return max(values, key=lambda value: (math.isnan(value), value), default=0.0)
 
 
 def _verdict(comparison: Comparison) -> str:
@@ -69,7 +76,7 @@ def _verdict(comparison: Comparison) -> str:
 def verify(
     model: nn.Module,
     fused: Callable[..., Any],
-    example_inputs: Any,  # noqa: ANN401 - whatever the model takes
+    example_inputs: Any,
     *,
     tolerance: float | None = None,
 ) -> Verification:
@@ -94,37 +101,33 @@ def verify(
     Raises:
         FuseError: if a model raises, the outputs differ in structure, or the difference is over the tolerance.
     """
+    if not isinstance(model, nn.Module):
+        raise FuseError(f"verify takes the original torch.nn.Module, and got {type(model).__name__}; pass the model.")
     inputs = Inputs.of(example_inputs)
     expected = reference(model, inputs)
-    given = _run(fused, inputs)
+    given = reference(fused, inputs, name="The fused model")
     exact = _exact(model, inputs)
-    names = [pytree.keystr(path) or "output" for path, _ in pytree.tree_flatten_with_path(expected)[0]]
     first, second, third = leaves(expected), leaves(given), leaves(exact)
-    same = len(first) == len(second) == len(third) and all(map(_alike, first, second))
-    if not same:
+    if not alike(expected, given):
         raise FuseError(
             f"The fused model returns {_describe(second)} where the original returns {_describe(first)}; "
             "nothing was changed. Pass the model that fx_fuse made of this original."
         )
+    names = [pytree.keystr(path) or "output" for path, _ in pytree.tree_flatten_with_path(expected)[0]]
     names = names if len(names) == len(first) else [f"[{n}]" for n in range(len(first))]
+    third = third if len(third) == len(first) else [None] * len(first)
     rows = zip(names, first, second, third, strict=True)
     result = Verification(tuple(_compare(*row) for row in rows if isinstance(row[1], Tensor)))
     if tolerance is not None and not result.relative <= tolerance:
-        raise FuseError(f"The relative difference {result.relative:.2e} is over the tolerance {tolerance:.2e}:\n{result}")
+        found = f"{result.relative:.2e}"
+        raise FuseError(f"The relative difference {found} is over the tolerance {tolerance:.2e}:\n{result}")
     return result
 
 
-def _run(fused: Callable[..., Any], inputs: Inputs) -> Any:  # noqa: ANN401 - whatever the model returns
-    if isinstance(fused, nn.Module):
-        return reference(fused, inputs)
-    with torch.no_grad():
-        return fused(*inputs.args, **inputs.kwargs)
+def _exact(model: nn.Module, inputs: Inputs) -> Any:
+    """Run a float64 copy on the same inputs."""
 
-
-def _exact(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever the model returns
-    """Run a float64 copy on the same inputs; a model that insists on its dtype is its own reference."""
-
-    def widened(value: Any) -> Any:  # noqa: ANN401 - leaves of any type
+    def widened(value: Any) -> Any:
         return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
     args, kwargs = pytree.tree_map(widened, (inputs.args, dict(inputs.kwargs)))
@@ -134,27 +137,19 @@ def _exact(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever 
         return Inputs(args, kwargs).call(copied)
     except Exception as error:
         raise FuseError(
-            f"A float64 copy of {type(model).__name__} cannot run ({type(error).__name__}: {error}); nothing was changed. "
+            f"A float64 copy of {type(model).__name__} cannot run ({sentence(error)}); nothing was changed. "
             "Compare the outputs yourself if the model insists on its dtype."
         ) from error
 
 
-def _alike(one: Any, other: Any) -> bool:  # noqa: ANN401 - leaves of any type
-    return isinstance(one, Tensor) == isinstance(other, Tensor) and (
-        not isinstance(one, Tensor) or (one.shape == other.shape and one.dtype == other.dtype)
-    )
-
-
 def _describe(outputs: list[Any]) -> str:
-    parts = [f"{str(o.dtype).removeprefix('torch.')}{list(o.shape)}" if isinstance(o, Tensor) else repr(o) for o in outputs]
-    return ", ".join(parts[:4]) + (" and more" if len(parts) > 4 else "")  # noqa: PLR2004
+    parts = [f"{o.dtype}{list(o.shape)}" if isinstance(o, Tensor) else repr(o) for o in outputs]
+    return ", ".join(parts[:4]) + (" and more" if len(parts) > 4 else "")
 
 
-def _compare(name: str, original: Tensor, fused: Tensor, exact: Tensor) -> Comparison:
-    if not original.numel():
-        return Comparison(name, 0.0, 0.0, 0.0, 0.0)
-    first, second, third = (t.detach().double() for t in (original, fused, exact))
-    scale = third.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    gaps = [(a - b).abs().max() for a, b in ((second, first), (first, third), (second, third))]
-    relative, against_original, against_fused = (float(gap / scale) for gap in gaps)
-    return Comparison(name, float(gaps[0]), relative, against_original, against_fused)
+def _compare(name: str, original: Tensor, fused: Tensor, exact: Tensor | None) -> Comparison:
+    if exact is None or exact.shape != original.shape:
+        exact = torch.full_like(original, math.nan, dtype=torch.float64)  # rounding changed what was selected
+    scale = largest(original if bool(exact.isnan().all()) else exact)
+    gaps = [gap(a, b) for a, b in ((original, fused), (exact, original), (exact, fused))]
+    return Comparison(name, gaps[0], *(value / scale for value in gaps))

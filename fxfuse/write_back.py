@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from fxfuse.call import Plan, Write
-from fxfuse.editor import Editor, shallow_copy
+from fxfuse.editor import Editor
 from fxfuse.graph import Graph
 from fxfuse.guards import AssumedRank, require_rank
+from fxfuse.modules import shallow_copy
 from fxfuse.own_forward import with_forward
 from fxfuse.tracer import LocalTracer
 
@@ -151,7 +152,7 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
 
 def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
     graph = local.graph_module.graph
-    local.drop_unread_constants()
+    local.drop_dead()
     left = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
     if not left:
         return nn.Identity()
@@ -169,6 +170,8 @@ def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
         if parameter is not module._parameters.get(name):
             copied._buffers.pop(name, None)
             copied._parameters[name] = parameter
+    literals = {n: b for n, b in local.graph_module._buffers.items() if n in read and n not in module._buffers}
+    copied._buffers.update({name: b for name, b in literals.items() if name not in copied._parameters})
     return with_forward(copied, graph, base)
 
 
@@ -205,7 +208,7 @@ def rebuild(model: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module
     return copies[model]
 
 
-def _remap(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:  # noqa: ANN401 - attributes are of any type
+def _remap(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:
     """Return an attribute that holds modules with the new ones in place of the old."""
     if isinstance(value, nn.Module):
         return copies.get(value, value)

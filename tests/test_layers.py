@@ -24,8 +24,9 @@ LAYERS = (
     ("operators",),
     ("rules",),
     ("engine",),
-    ("tracer", "call_sites", "other_methods", "own_forward", "capture", "write_back", "fused_graph_module", "examples"),
-    ("checks", "prove", "finish", "attempt", "pair", "verify"),
+    ("norm_checks", "tracer", "call_sites", "adjacent", "own_forward", "examples", "fused_graph_module"),
+    ("capture", "export_capture", "write_back", "undo", "other_methods"),
+    ("checks", "prove", "finish", "attempt", "optional_arguments", "pair", "verify"),
     ("api",),
     ("__init__",),
 )

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+import torch.nn.functional as F
 from torch import nn
 
 from fxfuse.call import Write
@@ -35,44 +35,38 @@ class Convolution(Linear):
         return -1 - (self.weight.ndim - _LINEAR_RANK)
 
     def linear_map(self) -> LinearMap:
-        """Split the output channels into groups."""
-        groups = self.call.get("groups", 1)
-        return LinearMap(self.weight.detach().unflatten(0, (groups, -1)), self._bias())
-
-    def _bias(self) -> Tensor | None:
+        """Return the weight, split into groups, and the bias."""
         bias = self.call.tensor("bias")
-        return None if bias is None else bias.detach()
+        return LinearMap(self._split(self.weight.detach()), None if bias is None else bias.detach())
 
     def with_map(self, linear_map: LinearMap) -> Write:
-        """Join the groups again and round."""
-        return self._rounded(linear_map.kernel.flatten(0, 1), linear_map.bias)
-
-    def _rounded(self, weight: Tensor, bias: Tensor | None) -> Write:
-        stored = {"weight": self._round("weight", weight, torch.empty_like(self.weight))}
-        if bias is not None:
-            stored["bias"] = self._round("bias", bias, self.weight.new_empty(bias.shape))
+        """Round into new tensors of the same layout."""
+        weight = torch.empty_like(self.weight).detach()
+        self._round("weight", linear_map.kernel, self._split(weight))
+        stored = {"weight": weight}
+        if linear_map.bias is not None:
+            stored["bias"] = weight.new_empty(linear_map.bias.shape)
+            self._round("bias", linear_map.bias, stored["bias"])
         return Write(self.call, stored)
 
-    def _round(self, name: str, exact: Tensor, target: Tensor) -> Tensor:
+    def _split(self, weight: Tensor) -> Tensor:
+        """Return a view of a weight as ``(groups, out, in, *taps)``."""
+        return weight.unflatten(0, (self.call.get("groups", 1), -1))
+
+    def _round(self, name: str, exact: Tensor, target: Tensor) -> None:
         """Copy into the dtype, device and memory format of ``target``: the one rounding there is."""
-        target = target.detach().copy_(exact)
+        target.copy_(exact)
         # Extrema are NaN if any element is, and need no mask of the size of the weight.
         finite = not target.numel() or all(math.isfinite(extreme.item()) for extreme in torch.aminmax(target))
         require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=target.dtype)
-        return target
 
 
 class TransposedConvolution(Convolution):
     """``weight`` is ``(groups * in, out, *taps)``: the output channels are the second axis, within each group."""
 
-    def linear_map(self) -> LinearMap:
+    def _split(self, weight: Tensor) -> Tensor:
         """Split the input channels into groups, and bring the output channels to the front."""
-        groups = self.call.get("groups", 1)
-        return LinearMap(self.weight.detach().unflatten(0, (groups, -1)).transpose(1, 2), self._bias())
-
-    def with_map(self, linear_map: LinearMap) -> Write:
-        """Undo the split and round."""
-        return self._rounded(linear_map.kernel.transpose(1, 2).flatten(0, 1), linear_map.bias)
+        return super()._split(weight).transpose(1, 2)
 
 
 class LinearLayer(Convolution):
@@ -83,11 +77,11 @@ class LinearLayer(Convolution):
         """The last axis."""
         return -1
 
-    def linear_map(self) -> LinearMap:
+    def _split(self, weight: Tensor) -> Tensor:
         """Return the one group there is."""
-        fits = self.weight.ndim == _LINEAR_RANK
+        fits = weight.ndim == _LINEAR_RANK
         require(fits, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its weight is a vector")
-        return LinearMap(self.weight.detach()[None], self._bias())
+        return weight[None]
 
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

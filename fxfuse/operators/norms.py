@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+import torch.nn.functional as F
 from torch import nn
 
 from fxfuse.affine import Affine
@@ -17,6 +17,7 @@ from fxfuse.shapes import Rank
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 class BatchNorm(AffineSource):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` along axis 1, with running statistics.
 
@@ -25,6 +26,7 @@ class BatchNorm(AffineSource):
 
     # The class checks the number of axes itself, so that its name is the proof.
     proven_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
+    most_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm1d: 3}
 
     def affine(self) -> Affine:
         """Return the affine, shaped for the rank of the input."""
@@ -32,7 +34,7 @@ class BatchNorm(AffineSource):
         mean, variance = (self.call.tensor(name, required=True) for name in ("running_mean", "running_var"))
         mean, variance = mean.detach().double(), variance.detach().double()
         weight, bias = self.call.tensor("weight"), self.call.tensor("bias")
-        # scale = weight / sqrt(var + eps);  shift = bias - mean * scale
+        # (x - mean) / sqrt(var + eps) * weight + bias, sorted by x
         scale = (variance + self.call.get("eps", 1e-5)).rsqrt()
         scale = scale if weight is None else scale * weight.detach()
         shift = -mean * scale if bias is None else bias.detach() - mean * scale
@@ -56,6 +58,9 @@ class BatchNorm(AffineSource):
         rank = self.call.rank(self.input)
         if rank is None:
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.path(self.input))
+        most = next((axes for cls, axes in self.most_axes.items() if isinstance(self.call.module, cls)), rank.axes)
+        path, detail = self.call.graph.path(self.input), f"it has {rank.axes} axes, and the norm takes {most}"
+        require(rank.axes <= most, Reason.NOT_PER_CHANNEL, value=path, detail=detail)
         return rank
 
     @property
@@ -79,7 +84,9 @@ class InstanceNorm(BatchNorm):
     """
 
     proven_axes: ClassVar[dict[type[nn.Module], int]] = {
-        **{nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
+        nn.InstanceNorm1d: 3,
+        nn.InstanceNorm2d: 4,
+        nn.InstanceNorm3d: 5,
     }
 
     def _uses_batch_statistics(self) -> bool:

@@ -46,7 +46,7 @@ class Arithmetic(AffineSource):
     def _operand(self, name: str) -> fx.Node:
         value = self.call.get(name, None)
         require(isinstance(value, fx.Node), Reason.COMPUTED, name=name, value=self.call.path)
-        return value  # type: ignore[no-any-return] # the line above
+        return value
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -72,7 +72,7 @@ class Arithmetic(AffineSource):
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
         raise NotImplementedError
 
-    def _alpha(self) -> Any:  # noqa: ANN401 - a number, or what torch will refuse itself
+    def _alpha(self) -> Any:
         alpha = self.call.get("alpha", 1)
         require(isinstance(alpha, (int, float)), Reason.COMPUTED, name="alpha", value=self.call.path)
         return alpha
@@ -134,7 +134,8 @@ class Divide(Arithmetic):
 
 
 def _register(name: str, view: type[Arithmetic], functions: list[Callable[..., Any]], *more: str) -> None:
-    register(name, view, arguments=("input", "other", *more), functions=functions, methods=[name])
+    methods = [name] if hasattr(Tensor, name) else []
+    register(name, view, arguments=("input", "other", *more), functions=functions, methods=methods)
 
 
 _register("mul", Multiply, [operator.mul, torch.mul, torch.multiply])

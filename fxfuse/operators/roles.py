@@ -11,7 +11,7 @@ role                  law
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from fxfuse.report import Reason, require
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fxfuse.linear_map import LinearMap
 
 
-class View(ABC):
+class View:
     """A call, seen in one role, without its dialect."""
 
     def __init__(self, call: Call) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from fxfuse.rules.drop_noops import drop_noops
@@ -10,6 +9,8 @@ from fxfuse.rules.fold_affine import fold_upstream
 from fxfuse.rules.fold_constants import fold_constants
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import fx
 
     from fxfuse.call import Plan

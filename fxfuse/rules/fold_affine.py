@@ -117,4 +117,4 @@ class _Walk:
             self._assume(view.node, rank.axes)
 
     def _name(self, value: fx.Node) -> str:
-        return "the input" if value.op == "placeholder" else self.graph.path(value)
+        return self.graph.describe(value)

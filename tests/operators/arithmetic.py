@@ -18,6 +18,7 @@ FUNCTIONS: dict[str, list[Any]] = {
     "mul": [operator.mul, torch.mul, torch.multiply],
     "add": [operator.add, torch.add],
     "sub": [operator.sub, torch.sub, torch.subtract],
+    "rsub": [torch.rsub],
     "div": [operator.truediv, torch.div, torch.true_divide],
 }
 X = (2, 3, 4, 4)
@@ -38,10 +39,13 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
     for name, functions in FUNCTIONS.items():
         for function in functions:
             yield from _calls(name, function)
-        for constant in constants():
+        for constant in constants() if name != "rsub" else ():
             yield Method(name, constant), name, randn(*X)
-        if name != "div":
+        if name not in ("div", "rsub"):
             yield Method(name, parameter(3, 1, 1), flipped=True), name, randn(*X)
+    for negate in (operator.neg, torch.neg, torch.negative):
+        yield Function(negate), negate, randn(*X)
+    yield Method("neg"), "neg", randn(*X)
     for name in ("add", "sub"):
         yield Method(name, parameter(3, 1, 1), alpha=3), name, randn(*X)
         yield Method(name, parameter(3, 1, 1), flipped=True, alpha=0.5), name, randn(*X)
@@ -57,7 +61,7 @@ def _calls(name: str, function: Any) -> Iterator[tuple[nn.Module, Any, Tensor]]:
         yield Function(function, 2, flipped=True), function, randn(*X)
     if from_torch:
         yield Function(function, other=parameter(3, 1, 1), by_keyword="input"), function, randn(*X)
-    if from_torch and name in ("add", "sub") and function is not torch.subtract:
+    if from_torch and name in ("add", "sub", "rsub") and function is not torch.subtract:
         yield Function(function, parameter(3, 1, 1), alpha=-2), function, randn(*X)
         yield Function(function, parameter(3, 1, 1), alpha=2.5, flipped=True), function, randn(*X)
         yield Function(function, other=2, alpha=3, by_keyword="input"), function, randn(*X)

@@ -104,7 +104,7 @@ def test_an_affine_passes_a_carrier(sample: Sample) -> None:
     affine = Affine(randn(*sizes, seed=5), randn(*sizes, seed=6))
     ((value, pulled),) = view.pull(affine)
     assert value is view.input
-    assert_equal(affine(run(sample.model, (sample.x,))), run(sample.model, (pulled(sample.x,))))
+    assert_equal(affine(run(sample.model, (sample.x,))), run(sample.model, (pulled(sample.x),)))
 
 
 class Tapped(nn.Conv2d):

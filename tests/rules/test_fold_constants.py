@@ -31,9 +31,9 @@ def test_before_and_after() -> None:
     fused = assert_fuses(model, values(2, 3, 6, 6), folded=["conv2d"])
     assert graph_text(fused) == lines("""
         x = <input>
-        weight = self.weight
         bias = self.bias
-        conv2d = conv2d(x, weight, bias)
+        weight_1 = self.weight
+        conv2d = conv2d(x, weight_1, bias)
         relu = relu(conv2d)
         return relu
     """)

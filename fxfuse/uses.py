@@ -1,0 +1,36 @@
+"""What a node reads, and whether it sees values at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from fxfuse.guards import require_rank
+
+
+def uses(node: fx.Node) -> list[fx.Node]:
+    """Return the values that a node reads, once for each time it reads them: ``cat([y, y])`` reads y twice."""
+    found: list[fx.Node] = []
+    pending: list[Any] = [node.args, node.kwargs]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, fx.Node):
+            found.append(item)
+        elif isinstance(item, slice):
+            pending += [item.start, item.stop, item.step]
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, (tuple, list)):
+            pending += item
+    return found
+
+
+def asks_shape(node: fx.Node) -> bool:
+    """Whether a node sees no values, only shape, dtype or device: an affine leaves the answer alone."""
+    if node.target is require_rank and not node.users:
+        return True
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "ndimension", "numel", "get_device")
+    attribute = node.args[1] if node.op == "call_function" and node.target is getattr else None
+    return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")
