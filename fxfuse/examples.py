@@ -159,13 +159,20 @@ def gap(one: Tensor, other: Tensor) -> float:
     """Return the largest absolute difference of two tensors; NaN or infinity at the same places are equal."""
     if not one.numel():
         return 0.0
-    wide = torch.complex128 if one.is_complex() else torch.float64
-    a, b = one.detach().to(wide), other.detach().to(wide)
+    a, b = one.detach().to(_wide(one)), other.detach().to(_wide(one))
     same = (a == b) | (a.isnan() & b.isnan())
     return float(torch.where(same, torch.zeros_like(a), a - b).abs().max())
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
 
 
 def largest(tensor: Tensor) -> float:
     """Return the largest absolute finite value of a tensor, or a tiny number if there is none."""
     tiny = sys.float_info.min
-    return max(float(tensor.detach().abs().double().nan_to_num(0.0, 0.0, 0.0).max()), tiny) if tensor.numel() else tiny
+    return (
+        max(float(tensor.detach().to(_wide(tensor)).abs().nan_to_num(0.0, 0.0, 0.0).max()), tiny)
+        if tensor.numel()
+        else tiny
+    )

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import inspect
+import sys
 import types
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
 from fxfuse.python_source import mentions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _HOOKS = tuple(
     "_forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called _forward_pre_hooks "
@@ -26,36 +23,38 @@ class FusedGraphModule(fx.GraphModule):
     """A GraphModule with the hooks and plain attributes of the model, and those of its methods that still work."""
 
     def _keep(self, model: nn.Module) -> list[str]:
-        """Take over hooks, attributes and methods of a model.
+        """Take over hooks, attributes and methods of a model, and return the names of methods that are lost.
 
-        Returns:
-            The names of public methods that could not be kept, since they use modules or tensors of the model.
+        A method is lost if it uses modules or tensors of the model, of which the graph has its own.
         """
         for name in _HOOKS:
             if name in model.__dict__:
                 value = model.__dict__[name]
                 self.__dict__[name] = value.copy() if isinstance(value, dict) else value
-        kept = {n: v for n, v in model.__dict__.items() if n not in self.__dict__ and _is_plain(v)}
-        self.__dict__["_kept"] = {"attributes": kept, "methods": {}}
-        self.__dict__.update(kept)
-        methods = _own_methods(type(model))
+        own = _own_members(type(model))
+        constants = {name: vars(cls)[name] for name, cls in own.items() if _is_plain(vars(cls)[name])}
+        methods = {name: cls for name, cls in own.items() if name not in constants}
+        kept = {**constants, **model.__dict__}
+        kept = {n: v for n, v in kept.items() if n not in self.__dict__ and not n.startswith("_") and _is_plain(v)}
         usable = _usable(methods, set(kept))
-        self._kept["methods"].update({name: methods[name] for name in usable})
+        self.__dict__.update(kept)
+        self.__dict__["_kept"] = {"attributes": kept, "methods": {name: methods[name] for name in usable}}
         return sorted(name for name in methods if name not in usable and not name.startswith("_"))
 
     def __getattr__(self, name: str) -> Any:
         """Find kept methods and properties, which pickle would store twice if they were attributes."""
-        method = self.__dict__.get("_kept", {}).get("methods", {}).get(name)
-        if isinstance(method, property):
-            return method.__get__(self, type(self))
-        if method is not None:
-            return types.MethodType(method, self)
-        return super().__getattr__(name)
+        cls = self.__dict__.get("_kept", {}).get("methods", {}).get(name)
+        if cls is None:
+            return super().__getattr__(name)
+        member = vars(cls)[name]
+        # A class method gets the user's class, everything else this module as its self.
+        return member.__get__(None, cls) if isinstance(member, classmethod) else member.__get__(self, type(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedGraphModule:
         """Copy hooks and attributes too, which a plain GraphModule loses."""
         result = super().__deepcopy__(memo)
         assert isinstance(result, FusedGraphModule)  # noqa: S101 - GraphModule copies its own class
+        type(result).__name__ = type(self).__name__
         result._take(copy.deepcopy(self._extras(), memo))
         return result
 
@@ -69,7 +68,11 @@ class FusedGraphModule(fx.GraphModule):
         """Store hooks, attributes and the report beside what a plain GraphModule stores."""
         _, (body, imports) = super().__reduce__()
         body = {name: value for name, value in body.items() if name not in self._extras()}
-        return _restore, (body, imports, type(self).__name__, self._extras())
+        extras = self._extras()
+        if "_kept" in extras:
+            methods = {name: cls for name, cls in self._kept["methods"].items() if _importable(cls)}
+            extras["_kept"] = {**self._kept, "methods": methods}
+        return _restore, (body, imports, type(self).__name__, extras)
 
     def _extras(self) -> dict[str, Any]:
         names = [*_HOOKS, "_kept", "meta", *self.__dict__.get("_kept", {}).get("attributes", {})]
@@ -88,9 +91,14 @@ def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, An
     return result
 
 
+_CODE = (types.MethodType, types.FunctionType, property, staticmethod, classmethod)
+
+
 def _is_plain(value: Any) -> bool:
-    """Whether a value holds no modules or tensors of the model, which the graph has its own of."""
-    if isinstance(value, (nn.Module, Tensor, types.MethodType)):
+    """Whether a value holds no code, and no modules or tensors of the model, which the graph has its own of."""
+    if isinstance(
+        value, (nn.Module, Tensor, types.MethodType, types.FunctionType, property, staticmethod, classmethod)
+    ):
         return False
     if isinstance(value, (list, tuple, set)):
         return all(_is_plain(item) for item in value)
@@ -99,25 +107,33 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _own_methods(cls: type[nn.Module]) -> dict[str, Callable[..., Any] | property]:
-    """Return the methods and properties that the user's classes define, by name."""
-    found: dict[str, Any] = {}
+def _own_members(cls: type[nn.Module]) -> dict[str, type]:
+    """Return the names that the user's classes define, each with the class that does."""
+    found: dict[str, type] = {}
     for base in cls.__mro__:
-        if base in nn.Module.__mro__ or base.__module__.startswith("torch.nn."):
-            continue
-        for name, value in vars(base).items():
-            if (inspect.isfunction(value) or isinstance(value, property)) and not hasattr(fx.GraphModule, name):
-                found.setdefault(name, value)
+        if base not in nn.Module.__mro__ and not base.__module__.startswith("torch.nn."):
+            for name in vars(base):
+                if not hasattr(fx.GraphModule, name):
+                    found.setdefault(name, base)
     return found
 
 
-def _usable(methods: dict[str, Any], attributes: set[str]) -> set[str]:
+def _usable(methods: dict[str, type], attributes: set[str]) -> set[str]:
     """Return the methods that use nothing but kept attributes, other usable methods, and the model as a whole."""
-    needs = {name: found for name, method in methods.items() if (found := mentions(method)) is not None}
+    members = {name: vars(cls)[name] for name, cls in methods.items()}
+    needs = {name: mentions(m) for name, m in members.items() if not isinstance(m, staticmethod)}
     everywhere = attributes | {"forward", "training", "eval", "train", "parameters", "state_dict"}
-    usable = set(needs)
+    usable = {name for name in members if needs.get(name, set()) is not None}
     while True:
-        left = {name for name in usable if needs[name] <= everywhere | usable}
+        left = {name for name in usable if (needs.get(name) or set()) <= everywhere | usable}
         if left == usable:
             return usable
         usable = left
+
+
+def _importable(cls: type) -> bool:
+    """Whether pickle can store the class by its name."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls

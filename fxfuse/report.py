@@ -200,7 +200,9 @@ class Report:
             (d.path, d.kind, "-> " + ", ".join(d.into) if d.folded else "stays", d.detail)
             for d in (*self.folded, *self.skipped)
         ]
-        table = tabulate(rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72])
+        table = tabulate(
+            rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
+        )
         assumed = sum(d.assumed for d in self.folded)
         total = f"{len(self.folded)} folded, {len(self.skipped)} left"
         total += f"; {assumed} of the folds rest on an assumption" if assumed else ""

@@ -85,6 +85,7 @@ class Tracer(fx.Tracer):
         if changed:
             raise Untraceable(changed)
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
+        _resolve_types(graph, type(root).forward)
         return fx.GraphModule(holder, graph, type(root).__name__)
 
     def _require_trusted(self, module: nn.Module) -> None:
@@ -195,6 +196,17 @@ class Tracer(fx.Tracer):
         if node.op == "call_module" and operator_of(self.root.get_submodule(str(node.target))) is not None:
             return ValueProxy(node, self)
         return AnyProxy(node, self)
+
+
+def _resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
+    """Replace annotations that are text by what they mean, as TorchScript needs them; drop what means nothing here."""
+    try:
+        known = inspect.get_annotations(inspect.unwrap(forward), eval_str=True)
+    except Exception:  # noqa: BLE001 - an annotation can be any expression
+        known = {}
+    for node in graph.nodes:
+        if isinstance(node.type, str):
+            node.type = known.get("return" if node.op == "output" else str(node.target).lstrip("*"))
 
 
 # Passed for an argument of which the value is not known, so that it is traced as one.

@@ -59,11 +59,15 @@ def _replace_called(edits: list[tuple[Part, Editor]], result: Replacements) -> N
     for module, nodes in calls.items():
         if all(e.bypassed.get(n) is None and n not in e.rewritten for e, n in nodes):
             continue
-        replacement = _gone(nodes) or _rewritten(nodes)
-        if replacement is None:
-            result.conflicts.add(module)
-        else:
-            result.modules[module] = replacement
+        _replace(module, _gone(nodes) or _rewritten(nodes), result)
+
+
+def _replace(module: nn.Module, replacement: nn.Module | None, result: Replacements) -> None:
+    if replacement is None:
+        result.conflicts.add(module)
+    else:
+        replacement.training = module.training
+        result.modules[module] = replacement
 
 
 def _gone(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
@@ -103,11 +107,7 @@ def _replace_owners(edits: list[tuple[Part, Editor]], result: Replacements) -> N
         changed = [e for e, i in instances if any(_changed(e, n) for n in _own_nodes(e, i))]
         if not changed:
             continue
-        replacement = _edited(module, editor, instance) if len(instances) == 1 else None
-        if replacement is None:
-            result.conflicts.add(module)
-        else:
-            result.modules[module] = replacement
+        _replace(module, _edited(module, editor, instance) if len(instances) == 1 else None, result)
 
 
 def _own_nodes(editor: Editor, instance: str) -> list[fx.Node]:

@@ -17,15 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SETTINGS = {"batches": (1, 2), "repeats": 1, "input_size": (3, 8, 8)}
-ROW = bench.Row(
-    "net", 1, 2.0, 1.0, 2.0, 0.9, 2.2, norms_before=20, norms_after=0, error=1e-7, pass_seconds=0.1
-)
+ROW = bench.Row("net", 1, 2.0, 1.0, 2.0, 0.9, 2.2, norms_before=20, norms_after=0, error=1e-7, pass_seconds=0.1)
 
 
 def small() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)
-    )
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
 
 
 class NeedsItsNorm(nn.Module):

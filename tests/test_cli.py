@@ -133,9 +133,7 @@ def test_explain_for_machines(capsys: pytest.CaptureFixture[str], extra: list[st
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_errors_are_sentences(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
-) -> None:
+def test_errors_are_sentences(capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str) -> None:
     assert expected in sentence(capsys, *arguments)
 
 
@@ -160,9 +158,7 @@ def test_a_missing_package_names_the_extra(
 
 def test_an_unknown_model_of_torchvision(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torchvision")
-    assert 'torchvision has no model "resnet51" (did you mean "resnet' in sentence(
-        capsys, "bench", "resnet51"
-    )
+    assert 'torchvision has no model "resnet51" (did you mean "resnet' in sentence(capsys, "bench", "resnet51")
 
 
 def test_an_unknown_model_of_timm(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,8 +178,6 @@ def test_python_m_explains_with_torch_and_tabulate_alone(folder: Path) -> None:
     start = f"{blocked}import runpy; runpy.run_module('fxfuse', run_name='__main__', alter_sys=True)"
     source = str(Path(fxfuse.__file__).parents[1])
     command = [sys.executable, "-c", start, "explain", "own_models:small"]
-    done = subprocess.run(
-        command, cwd=folder, env={"PYTHONPATH": source}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": source}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "BatchNorm2d" in done.stdout

@@ -96,24 +96,6 @@ def test_rank_is_that_of_the_larger_tensor(pair: tuple[Affine, torch.Tensor]) ->
 
 
 @SETTINGS
-@given(affine_and_value(), st.data())
-def test_squeezed_means_the_same_and_is_as_narrow_as_can_be(
-    pair: tuple[Affine, torch.Tensor], data: st.DataObject
-) -> None:
-    narrow, x = pair
-    # Wide along some axes without varying there.
-    sizes = [max(a, b) for a, b in zip(x.shape, narrow.with_rank(x.ndim).scale.shape, strict=True)]
-    wide = narrow.with_rank(x.ndim)
-    if data.draw(st.booleans()):
-        wide = wide.rearrange(lambda t: t.expand(sizes))
-    squeezed = wide.squeezed()
-    assert_equal(narrow(x), squeezed(x))
-    for axis, size in enumerate(squeezed.scale.shape):
-        varies = any(bool((t.diff(dim=axis) != 0).any()) for t in (squeezed.scale, squeezed.shift))
-        assert varies if size > 1 else not varies
-
-
-@SETTINGS
 @given(
     channels=st.integers(1, 4),
     before=st.lists(st.just(1), max_size=2),
@@ -153,7 +135,7 @@ def test_vector_accepts_what_varies_along_the_channels_only(
 )
 @pytest.mark.parametrize("which", ["scale", "shift", "without varying"])
 def test_vector_refuses_what_is_not_per_channel(shape: tuple[int, ...], axis: int, size: int, which: str) -> None:
-    # Also what does not vary along another axis can make the value wider there.
+    # What does not vary along another axis can still make the value wider there.
     varying = torch.ones(shape).double() if which == "without varying" else randn(*shape)
     constant = torch.ones((), dtype=torch.float64)
     affine = Affine(constant, varying) if which == "shift" else Affine(varying, constant)

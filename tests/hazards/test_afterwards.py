@@ -182,7 +182,9 @@ def test_its_mode_can_be_changed(case: Case) -> None:
 # -- other tools
 
 
-def test_it_can_be_traced_by_fx(case: Case) -> None:
+@pytest.mark.parametrize("name", ["plain", "functions", "functions below", "assumed"])
+def test_it_can_be_traced_by_fx(structure: Structure, name: str) -> None:
+    case = Case(name, structure)
     case.assert_same(fx.symbolic_trace(case.fused))
 
 
