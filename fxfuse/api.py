@@ -62,7 +62,7 @@ def fx_fuse(
     Raises:
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
-    options = Options(checked_rules(rules), structure, allow_copies, guards)
+    options = Options(checked_rules(rules), structure, allow_copies, guards, inplace)
     require_fusable(model, structure, inplace=inplace)
     result = _fuse(model, example_inputs, options)
     if inplace:

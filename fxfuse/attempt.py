@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import fx
+
 from fxfuse.editor import Editor
 from fxfuse.engine import run
 from fxfuse.finish import into_graph_module, into_modules, left_over
@@ -33,6 +35,7 @@ class Options:
     structure: Structure | None
     allow_copies: bool
     guards: bool
+    inplace: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Attempt:
         edits: each part with its editor.
         decisions: what the rules decided.
         replaced: the modules that change, where the Python classes are kept.
+        inplace: whether the result will take the place of the argument.
     """
 
     captured: Capture
@@ -52,6 +56,7 @@ class Attempt:
     edits: list[tuple[Part, Editor]]
     decisions: list[Decision]
     replaced: Replacements
+    inplace: bool = False
 
     @property
     def conflicts(self) -> dict[nn.Module, Refusal]:
@@ -77,8 +82,10 @@ class Attempt:
         Raises:
             FuseError: if a graph is asked for, and the model cannot be traced as a whole.
         """
-        structure = options.structure or ("graph" if captured.whole else "module")
         model = captured.model
+        structure = options.structure or ("graph" if captured.whole else "module")
+        # The class of a GraphModule is GraphModule, so both structures are the same.
+        structure = "graph" if isinstance(model, fx.GraphModule) else structure
         if structure == "graph" and captured.root is None:
             raise FuseError(
                 f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' "
@@ -96,7 +103,7 @@ class Attempt:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
             decisions += found
             edits.append((part, editor))
-        attempt = Attempt(captured, structure, edits, decisions, Replacements())
+        attempt = Attempt(captured, structure, edits, decisions, Replacements(), options.inplace)
         return replace(attempt, replaced=replacements(attempt.by_module))
 
     def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module:
@@ -109,7 +116,8 @@ class Attempt:
         order = {path: position for position, (path, _) in enumerate(self.captured.model.named_modules())}
         decisions.sort(key=lambda decision: order.get(decision.path, len(order)))
         if self.structure == "graph":
-            return into_graph_module(self.captured, self.edits[0][1], decisions, self.replaced)
+            editor = self.edits[0][1]
+            return into_graph_module(self.captured, editor, decisions, self.replaced, inplace=self.inplace)
         return into_modules(self.captured, decisions, self.replaced, expected or {})
 
 

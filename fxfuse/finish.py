@@ -9,15 +9,16 @@ from torch import fx, nn
 from fxfuse.constants import fetch
 from fxfuse.engine import keeps_statistics
 from fxfuse.fused_graph_module import FusedGraphModule
+from fxfuse.modules import SeparateOnConversion, copies_of
 from fxfuse.own_forward import with_check
 from fxfuse.report import Decision, Reason, Report
-from fxfuse.write_back import Replacements, rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fxfuse.capture import Capture
     from fxfuse.editor import Editor
+    from fxfuse.write_back import Replacements
 
 
 def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
@@ -49,15 +50,24 @@ def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
 
 
 def into_graph_module(
-    captured: Capture, editor: Editor, decisions: list[Decision], replaced: Replacements
+    captured: Capture, editor: Editor, decisions: list[Decision], replaced: Replacements, *, inplace: bool
 ) -> FusedGraphModule:
-    """Return the edited graph as a GraphModule that keeps what it can of the model."""
+    """Return the edited graph as a GraphModule that keeps what it can of the model.
+
+    Args:
+        captured: what was captured.
+        editor: the edits of the whole model's graph.
+        decisions: what the rules decided.
+        replaced: new versions of modules that stand in the graph as one node.
+        inplace: share the modules and Parameter objects of the argument, of which the result will take the place.
+    """
     model, graph_module = captured.model, editor.graph_module
-    copies = rebuilt_modules(captured, replaced)
-    for node in graph_module.graph.nodes:
-        module = editor.graph.module(node)
-        if module in copies:
-            editor.graph.place(str(node.target), copies[module])
+    if not inplace:
+        copies = copies_of(model, replaced.modules)
+        for node in graph_module.graph.nodes:
+            module = editor.graph.module(node)
+            if module in copies:
+                editor.graph.place(str(node.target), copies[module])
     editor.drop_dead()
     graph_module.graph.lint()
     name = type(model).__name__
@@ -79,17 +89,6 @@ def into_graph_module(
     return result
 
 
-def rebuilt_modules(captured: Capture, replaced: Replacements) -> dict[nn.Module, nn.Module]:
-    """Return the new versions of modules that stand in a graph as one node."""
-    if not replaced.modules:
-        return {}
-    return {
-        part.module: rebuild(part.module, replaced.modules)
-        for part in captured.parts
-        if part.path and any(module in replaced.modules for module in part.module.modules())
-    }
-
-
 def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
     """Give the empty holders of the GraphModule the mode of the modules whose place they take."""
     for path, module in result.named_modules():
@@ -104,11 +103,12 @@ def into_modules(
     captured: Capture, decisions: list[Decision], replaced: Replacements, expected: Mapping[str, Any]
 ) -> nn.Module:
     """Return a model of the same class with the replacements in their places."""
-    result = rebuild(captured.model, replaced.modules)
+    result = copies_of(captured.model, replaced.modules)[captured.model]
     notes = list(captured.notes)
     if expected:
         result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())
         notes.append(f"The folds hold for calls with {calls}; other calls raise.")
+    result.__dict__["_apply"] = SeparateOnConversion(result)
     Report(tuple(decisions), "module", tuple(notes)).attach(result)
     return result

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
+from fxfuse.modules import renew_parameters
 from fxfuse.python_source import mentions
 
 _HOOKS = tuple(
@@ -50,6 +51,12 @@ class FusedGraphModule(fx.GraphModule):
         # A class method gets the user's class, everything else this module as its self.
         return member.__get__(None, cls) if isinstance(member, classmethod) else member.__get__(self, type(self))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedGraphModule:  # noqa: FBT001, FBT002 - torch's signature
+        """Convert or move this model alone: Parameter objects that the argument shares are exchanged first."""
+        renew_parameters(self)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call] # torch leaves it without annotations
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedGraphModule:
         """Copy hooks and attributes too, which a plain GraphModule loses."""
         result = super().__deepcopy__(memo)
@@ -67,8 +74,8 @@ class FusedGraphModule(fx.GraphModule):
     def __reduce__(self) -> tuple[Any, ...]:
         """Store hooks, attributes and the report beside what a plain GraphModule stores."""
         _, (body, imports) = super().__reduce__()
-        body = {name: value for name, value in body.items() if name not in self._extras()}
         extras = self._extras()
+        body = {name: value for name, value in body.items() if name not in extras}
         if "_kept" in extras:
             methods = {name: cls for name, cls in self._kept["methods"].items() if _importable(cls)}
             extras["_kept"] = {**self._kept, "methods": methods}
@@ -76,10 +83,15 @@ class FusedGraphModule(fx.GraphModule):
 
     def _extras(self) -> dict[str, Any]:
         names = [*_HOOKS, "_kept", "meta", *self.__dict__.get("_kept", {}).get("attributes", {})]
-        return {name: self.__dict__[name] for name in names if name in self.__dict__}
+        extras = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        # The empty holders of parameters are made anew for every copy.
+        return {**extras, "_modes": {path: module.training for path, module in self.named_modules()}}
 
     def _take(self, extras: dict[str, Any]) -> None:
+        modes = extras.pop("_modes")
         self.__dict__.update(extras)
+        for path, module in self.named_modules():
+            module.training = modes.get(path, module.training)
 
 
 def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, Any]) -> FusedGraphModule:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count()
 
+# Under this name a class with a check keeps the forward behind it, which can be traced.
+UNCHECKED = "_fxfuse_unchecked_forward"
+
 
 @dataclass(frozen=True)
 class OwnForward:
@@ -114,6 +117,7 @@ def _restore(recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
 def _derive(recipe: tuple[Any, OwnForward | CheckedForward]) -> type[nn.Module]:
     base, change = recipe
     base = _derive(base) if isinstance(base, tuple) else base
-    body = {"forward": change.forward(base), "_fxfuse_recipe": recipe, "__module__": base.__module__}
+    body = {UNCHECKED: base.forward} if isinstance(change, CheckedForward) else {}
+    body |= {"forward": change.forward(base), "_fxfuse_recipe": recipe, "__module__": base.__module__}
     bases = (base,) if issubclass(base, Derived) else (Derived, base)
     return type(base.__name__, bases, body)

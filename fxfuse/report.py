@@ -237,7 +237,7 @@ class Report:
     def attach(self, result: fx.GraphModule | Any) -> None:
         """Leave the report where ``of`` finds it."""
         if isinstance(getattr(result, "meta", None), dict):
-            result.meta[KEY] = self
+            result.meta = {**result.meta, KEY: self}
         else:
             result.__dict__[ATTRIBUTE] = self
 

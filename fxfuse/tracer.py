@@ -17,6 +17,7 @@ from fxfuse.guards import require_value
 from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
+from fxfuse.own_forward import UNCHECKED
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, ValueProxy
 from fxfuse.state import State, sentence
 
@@ -69,6 +70,7 @@ class Tracer(fx.Tracer):
         for name, tensor in (*root.named_buffers(), *root.named_parameters()):
             self._names[id(tensor)] = name
         self._require_trusted(root)
+        self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         if "forward" in root.__dict__:
             raise Untraceable("its forward was replaced on the instance")
         before = State(root)
@@ -85,7 +87,7 @@ class Tracer(fx.Tracer):
         if changed:
             raise Untraceable(changed)
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
-        _resolve_types(graph, type(root).forward)
+        _resolve_types(graph, getattr(type(root), self.traced_func_name))
         return fx.GraphModule(holder, graph, type(root).__name__)
 
     def _require_trusted(self, module: nn.Module) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import types
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -185,42 +184,3 @@ def _find_foreign_readers(edits: list[tuple[Part, Editor]], result: Replacements
             reader = part.module.get_submodule(editor.origin[node].owner)
             if holder in result.modules and reader is not holder:
                 result.conflicts.add(holder)
-
-
-# -- the model with its replacements
-
-
-def rebuild(model: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Return the model with some modules replaced, at every place; it shares everything else with the argument."""
-    parents: dict[nn.Module, list[nn.Module]] = defaultdict(list)
-    for module in model.modules():
-        for child in module.children():
-            parents[child].append(module)
-    copies = dict(replaced)
-    pending = [*replaced, model]
-    while pending:
-        module = pending.pop()
-        copies.setdefault(module, shallow_copy(module))
-        pending += [parent for parent in parents[module] if parent not in copies]
-    for copied in copies.values():
-        for name, value in copied.__dict__.items():
-            copied.__dict__[name] = _remap(value, copies)
-    return copies[model]
-
-
-def _remap(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:
-    """Return an attribute that holds modules with the new ones in place of the old."""
-    if isinstance(value, nn.Module):
-        return copies.get(value, value)
-    if isinstance(value, types.MethodType):
-        new = _remap(value.__self__, copies)
-        return value if new is value.__self__ else types.MethodType(value.__func__, new)
-    if type(value) in (list, tuple):
-        items = [_remap(item, copies) for item in value]
-        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
-    if isinstance(value, dict):
-        changed = {k: new for k, v in value.items() if (new := _remap(v, copies)) is not v}
-        if changed:
-            value = value.copy()
-            value.update(changed)
-    return value

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.ao.nn import quantized
 
 from fxfuse import FuseError, Report, explain, fx_fuse
-from tests.helpers import Model, trained, unchanged, values
+from tests.helpers import Model, assert_same, folds, trained, unchanged, values
 from tests.samples import error_of
 
 
@@ -58,12 +59,51 @@ def test_meta_tensors() -> None:
         assert_sentence(error_of(lambda: fx_fuse(model)), "meta", "0.weight", "load")
 
 
-@pytest.mark.filterwarnings("ignore:.*(quantization|TypedStorage|deprecated)")
-def test_quantized_modules() -> None:
-    from torch.ao.nn import quantized
+def quantized_layers() -> nn.Sequential:
+    return nn.Sequential(quantized.Conv2d(3, 4, 3), quantized.BatchNorm2d(4)).eval()
 
-    model = nn.Sequential(quantized.Conv2d(3, 4, 3), quantized.BatchNorm2d(4)).eval()
-    assert_sentence(error_of(lambda: fx_fuse(model)), "quantized", "before you quantize")
+
+@pytest.mark.filterwarnings("ignore:.*(quantization|TypedStorage|deprecated)")
+@pytest.mark.parametrize("structure", [None, "graph", "module"])
+def test_quantized_modules(structure: Any) -> None:
+    model = quantized_layers()
+    sentence = error_of(lambda: fx_fuse(model, structure=structure))
+    assert_sentence(sentence, "0 is quantized", "no norm is left", "before you quantize")
+    assert_sentence(error_of(lambda: fx_fuse(model[0])), "Conv2d is quantized")
+
+
+class Mixed(Model):
+    """The first layers are quantized already, the last ones are not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
+        y = self.low(y).dequantize()
+        return self.relu(self.high(y))
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantization|TypedStorage|deprecated)")
+@pytest.mark.parametrize("structure", [None, "graph", "module"])
+def test_the_float_rest_of_a_quantized_model_is_fused(structure: Any) -> None:
+    model = Mixed(low=quantized.ReLU6(), high=conv_norm().float(), relu=nn.ReLU()).eval()
+    fused = fx_fuse(model, structure=structure)
+    assert_same(model, fused, values(2, 3, 6, 6, dtype=torch.float32), rtol=1e-5)
+    assert folds(fused) == ["high.1"]
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantization|TypedStorage|deprecated)")
+def test_a_quantized_norm_stays_beside_a_float_one() -> None:
+    model = nn.ModuleDict({"low": quantized_layers(), "high": conv_norm()}).eval()
+    assert folds(fx_fuse(model)) in ([], ["high.1"])
+    model = nn.Sequential(quantized_layers(), nn.Identity(), conv_norm()).eval()
+    report = Report.of(fx_fuse(model))
+    assert [d.path for d in report.folded] == ["2.1"]
+    assert {d.path for d in report.skipped} <= {"0.1"}
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantization|TypedStorage|deprecated)")
+def test_a_quantized_model_in_training_mode_is_told_about_its_float_norms() -> None:
+    model = nn.Sequential(quantized_layers(), conv_norm().train())
+    assert_sentence(error_of(lambda: fx_fuse(model)), "1.1", "training mode")
 
 
 @pytest.mark.filterwarnings("ignore:.*(torch.jit|deprecated)")
