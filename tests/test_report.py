@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fxfuse import FuseError, Reason, Report, explain, fx_fuse
 from tests.helpers import Model, Structure, trained, unchanged, values
-from tests.samples import error_of, lines
+from tests.samples import error_of
 
 
 class Mixed(nn.Module):
@@ -49,15 +49,16 @@ def test_every_norm_has_a_line() -> None:
 
 def test_the_table() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)).eval()
-    assert lines(str(Report.of(fx_fuse(model)))) == lines("""
-        operation  kind         result    why
-        -----------  -----------  --------  ---------------------------------------------------------------------
-        1  BatchNorm2d  -> 0
-        3  BatchNorm2d  stays     it follows 2, which is neither a convolution nor a linear layer; swap
-        the order of the layers if you can retrain, or leave it
-
-        1 folded, 1 left
-    """)
+    table = [" ".join(line.split()) for line in str(Report.of(fx_fuse(model))).splitlines()]
+    assert set(table.pop(1)) == {"-", " "}
+    assert table == [
+        "operation kind result why",
+        "1 BatchNorm2d -> 0",
+        "3 BatchNorm2d stays it follows 2, which is neither a convolution nor a linear layer; swap",
+        "the order of the layers if you can retrain, or leave it",
+        "",
+        "1 folded, 1 left",
+    ]
 
 
 def test_the_table_names_costs_and_assumptions() -> None:
