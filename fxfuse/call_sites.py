@@ -58,13 +58,12 @@ def unreached_methods(module: nn.Module) -> list[str]:
     Raises:
         OSError: if there is no source.
     """
-    reader = _Reader(module)
-    used = {name for _, name in reader.read(("forward",))}
     classes = [
         c for c in type(module).__mro__ if c not in nn.Module.__mro__ and not c.__module__.startswith("torch.nn.")
     ]
     defined = {name for c in classes for name, value in vars(c).items() if plain_function(value) is not None}
-    return sorted(defined - used - {"__init__"})
+    others = defined - {"__init__", "forward"}
+    return sorted(others - {name for _, name in _Reader(module).read(("forward",))}) if others else []
 
 
 def parsed_methods(module: nn.Module) -> list[tuple[ast.AST, str]]:

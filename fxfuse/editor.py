@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.constants import fetch
 from fxfuse.guards import require_rank
+from fxfuse.history import Bypass, Origin
 from fxfuse.modules import shallow_copy
 from fxfuse.report import Reason, require
 from fxfuse.storage import Storage
@@ -16,40 +17,6 @@ from fxfuse.storage import Storage
 if TYPE_CHECKING:
     from fxfuse.call import Plan, Write
     from fxfuse.graph import Graph
-
-
-class Bypass(NamedTuple):
-    """What became of a node that was taken out.
-
-    Attributes:
-        argument: the position or name of the argument that its users read now.
-        guard: the number of axes that is checked in its place, or None.
-        where: its path, for the message of the check.
-    """
-
-    argument: int | str
-    guard: int | None
-    where: str
-
-
-class Origin(NamedTuple):
-    """Where a node stood before anything was changed.
-
-    Attributes:
-        module: the module that it called, if it called one.
-        owner: the path, within the captured module, of the module in whose forward it stood.
-        instance: which call of the owner it belonged to.
-    """
-
-    module: nn.Module | None
-    owner: str
-    instance: str
-
-    @staticmethod
-    def of(graph: Graph, node: fx.Node) -> Origin:
-        """Read the origin of a node from its metadata."""
-        keys = [k for k, entry in node.meta.get("nn_module_stack", {}).items() if entry[0] != node.target]
-        return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "")
 
 
 class Editor:
@@ -75,7 +42,8 @@ class Editor:
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
-        self._copies: dict[tuple[str, nn.Module], list[nn.Module]] = {}
+        self._copies: dict[nn.Module, list[nn.Module]] = {}
+        self._targets: dict[nn.Module, str] = {}
 
     def copied_bytes(self, plan: Plan) -> int:
         """Return the bytes that a plan costs because a weight is shared and has to stay for others.
@@ -146,16 +114,15 @@ class Editor:
             like = old if old is not None else module._parameters.get("weight")
             copied._buffers.pop(name, None)
             copied._parameters[name] = nn.Parameter(tensor, requires_grad=like is not None and like.requires_grad)
-        self._copies.setdefault((str(write.call.node.target), module), []).append(copied)
+        self._copies.setdefault(module, []).append(copied)
+        self._targets.setdefault(module, str(write.call.node.target))
         return copied
-
-    def _copies_of(self, module: nn.Module | None) -> list[nn.Module]:
-        return [copied for (_, original), copies in self._copies.items() if original is module for copied in copies]
 
     def _equal_copy(self, write: Write) -> nn.Module | None:
         """Return an earlier copy of the same module with the same new values: one copy serves both calls."""
-        for copied in self._copies_of(write.call.module):
-            if all(torch.equal(copied._parameters[n].detach(), t) for n, t in write.constants.items()):  # type: ignore[union-attr] # a copy has them all
+        for copied in self._copies.get(write.call.module, ()) if write.call.module is not None else ():
+            stored = {name: copied._parameters[name] for name in write.constants}
+            if all(p is not None and torch.equal(p.detach(), write.constants[n]) for n, p in stored.items()):
                 return copied
         return None
 
@@ -168,10 +135,9 @@ class Editor:
             old = write.call.arguments.get(name)
             parameter = nn.Parameter(tensor, requires_grad=requires_grad)
             _set_argument(node, names.index(name), name, None)
-            path = (
-                str(old.target) if isinstance(old, fx.Node) and old.op == "get_attr" else f"{owner}.{name}".lstrip(".")
-            )
+            path = f"{owner}.{name}".lstrip(".")
             if isinstance(old, fx.Node):
+                path = str(old.target) if old.op == "get_attr" else path
                 self._erase_unused(old)
             with self.graph_module.graph.inserting_before(node):
                 constant = self.graph_module.graph.get_attr(self.storage.store(path, parameter))
@@ -221,16 +187,22 @@ class Editor:
     def settle(self) -> set[nn.Module]:
         """Give copies the names of their originals where no call of those is left, and return these copies."""
         settled: set[nn.Module] = set()
-        for (target, _), copies in self._copies.items():
-            callers = [node for node, module in self.rewritten.items() if module is copies[0]]
-            if callers and self.storage.is_free(target):
-                old = {str(node.target) for node in callers}
-                self.graph.place(target, copies[0])
-                for node in callers:
-                    self.storage.retarget(node, target)
-                self.renamed = {a: b for a, b in self.renamed.items() if b.rpartition(".")[0] not in old}
+        callers: dict[nn.Module, list[fx.Node]] = {}
+        for node, module in self.rewritten.items():
+            callers.setdefault(module, []).append(node)
+        for original, copies in self._copies.items():
+            target, nodes = self._targets[original], callers.get(copies[0], [])
+            if nodes and self.storage.is_free(target):
+                self._settle(target, copies[0], nodes)
                 settled.add(copies[0])
         return settled
+
+    def _settle(self, target: str, module: nn.Module, nodes: list[fx.Node]) -> None:
+        left = str(nodes[0].target)
+        self.graph.place(target, module)
+        for node in nodes:
+            self.storage.retarget(node, target)
+        self.renamed = {old: new for old, new in self.renamed.items() if new.rpartition(".")[0] != left}
 
 
 def _position(node: fx.Node, value: fx.Node) -> int | str:

@@ -39,7 +39,7 @@ class MethodReader:
         self.notes = notes
         self.tree = tree
         self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-        self.names: dict[str, list[nn.Module]] = {own: [notes.module]}
+        self.names: dict[str, dict[nn.Module, None]] = {own: {notes.module: None}}
         self.used: set[str] = set()
 
     def read(self) -> set[str]:
@@ -48,7 +48,7 @@ class MethodReader:
             self._bind_names()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Name) and node.id in self.names and isinstance(node.ctx, ast.Load):
-                for module in self.names[node.id]:
+                for module in list(self.names[node.id]):
                     self._follow(node, module)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call) and is_super(node.value):
                 self.used.add("super()." + node.attr)
@@ -67,8 +67,7 @@ class MethodReader:
                 continue
             for name in [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]:
                 if modules:
-                    known = self.names.setdefault(name, [])
-                    known += [m for m in modules if all(m is not k for k in known)]
+                    self.names.setdefault(name, {}).update(dict.fromkeys(modules))
 
     def _looped_over(self, node: ast.AST) -> Iterator[nn.Module]:
         """Yield the modules of which a loop visits the children: ``self.blocks``, ``zip(self.a, self.b.values())``."""
@@ -83,7 +82,7 @@ class MethodReader:
     def _resolve(self, node: ast.AST) -> Iterator[nn.Module]:
         """Yield the modules that an expression can be: a name, an attribute, an element of a container."""
         if isinstance(node, ast.Name):
-            yield from self.names.get(node.id, [])
+            yield from self.names.get(node.id, {})
         elif isinstance(node, ast.Attribute):
             for module in self._resolve(node.value):
                 yield from _modules_in(_child(module, node.attr))

@@ -14,7 +14,7 @@ from fxfuse.report import Reason, Refusal
 from fxfuse.undo import folded_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from torch import nn
 
@@ -30,11 +30,13 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
         return result
     paths = captured.paths
     for module in captured.model.modules():
-        inside = set(module.modules())
-        mine = [fold for fold in folds if fold <= inside]
-        for method, called in _calls_of_methods(module) if mine else ():
+        methods = _other_methods(module)
+        inside = set(module.modules()) if methods else set()
+        mine = [fold for fold in folds if fold <= inside] if methods else []
+        for method in methods if mine else ():
+            called = _called_in(module, method)
             for fold in mine:
-                split = {m for m in fold if m in called}
+                split = fold & called
                 if split and split != fold:
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
                     alone = ", ".join(sorted(paths[m] for m in split))
@@ -43,15 +45,17 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
     return result
 
 
-def _calls_of_methods(module: nn.Module) -> Iterator[tuple[str, set[nn.Module]]]:
-    """Yield each method that ``forward`` does not use, with all modules that its calls run."""
+def _other_methods(module: nn.Module) -> list[str]:
+    """Return the methods that ``forward`` does not use."""
     try:
         methods = unreached_methods(module)
     except (OSError, TypeError, SyntaxError, AttributeError):
-        return  # without source nobody can say; the class was not written in a file
-    for method in methods:
-        if not inspect.isfunction(inspect.getattr_static(type(module), method)):
-            continue
-        found = reach(module, (method,))
-        # A module that is only handed on (to an initialisation, say) is not counted as called.
-        yield method, {inner for called in set(found.called) - found.escaped for inner in called.modules()}
+        return []  # without source nobody can say; the class was not written in a file
+    return [method for method in methods if inspect.isfunction(inspect.getattr_static(type(module), method))]
+
+
+def _called_in(module: nn.Module, method: str) -> set[nn.Module]:
+    """Return all modules that the calls in a method run."""
+    found = reach(module, (method,))
+    # A module that is only handed on (to an initialisation, say) is not counted as called.
+    return {inner for called in set(found.called) - found.escaped for inner in called.modules()}

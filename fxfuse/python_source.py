@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 from typing import Any
@@ -38,6 +39,7 @@ def plain_function(defined: Any) -> Any:
     return defined if inspect.isfunction(defined) else None
 
 
+@functools.cache
 def parse(function: Any) -> tuple[ast.AST, str]:
     """Return the syntax tree of a function and the name of its first parameter."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from fxfuse.call import Plan, Write
+from fxfuse.constants import fetch
 from fxfuse.editor import Editor
 from fxfuse.graph import Graph
 from fxfuse.guards import AssumedRank, require_rank
@@ -97,32 +98,29 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _replace_owners(edits: list[tuple[Part, Editor]], result: Replacements) -> None:
-    owners: dict[nn.Module, list[tuple[Editor, str]]] = defaultdict(list)
+    calls: dict[nn.Module, list[tuple[Editor, list[fx.Node]]]] = defaultdict(list)
     for part, editor in edits:
-        for owner, instance in dict.fromkeys((o.owner, o.instance) for o in editor.origin.values()):
-            owners[part.module.get_submodule(owner)].append((editor, instance))
-    for module, instances in owners.items():
-        editor, instance = instances[0]
-        changed = [e for e, i in instances if any(_changed(e, n) for n in _own_nodes(e, i))]
-        if not changed:
-            continue
-        _replace(module, _edited(module, editor, instance) if len(instances) == 1 else None, result)
+        for (owner, _), nodes in _own_nodes(editor).items():
+            calls[part.module.get_submodule(owner)].append((editor, nodes))
+    for module, instances in calls.items():
+        if any(_changed(editor, node) for editor, nodes in instances for node in nodes):
+            _replace(module, _edited(module, *instances[0]) if len(instances) == 1 else None, result)
 
 
-def _own_nodes(editor: Editor, instance: str) -> list[fx.Node]:
-    """Return the calls of functions and methods that one call of a module's forward makes."""
-    return [
-        node
-        for node, origin in editor.origin.items()
-        if origin.instance == instance and node.op in ("call_function", "call_method")
-    ]
+def _own_nodes(editor: Editor) -> dict[tuple[str, str], list[fx.Node]]:
+    """Return the calls of functions and methods that each call of a module's forward makes."""
+    found: dict[tuple[str, str], list[fx.Node]] = defaultdict(list)
+    for node, origin in editor.origin.items():
+        if node.op in ("call_function", "call_method"):
+            found[origin.owner, origin.instance].append(node)
+    return found
 
 
 def _changed(editor: Editor, node: fx.Node) -> bool:
     return node in editor.bypassed or node in editor.constants
 
 
-def _edited(module: nn.Module, editor: Editor, instance: str) -> nn.Module | None:
+def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Module | None:
     """Return the module with the same edits made in a graph of its own forward, children left as they are."""
     try:
         tracer = LocalTracer()
@@ -130,7 +128,7 @@ def _edited(module: nn.Module, editor: Editor, instance: str) -> nn.Module | Non
     except Exception:  # noqa: BLE001 - anything that a user's forward can raise
         return None
     local = Editor(Graph(graph_module))
-    mine, theirs = _own_nodes(local, ""), _own_nodes(editor, instance)
+    mine = _own_nodes(local).get(("", ""), [])
     if tracer.specialised or [(n.op, n.target) for n in mine] != [(n.op, n.target) for n in theirs]:
         return None
     for node, twin in reversed(list(zip(mine, theirs, strict=True))):
@@ -157,6 +155,7 @@ def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
         return nn.Identity()
     if len(left) == 1 and left[0].target is require_rank:
         return AssumedRank(*left[0].args[1:])
+    _bring_up(module, local)
     copied, base = shallow_copy(module), type(module)
     read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     if parametrize.is_parametrized(module) and not any(name.startswith("parametrizations.") for name in read):
@@ -172,6 +171,17 @@ def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
     literals = {n: b for n, b in local.graph_module._buffers.items() if n in read and n not in module._buffers}
     copied._buffers.update({name: b for name, b in literals.items() if name not in copied._parameters})
     return with_forward(copied, graph, base)
+
+
+def _bring_up(module: nn.Module, local: Editor) -> None:
+    """Store new tensors on the module itself, where its forward read one of a child: the child stays as it is."""
+    for node in local.graph.nodes:
+        name = str(node.target)
+        if node.op != "get_attr" or "." not in name:
+            continue
+        value = fetch(local.graph_module, name)
+        if value is not fetch(module, name):
+            local.storage.retarget(node, local.storage.store(name.replace(".", "_"), value))
 
 
 def _find_foreign_readers(edits: list[tuple[Part, Editor]], result: Replacements) -> None:

@@ -129,7 +129,7 @@ PAIR = st.builds(
 )
 SHAPES = st.builds(
     Shape,
-    st.lists(st.one_of(PAIR, SINGLE), min_size=2, max_size=7).map(lambda found: tuple(s for part in found for s in part)),
+    st.lists(st.one_of(PAIR, SINGLE), min_size=2, max_size=7).map(lambda parts: sum(parts, ())),
     st.integers(1, 2),
     st.sampled_from(["plain", "plain", "optional", "branching"]),
     st.booleans(),

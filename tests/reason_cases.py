@@ -60,7 +60,7 @@ def training() -> nn.Module:
 
 def hooked() -> nn.Module:
     block = layers()
-    block.get_submodule("conv").register_forward_hook(lambda module, args, output: output)
+    block.get_submodule("conv").register_forward_hook(lambda _module, _args, output: output)
     return net(block)
 
 

@@ -19,14 +19,14 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 
 # Every module imports from rows above its own, or from its own row.
 LAYERS: dict[str, str] = {
-    "what needs nothing": "affine linear_map report guards modules state python_source proxies",
+    "what needs nothing": "affine linear_map report guards modules state python_source proxies own_forward",
     "a graph, read": "operator_table uses constants shapes call graph",
     "a graph, changed": "storage editor",
     "what is folded": "operators",
     "what folds it": "rules engine",
     "reading a model": "norm_checks tracer method_reader call_sites adjacent examples",
     "a model as graphs": "capture export_capture prove",
-    "graphs as a model": "own_forward write_back fused_graph_module undo other_methods finish",
+    "graphs as a model": "write_back fused_graph_module undo other_methods finish",
     "a whole pass": "checks attempt optional_arguments",
     "what users call": "api pair verify",
     "the names they see": "__init__",

@@ -130,7 +130,7 @@ def test_what_cannot_be_folded_is_said_in_a_sentence(conv: Any, bn: Any, words: 
 
 def test_hooks_are_refused() -> None:
     conv, bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()
-    bn.register_forward_hook(lambda module, args, output: output)
+    bn.register_forward_hook(lambda _module, _args, output: output)
     assert "hooks" in error_of(lambda: fuse_conv_bn(conv, bn))
 
 

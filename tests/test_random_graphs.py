@@ -38,7 +38,7 @@ def possible(shape: Shape, structure: Structure) -> Any:
 
 
 @pytest.mark.parametrize("structure", ["graph", "module"])
-@examples(70)
+@examples(40)
 @given(shape=SHAPES)
 def test_a_fused_model_gives_the_same_and_cannot_be_fused_again(structure: Structure, shape: Shape) -> None:
     model, x = shape.build(), values(*INPUT)
@@ -67,7 +67,7 @@ def assert_right_or_refused(model: Net, fused: nn.Module, x: Tensor) -> None:
         assert_close(run(model, (x, True)), given)
 
 
-@examples(25)
+@examples(15)
 @given(shape=SHAPES)
 def test_example_inputs_prove_what_is_assumed(shape: Shape) -> None:
     model, x = shape.build(), values(*INPUT)
@@ -78,7 +78,7 @@ def test_example_inputs_prove_what_is_assumed(shape: Shape) -> None:
     assert not any(d.reason and d.reason.name == "DIFFERS" for d in inputs_given.skipped)
 
 
-@examples(25)
+@examples(20)
 @given(shape=SHAPES)
 def test_without_copies_no_weight_is_doubled(shape: Shape) -> None:
     model, x = shape.build(), values(*INPUT)

@@ -7,8 +7,8 @@ import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.operators.norms import BatchNorm
-from tests.helpers import assert_same, unchanged, values
-from tests.reason_cases import CASES, IMAGE, Case, layers, net
+from tests.helpers import unchanged
+from tests.reason_cases import CASES, Case, layers, net
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.reason.name)
@@ -36,7 +36,7 @@ def assert_readable(sentence: str) -> None:
 def test_a_constant_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine need not have two devices, so the norm pretends to be elsewhere."""
     elsewhere = torch.empty(4, device="meta", dtype=torch.float64)
-    monkeypatch.setattr(BatchNorm, "tensors", property(lambda view: (elsewhere,)))
+    monkeypatch.setattr(BatchNorm, "tensors", property(lambda _view: (elsewhere,)))
     (decision,) = explain(net(layers())).skipped
     assert decision.reason is Reason.MIXED_DEVICE
     assert "meta" in decision.detail

@@ -69,7 +69,9 @@ def test_any_callable_can_be_compared() -> None:
     assert verify(model, lambda x: model(x) * 1.5, values(2, 3, 6, 6)).relative == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("fused", "original", "verdict"), [(1e-7, 0.0, "lost accuracy"), (0.0, 0.0, "changed nothing")])
+@pytest.mark.parametrize(
+    ("fused", "original", "verdict"), [(1e-7, 0.0, "lost accuracy"), (0.0, 0.0, "changed nothing")]
+)
 def test_the_table_says_whether_folding_lost_accuracy(fused: float, original: float, verdict: str) -> None:
     model = conv_norm(torch.float64)
     result = verify(model, lambda x: model(x) * (1 + fused), values(2, 3, 6, 6))
@@ -141,7 +143,7 @@ def test_nan_in_both_is_no_difference() -> None:
         pytest.param(lambda y: (y, y), id="structure"),
         pytest.param(lambda y: y[:1], id="shape"),
         pytest.param(lambda y: y.double(), id="dtype"),
-        pytest.param(lambda y: None, id="nothing"),
+        pytest.param(lambda _y: None, id="nothing"),
         pytest.param(lambda y: {"out": y}, id="a dict"),
     ],
 )

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.helpers import trained
 from tests.operators import arithmetic, linears
 from tests.operators.calls import Function, Single
-from tests.helpers import trained
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from fxfuse.affine import Affine
 from fxfuse.call import Plan
 from fxfuse.editor import Editor
 from fxfuse.graph import Graph
+from fxfuse.operator_table import operator_of
 from fxfuse.operators import OPERATORS
 from fxfuse.operators.roles import AffineSource, Carrier, Linear, View
-from tests.operators.samples import Sample, samples
 from tests.helpers import assert_equal, run
+from tests.operators.samples import Sample, samples
 from tests.samples import randn
 
 if TYPE_CHECKING:
@@ -134,8 +135,6 @@ class Computed(nn.Conv2d):
 
 @pytest.mark.parametrize(("cls", "known"), [(Tapped, False), (Renamed, True), (Computed, False)])
 def test_a_subclass_counts_if_it_changes_nothing(cls: type[nn.Module], known: bool) -> None:
-    from fxfuse.operator_table import operator_of
-
     module = cls.__new__(cls)
     nn.Module.__init__(module)
     assert (operator_of(module) is OPERATORS[nn.Conv2d]) is known

@@ -80,7 +80,7 @@ def test_functions_that_do_something_stay(cls: type[Model]) -> None:
 
 def test_a_noop_with_hooks_stays() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Identity()).eval()
-    model[1].register_forward_hook(lambda module, args, output: output + 1)
+    model[1].register_forward_hook(lambda _module, _args, output: output + 1)
     assert "self.1" in graph_text(fx_fuse(model))
     x = torch.randn(2, 3)
     assert torch.equal(fx_fuse(model)(x), model(x))

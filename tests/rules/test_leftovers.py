@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse
+from fxfuse.rules.fold_affine import fold_upstream
+from fxfuse.rules.fold_constants import fold_constants
 from tests.helpers import Model, Structure, assert_fuses, assert_same, folds, trained, unchanged, values
 from tests.samples import graph_text, lines
 
@@ -40,16 +42,10 @@ def no_literals(model: nn.Module) -> bool:
 
 def test_a_literal_tensor_is_folded(structure: Structure) -> None:
     model = trained(Literal(**layers()))
-    fused = assert_fuses(model, values(*IMAGE), folded=_literal_paths(structure), structure=structure)
+    fused = assert_fuses(model, values(*IMAGE), folded=["bn", "mul"], structure=structure)
     assert no_literals(model)
     assert no_literals(fused)
     assert sorted(fused.state_dict()) == ["conv.bias", "conv.weight"]
-
-
-def _literal_paths(structure: Structure) -> list[str]:
-    """The product is named after its node."""
-    del structure
-    return ["bn", "mul"]
 
 
 def test_a_literal_tensor_behind_something_else_stays(structure: Structure) -> None:
@@ -70,6 +66,14 @@ class DeadNoop(Model):
         return self.bn(y)
 
 
+class DeadNorm(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        unused = self.bn(y)
+        del unused
+        return self.other(y)
+
+
 class DeadConv(Model):
     def forward(self, x: Tensor) -> Tensor:
         unused = self.other(x)
@@ -87,6 +91,15 @@ class DeadFunction(Model):
 def test_a_result_that_nobody_uses_is_no_use(structure: Structure) -> None:
     model = trained(DeadNoop(**layers(id=nn.Identity())))
     assert_fuses(model, values(*IMAGE), folded=["bn"], structure=structure)
+
+
+def test_a_norm_that_nobody_uses_is_not_folded_into_a_value_that_others_use(structure: Structure) -> None:
+    model = trained(DeadNorm(**layers(other=nn.Conv2d(4, 4, 1))))
+    with unchanged(model):
+        fused = fx_fuse(model, structure=structure)
+    assert_same(model, fused, values(*IMAGE))
+    assert not Report.of(fused).folded
+    assert [d.path for d in Report.of(fused).skipped] == ["bn"]
 
 
 @pytest.mark.parametrize("cls", [DeadConv, DeadFunction])
@@ -176,9 +189,6 @@ class TwoSteps(Model):
 
 
 def test_a_forward_is_derived_a_second_time() -> None:
-    from fxfuse.rules.fold_affine import fold_upstream
-    from fxfuse.rules.fold_constants import fold_constants
-
     weight = nn.Parameter(values(4, 3, 3, 3))
     model = TwoSteps(weight=weight, mean=values(4) + 2, var=values(4).exp()).eval()
     once = fx_fuse(model, structure="module", rules=[fold_constants])

@@ -1,0 +1,44 @@
+"""What became of the nodes of a graph, kept for whoever has to repeat the edits elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+    from fxfuse.graph import Graph
+
+
+class Bypass(NamedTuple):
+    """What became of a node that was taken out.
+
+    Attributes:
+        argument: the position or name of the argument that its users read now.
+        guard: the number of axes that is checked in its place, or None.
+        where: its path, for the message of the check.
+    """
+
+    argument: int | str
+    guard: int | None
+    where: str
+
+
+class Origin(NamedTuple):
+    """Where a node stood before anything was changed.
+
+    Attributes:
+        module: the module that it called, if it called one.
+        owner: the path, within the captured module, of the module in whose forward it stood.
+        instance: which call of the owner it belonged to.
+    """
+
+    module: nn.Module | None
+    owner: str
+    instance: str
+
+    @staticmethod
+    def of(graph: Graph, node: fx.Node) -> Origin:
+        """Read the origin of a node from its metadata."""
+        keys = [k for k, entry in node.meta.get("nn_module_stack", {}).items() if entry[0] != node.target]
+        return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "")
