@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from fxfuse.engine import keeps_statistics
+from fxfuse.engine import is_norm
 from fxfuse.report import FuseError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _problems_of_options(model: nn.Module, structure: str | None, inplace: bool)
 
 def _problems_of_norms(modules: list[tuple[str, nn.Module]], name: str) -> Iterator[str]:
     quantized = [path for path, module in modules if "quantized" in type(module).__module__.split(".")]
-    norms = [(path, module) for path, module in modules if keeps_statistics(module) and path not in quantized]
+    norms = [(path, module) for path, module in modules if is_norm(module) and path not in quantized]
     if quantized and not norms:
         yield f"{quantized[0] or name} is quantized, and no norm is left to fold; fuse before you quantize."
     if norms and all(module.training for _, module in norms):

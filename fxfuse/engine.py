@@ -93,6 +93,11 @@ def _in_norm(graph: Graph, node: fx.Node) -> bool:
         return False
 
 
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module of the user's normalises by statistics that it keeps; a GraphModule's holders do nothing."""
+    return type(module) is not nn.Module and keeps_statistics(module)
+
+
 def keeps_statistics(module: nn.Module) -> bool:
     """Whether a module normalises by statistics that it keeps, whatever its class is called."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or all(

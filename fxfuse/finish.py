@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from fxfuse.constants import fetch
-from fxfuse.engine import keeps_statistics
+from fxfuse.engine import is_norm
 from fxfuse.fused_graph_module import FusedGraphModule
 from fxfuse.modules import SeparateOnConversion, copies_of
 from fxfuse.own_forward import with_check
@@ -25,7 +25,7 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
     """Yield a decision for every norm of the model that no graph contains."""
     told = {decision.path for decision in decisions}
     for path, module in captured.model.named_modules():
-        if not keeps_statistics(module) or path in told or any(t.startswith(path + ".") for t in told if path):
+        if not is_norm(module) or path in told or any(t.startswith(path + ".") for t in told if path):
             continue
         caller = _opaque_parent(captured, path)
         if caller is None:

@@ -143,9 +143,20 @@ class Decision:
         """Whether the operation is gone."""
         return self.reason is None
 
+    @property
+    def outcome(self) -> str:
+        """``"folded"`` or ``"skipped"``."""
+        return "folded" if self.folded else "skipped"
+
+    @property
+    def node(self) -> str:
+        """The path, by the word of those who think in graphs."""
+        return self.path
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        return {**self.__dict__, "into": list(self.into), "reason": self.reason and self.reason.name}
+        reason = None if self.reason is None else self.reason.name
+        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), "reason": reason}
 
 
 @dataclass(frozen=True)

@@ -87,17 +87,24 @@ class LinearLayer(Convolution):
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 
-for _dims, _modules, _transposed_modules, _functions, _transposed_functions in (
-    (1, [nn.Conv1d], [nn.ConvTranspose1d], [F.conv1d], [F.conv_transpose1d]),
-    (2, [nn.Conv2d], [nn.ConvTranspose2d], [F.conv2d], [F.conv_transpose2d]),
-    (3, [nn.Conv3d], [nn.ConvTranspose3d], [F.conv3d], [F.conv_transpose3d]),
+_aten = torch.ops.aten
+
+for _name, _module, _functions in (
+    ("conv1d", nn.Conv1d, [F.conv1d, _aten.conv1d.default, _aten.conv1d.padding]),
+    ("conv2d", nn.Conv2d, [F.conv2d, _aten.conv2d.default, _aten.conv2d.padding]),
+    ("conv3d", nn.Conv3d, [F.conv3d, _aten.conv3d.default, _aten.conv3d.padding]),
 ):
-    register(f"conv{_dims}d", Convolution, arguments=_CONVOLUTION, modules=_modules, functions=_functions)
-    register(
-        f"conv_transpose{_dims}d",
-        TransposedConvolution,
-        arguments=_TRANSPOSED,
-        modules=_transposed_modules,
-        functions=_transposed_functions,
-    )
-register("linear", LinearLayer, arguments=("input", "weight", "bias"), modules=[nn.Linear], functions=[F.linear])
+    register(_name, Convolution, arguments=_CONVOLUTION, modules=[_module], functions=_functions)
+for _name, _module, _functions in (
+    ("conv_transpose1d", nn.ConvTranspose1d, [F.conv_transpose1d, _aten.conv_transpose1d.default]),
+    ("conv_transpose2d", nn.ConvTranspose2d, [F.conv_transpose2d, _aten.conv_transpose2d.input]),
+    ("conv_transpose3d", nn.ConvTranspose3d, [F.conv_transpose3d, _aten.conv_transpose3d.input]),
+):
+    register(_name, TransposedConvolution, arguments=_TRANSPOSED, modules=[_module], functions=_functions)
+register(
+    "linear",
+    LinearLayer,
+    arguments=("input", "weight", "bias"),
+    modules=[nn.Linear],
+    functions=[F.linear, _aten.linear.default],
+)

@@ -21,8 +21,8 @@ class Dropout(Noop):
     @property
     def idle(self) -> bool:
         """Whether it is in evaluation mode."""
-        default = self.call.module is None and self.call.node.target is not torch.dropout
-        return not self.call.get("training", default)
+        default = self.call.module is None
+        return not self.call.get("training", self.call.get("train", default))
 
 
 class Guard(Noop):
@@ -42,5 +42,7 @@ register(
     modules=[nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout],
     functions=[F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout],
 )
-register("dropout", Dropout, arguments=("input", "p", "train"), functions=[torch.dropout])
+register(
+    "dropout", Dropout, arguments=("input", "p", "train"), functions=[torch.dropout, torch.ops.aten.dropout.default]
+)
 register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])

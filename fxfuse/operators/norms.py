@@ -106,7 +106,7 @@ register(
     "batch_norm",
     BatchNorm,
     arguments=("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
-    functions=[torch.batch_norm],
+    functions=[torch.batch_norm, torch.ops.aten.batch_norm.default],
 )
 register(
     "instance_norm",

@@ -138,9 +138,16 @@ def _register(name: str, view: type[Arithmetic], functions: list[Callable[..., A
     register(name, view, arguments=("input", "other", *more), functions=functions, methods=methods)
 
 
-_register("mul", Multiply, [operator.mul, torch.mul, torch.multiply])
-_register("add", Add, [operator.add, torch.add], "alpha")
-_register("sub", Subtract, [operator.sub, torch.sub, torch.subtract], "alpha")
-_register("rsub", ReverseSubtract, [torch.rsub], "alpha")
-_register("div", Divide, [operator.truediv, torch.div, torch.true_divide])
-register("neg", Negate, arguments=("input",), functions=[operator.neg, torch.neg, torch.negative], methods=["neg"])
+_aten = torch.ops.aten
+_register("mul", Multiply, [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor])
+_register("add", Add, [operator.add, torch.add, _aten.add.Tensor], "alpha")
+_register("sub", Subtract, [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor], "alpha")
+_register("rsub", ReverseSubtract, [torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar], "alpha")
+_register("div", Divide, [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor])
+register(
+    "neg",
+    Negate,
+    arguments=("input",),
+    functions=[operator.neg, torch.neg, torch.negative, _aten.neg.default],
+    methods=["neg"],
+)
