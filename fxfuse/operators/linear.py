@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from fxfuse.operators.roles import Linear
 from fxfuse.report import Reason, require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 _LINEAR_RANK = 2
@@ -88,23 +90,23 @@ _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "gro
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 
 _aten = torch.ops.aten
-
-for _name, _module, _functions in (
-    ("conv1d", nn.Conv1d, [F.conv1d, _aten.conv1d.default, _aten.conv1d.padding]),
-    ("conv2d", nn.Conv2d, [F.conv2d, _aten.conv2d.default, _aten.conv2d.padding]),
-    ("conv3d", nn.Conv3d, [F.conv3d, _aten.conv3d.default, _aten.conv3d.padding]),
-):
-    register(_name, Convolution, arguments=_CONVOLUTION, modules=[_module], functions=_functions)
-for _name, _module, _functions in (
-    ("conv_transpose1d", nn.ConvTranspose1d, [F.conv_transpose1d, _aten.conv_transpose1d.default]),
-    ("conv_transpose2d", nn.ConvTranspose2d, [F.conv_transpose2d, _aten.conv_transpose2d.input]),
-    ("conv_transpose3d", nn.ConvTranspose3d, [F.conv_transpose3d, _aten.conv_transpose3d.input]),
-):
-    register(_name, TransposedConvolution, arguments=_TRANSPOSED, modules=[_module], functions=_functions)
-register(
-    "linear",
-    LinearLayer,
-    arguments=("input", "weight", "bias"),
-    modules=[nn.Linear],
-    functions=[F.linear, _aten.linear.default],
+_ROWS: tuple[tuple[str, type[Linear], tuple[str, ...], type[nn.Module], list[Callable[..., Any]]], ...] = (
+    ("conv1d", Convolution, _CONVOLUTION, nn.Conv1d, [F.conv1d, _aten.conv1d.default, _aten.conv1d.padding]),
+    ("conv2d", Convolution, _CONVOLUTION, nn.Conv2d, [F.conv2d, _aten.conv2d.default, _aten.conv2d.padding]),
+    ("conv3d", Convolution, _CONVOLUTION, nn.Conv3d, [F.conv3d, _aten.conv3d.default, _aten.conv3d.padding]),
+    (
+        *("conv_transpose1d", TransposedConvolution, _TRANSPOSED),
+        *(nn.ConvTranspose1d, [F.conv_transpose1d, _aten.conv_transpose1d.default]),
+    ),
+    (
+        *("conv_transpose2d", TransposedConvolution, _TRANSPOSED),
+        *(nn.ConvTranspose2d, [F.conv_transpose2d, _aten.conv_transpose2d.input]),
+    ),
+    (
+        *("conv_transpose3d", TransposedConvolution, _TRANSPOSED),
+        *(nn.ConvTranspose3d, [F.conv_transpose3d, _aten.conv_transpose3d.input]),
+    ),
+    ("linear", LinearLayer, ("input", "weight", "bias"), nn.Linear, [F.linear, _aten.linear.default]),
 )
+for _name, _view, _arguments, _module, _functions in _ROWS:
+    register(_name, _view, arguments=_arguments, modules=[_module], functions=_functions)
