@@ -128,11 +128,13 @@ def main() -> None:
     options = common.parse(parser)
     jobs = [(name, dtype) for name in options.models or MODELS for dtype in options.dtype]
     rows: list[Row] = []
-    for name, dtype in tqdm(jobs, file=sys.stderr):
-        rows += measure(name, dtype, options)
-    headers = ["model", "dtype", "exact", *("rms (a)", "rms (b)", "rms (c)"), "b/a", "b worse"]
-    common.show([_cells(row) for row in rows], [*headers, *("max (a)", "max (b)", "max (c)")])
-    common.write(options.json, rows, statistics=options.statistics, batch=options.batch, size=options.size)
+    try:
+        for name, dtype in tqdm(jobs, file=sys.stderr):
+            rows += measure(name, dtype, options)
+    finally:  # also what was measured before an interruption
+        headers = ["model", "dtype", "exact", *("rms (a)", "rms (b)", "rms (c)"), "b/a", "b worse"]
+        common.show([_cells(row) for row in rows], [*headers, *("max (a)", "max (b)", "max (c)")])
+        common.write(options.json, rows, statistics=options.statistics, batch=options.batch, size=options.size)
 
 
 if __name__ == "__main__":

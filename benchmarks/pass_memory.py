@@ -28,8 +28,6 @@ from fxfuse import fx_fuse, models
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Pass = Callable[[nn.Module], nn.Module]
-
 
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the storages that appear while it is active, as long as they live.
@@ -104,36 +102,27 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def live_bytes(run: Pass, model: nn.Module) -> tuple[LiveBytes, nn.Module]:
+def counted(run: Callable[[nn.Module], nn.Module], model: nn.Module) -> tuple[LiveBytes, nn.Module]:
     """Run a pass, and count what it allocates."""
     gc.collect()
     with LiveBytes(model) as counter:
-        result = run(model)
-    return counter, result
+        return counter, run(model)
 
 
 def measure(name: str) -> Row:
     """Measure both passes on one model."""
     model = models.build(name, models.find(name))
     models.randomize(model)
-    counter, fused = live_bytes(fx_fuse, model)
-    peak, kept = counter.peak, counter.live  # now: both go on counting what is freed
-    before = tensors(model)
+    (counter, fused), before = counted(fx_fuse, model), tensors(model)
+    peak, kept = counter.peak, counter.live  # now: it goes on counting what is freed
     own = {key: tensor for key, tensor in tensors(fused).items() if not _unchanged(tensor, before.get(key))}
     del fused
     try:
-        torch_fx = live_bytes(optimization.fuse, model)[0].peak
+        torch_fx = counted(optimization.fuse, model)[0].peak
     except Exception:  # noqa: BLE001 - it fails in any way on what it cannot trace
         torch_fx = None
-    return Row(
-        model=name,
-        weights=sum(t.nbytes for t in before.values()),
-        folded=sum(t.nbytes for t in own.values()),
-        largest=max((8 * t.numel() for t in own.values()), default=0),
-        peak=peak,
-        kept=kept,
-        torch_fx=torch_fx,
-    )
+    weights, folded = (sum(t.nbytes for t in held.values()) for held in (before, own))
+    return Row(name, weights, folded, max((8 * t.numel() for t in own.values()), default=0), peak, kept, torch_fx)
 
 
 def _unchanged(tensor: Tensor, before: Tensor | None) -> bool:

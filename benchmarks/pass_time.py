@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass
 
 import common
-import torch
 from torch import nn
 from torch.fx.experimental import optimization
 from tqdm import tqdm
@@ -83,9 +82,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--turns", type=int, default=7, help="how often each pass is timed")
     options = common.parse(parser)
-    warm_up = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).eval()
-    fx_fuse(warm_up)
-    torch.manual_seed(0)
+    fx_fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).eval())  # imports are no part of a pass
     names = options.models or common.classifiers()
     rows = [measure(name, options.turns) for name in tqdm(names, file=sys.stderr)]
     common.show([_cells(row) for row in rows], ["model", "first s", "fx_fuse s", "torch.fx s", "ratio"])

@@ -43,6 +43,7 @@ class Editor:
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
         self._copies: dict[nn.Module, list[nn.Module]] = {}
+        self._erased: set[fx.Node] = set()
         self._targets: dict[nn.Module, str] = {}
 
     def copied_bytes(self, plan: Plan) -> int:
@@ -165,13 +166,13 @@ class Editor:
 
     def _erase_unused(self, node: fx.Node) -> None:
         """Erase a node that nothing reads any more, and the constants that only it read."""
-        pending, erased = [node], set[fx.Node]()
+        pending = [node]
         while pending:
             current = pending.pop()
             goes = current in self.graph.constants or current is node
-            if current.users or not goes or current.op == "placeholder" or current in erased:
+            if current.users or not goes or current.op == "placeholder" or current in self._erased:
                 continue
-            erased.add(current)
+            self._erased.add(current)
             pending += current.all_input_nodes
             self.storage.forget(current)
             self.graph_module.graph.erase_node(current)

@@ -107,9 +107,9 @@ class Graph:
         return [user for user in seeing for used in uses(user) if used is node]
 
     @property
-    def dead(self) -> list[fx.Node]:
+    def dead(self) -> Collection[fx.Node]:
         """Calls of known operators of which nobody uses the result, last first."""
-        return list(self._dead)
+        return self._dead.keys()
 
     def _find_dead(self) -> dict[fx.Node, None]:
         dead: dict[fx.Node, None] = {}

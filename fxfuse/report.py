@@ -49,10 +49,7 @@ class Reason(Enum):
         "it does not act along the output channels of {value} ({detail}); "
         "check the order of the axes, it may be a mistake in the model"
     )
-    UNKNOWN_SHAPE = (
-        "the number of axes of {value} is not known; pass example_inputs to prove it, "
-        "or guards=True to check it at run time"
-    )
+    UNKNOWN_SHAPE = "the number of axes of {value} is {detail}; pass example_inputs to prove it"
     NOT_FLOATING = (
         "{name} of {value} is {dtype}, and only real floating-point tensors are folded; "
         "fuse before you quantize or convert"

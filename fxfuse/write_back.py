@@ -72,19 +72,22 @@ def _replace(module: nn.Module, replacement: nn.Module | None, result: Replaceme
 
 def _gone(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return what stands for a module that every call bypasses."""
-    gone = [editor.bypassed.get(node) for editor, node in nodes]
-    if any(bypass is None for bypass in gone):
-        return None
+    # A call of which nobody uses the result may stay or go, unless it would meet a check that is not meant for it.
+    live = [(editor, node) for editor, node in nodes if node not in editor.graph.dead]
+    gone = [editor.bypassed.get(node) for editor, node in live]
     guarded = [bypass for bypass in gone if bypass is not None and bypass.guard is not None]
+    if None in gone or (guarded and len(live) < len(nodes)):
+        return None
     return AssumedRank(guarded[0].guard or 0, guarded[0].where) if guarded else nn.Identity()
 
 
 def _rewritten(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return the new module, if every call wants the same."""
-    wanted = [editor.rewritten.get(node) for editor, node in nodes]
-    first = wanted[0]
-    same = first is not None and all(other is not None and _equal(first, other) for other in wanted[1:])
-    return first if same else None
+    wanted = [editor.rewritten.get(node) for editor, node in nodes if node not in editor.graph.dead]
+    if None in wanted or not wanted:
+        return None
+    first, *others = [module for module in wanted if module is not None]
+    return first if all(_equal(first, other) for other in others) else None
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:

@@ -146,9 +146,8 @@ def unused() -> nn.Module:
 
 
 def overflowing() -> nn.Module:
-    block = layers().half()
-    block.get_submodule("norm").running_var.zero_()
-    block.get_submodule("norm").eps = 1e-12
+    block = layers(last=nn.BatchNorm2d(4, eps=1e-12)).half()
+    block.state_dict()["norm.running_var"].zero_()
     return net(block)
 
 
@@ -181,8 +180,8 @@ def complex_weight() -> nn.Module:
 
 def cancelling() -> nn.Module:
     block = layers().float()
-    block.get_submodule("conv").bias.data.fill_(1e7)
-    block.get_submodule("norm").running_mean.fill_(1e7)
+    block.state_dict()["conv.bias"].fill_(1e7)
+    block.state_dict()["norm.running_mean"].fill_(1e7)
     return net(block)
 
 

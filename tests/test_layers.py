@@ -21,7 +21,7 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 LAYERS: dict[str, str] = {
     "what needs nothing": "affine linear_map report guards modules state python_source proxies own_forward",
     "a graph, read": "operator_table uses constants shapes call graph",
-    "a graph, changed": "storage editor",
+    "a graph, changed": "storage history editor",
     "what is folded": "operators",
     "what folds it": "rules engine",
     "reading a model": "norm_checks tracer method_reader call_sites adjacent examples",

@@ -76,9 +76,10 @@ def _table() -> Iterator[None]:
     """Take back what an example adds to the table of operators."""
     rows, known = dict(operator_table.OPERATORS), dict(operator_table._by_type)
     yield
-    for table, before in ((operator_table.OPERATORS, rows), (operator_table._by_type, known)):
-        table.clear()  # type: ignore[attr-defined] # both are dicts
-        table.update(before)  # type: ignore[attr-defined] # likewise
+    operator_table.OPERATORS.clear()
+    operator_table.OPERATORS.update(rows)
+    operator_table._by_type.clear()
+    operator_table._by_type.update(known)
 
 
 @pytest.mark.usefixtures("_table")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections import Counter
 from typing import Any
@@ -120,8 +121,9 @@ def test_it_stays_with_the_result(copies: Any, structure: Structure) -> None:
 
 
 def test_a_report_of_something_else_is_an_error() -> None:
-    for other in (mixed(), None, 3, "fused", torch.fx.symbolic_trace(nn.ReLU())):
-        sentence = error_of(lambda other=other: Report.of(other))
+    others: list[object] = [mixed(), None, 3, "fused", torch.fx.symbolic_trace(nn.ReLU())]
+    for other in others:
+        sentence = error_of(functools.partial(Report.of, other))
         assert type(other).__name__ in sentence
         assert "fx_fuse" in sentence
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -90,21 +90,34 @@ _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "gro
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 
 _aten = torch.ops.aten
-_ROWS: tuple[tuple[str, type[Linear], tuple[str, ...], type[nn.Module], list[Callable[..., Any]]], ...] = (
+_TRANSPOSED_1D = [F.conv_transpose1d, _aten.conv_transpose1d.default]
+_TRANSPOSED_2D = [F.conv_transpose2d, _aten.conv_transpose2d.input]
+_TRANSPOSED_3D = [F.conv_transpose3d, _aten.conv_transpose3d.input]
+_Row: TypeAlias = "tuple[str, type[Linear], tuple[str, ...], type[nn.Module], list[Callable[..., Any]]]"
+_ROWS: tuple[_Row, ...] = (
     ("conv1d", Convolution, _CONVOLUTION, nn.Conv1d, [F.conv1d, _aten.conv1d.default, _aten.conv1d.padding]),
     ("conv2d", Convolution, _CONVOLUTION, nn.Conv2d, [F.conv2d, _aten.conv2d.default, _aten.conv2d.padding]),
     ("conv3d", Convolution, _CONVOLUTION, nn.Conv3d, [F.conv3d, _aten.conv3d.default, _aten.conv3d.padding]),
     (
-        *("conv_transpose1d", TransposedConvolution, _TRANSPOSED),
-        *(nn.ConvTranspose1d, [F.conv_transpose1d, _aten.conv_transpose1d.default]),
+        "conv_transpose1d",
+        TransposedConvolution,
+        _TRANSPOSED,
+        nn.ConvTranspose1d,
+        [F.conv_transpose1d, _aten.conv_transpose1d.default],
     ),
     (
-        *("conv_transpose2d", TransposedConvolution, _TRANSPOSED),
-        *(nn.ConvTranspose2d, [F.conv_transpose2d, _aten.conv_transpose2d.input]),
+        "conv_transpose2d",
+        TransposedConvolution,
+        _TRANSPOSED,
+        nn.ConvTranspose2d,
+        [F.conv_transpose2d, _aten.conv_transpose2d.input],
     ),
     (
-        *("conv_transpose3d", TransposedConvolution, _TRANSPOSED),
-        *(nn.ConvTranspose3d, [F.conv_transpose3d, _aten.conv_transpose3d.input]),
+        "conv_transpose3d",
+        TransposedConvolution,
+        _TRANSPOSED,
+        nn.ConvTranspose3d,
+        [F.conv_transpose3d, _aten.conv_transpose3d.input],
     ),
     ("linear", LinearLayer, ("input", "weight", "bias"), nn.Linear, [F.linear, _aten.linear.default]),
 )

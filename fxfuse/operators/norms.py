@@ -57,7 +57,9 @@ class BatchNorm(AffineSource):
                 return Rank(axes)
         rank = self.call.rank(self.input)
         if rank is None:
-            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.path(self.input))
+            graph = self.call.graph
+            reason = Reason.NOT_LINEAR if graph.view(self.input) is None else Reason.UNKNOWN_SHAPE
+            raise Refusal(reason, value=graph.describe(self.input), detail="not known")
         most = next((axes for cls, axes in self.most_axes.items() if isinstance(self.call.module, cls)), rank.axes)
         path, detail = self.call.graph.path(self.input), f"it has {rank.axes} axes, and the norm takes {most}"
         require(rank.axes <= most, Reason.NOT_PER_CHANNEL, value=path, detail=detail)

@@ -66,7 +66,8 @@ class _Walk:
         return affine
 
     def _assume(self, value: fx.Node, axes: int) -> None:
-        require(self.graph.guards, Reason.UNKNOWN_SHAPE, value=self._name(value))
+        detail = "only usual, and guards=False asks for a proof"
+        require(self.graph.guards, Reason.UNKNOWN_SHAPE, value=self._name(value), detail=detail)
         self.guard = axes
 
     def _view(self, value: fx.Node, reader: fx.Node) -> View:
@@ -78,7 +79,9 @@ class _Walk:
         others = [user for user in users if user is not reader] or users
         changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self._name(value), users=self.graph.names(changed))
-        require(len(users) == 1, Reason.SEVERAL_USES, value=self._name(value), users=self.graph.names(others))
+        # A reader of which nobody uses the result is no user, and may be the one that asks.
+        alone = users in ([reader], [])
+        require(alone, Reason.SEVERAL_USES, value=self._name(value), users=self.graph.names(others))
         return view
 
     def _absorb(self, view: Linear, affine: Affine) -> Write:
@@ -110,7 +113,7 @@ class _Walk:
             return
         rank = self.graph.rank(view.node)
         if rank is None:
-            raise Refusal(Reason.UNKNOWN_SHAPE, value=self._name(view.node))
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=self._name(view.node), detail="not known")
         detail = f"it has {affine.rank} axes, the value {rank.axes}"
         require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=self._name(view.node), detail=detail)
         if rank.assumed:

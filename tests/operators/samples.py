@@ -90,7 +90,7 @@ def _norm_functions() -> Iterator[_Call]:
     x = randn(3, 4, 5)
     mean, variance = randn(4), randn(4, seed=1).abs() + 0.3
     weight, bias = parameter(4, seed=2), parameter(4, seed=3)
-    statistics = {"running_mean": mean, "running_var": variance}
+    statistics: dict[str, Any] = {"running_mean": mean, "running_var": variance}
     for call in (
         Function(F.batch_norm, mean, variance),
         Function(F.batch_norm, mean, variance, weight, bias, False, 0.1, 0.2),

@@ -35,7 +35,7 @@ def of(role: str) -> pytest.MarkDecorator:
 def seen(sample: Sample) -> tuple[Graph, View]:
     """The graph of a sample, and the view of its one call."""
     graph_module = fx.symbolic_trace(sample.model)
-    ShapeProp(graph_module).propagate(sample.x)  # type: ignore[no-untyped-call]
+    ShapeProp(graph_module).propagate(sample.x)
     graph = Graph(graph_module)
     nodes = [node for node in graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
     assert len(nodes) == 1
@@ -111,7 +111,7 @@ def test_an_affine_passes_a_carrier(sample: Sample) -> None:
 class Tapped(nn.Conv2d):
     """Another operation: its forward is its own."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) + 1
 
 

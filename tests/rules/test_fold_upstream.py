@@ -168,7 +168,7 @@ def test_a_norm_of_the_input_stays() -> None:
 def test_a_norm_in_training_mode_stays_and_one_in_evaluation_mode_goes() -> None:
     model = nn.Sequential(conv_norm(), nn.ReLU(), trained(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))))
     model.train()
-    model[0][1].eval()
+    model.get_submodule("0.1").eval()
     report = Report.of(fx_fuse(model))
     assert only(report.folded).path == "0.1"
     assert (only(report.skipped).path, only(report.skipped).reason) == ("2.1", Reason.TRAINING)

@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxfuse import Report, fx_fuse
 from tests.zoo.checks import assert_all_is_well, count_norms, error, norms_left, trained32
 
 models = pytest.importorskip("torchvision.models")
 
-# Norms that no exact fold can remove: they follow a concatenation and an activation, or a sum.
-STAYS = {"densenet121": 62, "densenet161": 82, "densenet169": 86, "densenet201": 102, "maxvit_t": 1}
+# In a densenet no exact fold can remove these: they follow a concatenation and are followed by an activation.
+# Those of maxvit_t follow a sum and precede a convolution; folds forward, into that, would remove them.
+STAYS = {"densenet121": 62, "densenet161": 82, "densenet169": 86, "densenet201": 102, "maxvit_t": 11}
 
 
-def build(name: str, **options: Any) -> nn.Module:
+def build(name: str, **options: Any) -> Any:
     """A model of torchvision with random weights; nothing is downloaded."""
     torch.manual_seed(0)
     if "weights_backbone" in options:
@@ -41,7 +42,7 @@ def test_video() -> None:
 
 def test_detection() -> None:
     model = build("fasterrcnn_mobilenet_v3_large_320_fpn", weights_backbone=None)
-    fused = fx_fuse(model)
+    fused: Any = fx_fuse(model)
     assert type(fused) is type(model)
     assert len(Report.of(fused).folded) == count_norms(model)
     assert norms_left(fused, [torch.rand(3, 64, 64)]) == 0

@@ -1,0 +1,85 @@
+"""Layers and checks that the tests of traced and untraced forwards share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fxfuse import Reason, fx_fuse
+from tests.helpers import Model, assert_equal, assert_fuses, folds, reasons, run, unchanged, values
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+# Forwards of these tests branch at a batch of more than four: the first shape takes one side, the last the other.
+SHAPES = ((2, 3, 6, 6), (1, 3, 6, 6), (3, 3, 5, 8), (6, 3, 6, 6))
+
+# Why a fold stays undone where nobody proved it: the code was not traced, reaches into the fold, or branches.
+UNPROVEN = {Reason.OPAQUE, Reason.REACHED_INTO, Reason.BRANCHES}
+
+
+class Block(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+def layers() -> dict[str, nn.Module]:
+    """A convolution that keeps the shape, and a norm."""
+    return {"conv": nn.Conv2d(3, 3, 3, padding=1), "bn": nn.BatchNorm2d(3)}
+
+
+def block() -> Block:
+    return Block(**layers())
+
+
+def sequence() -> nn.Sequential:
+    return nn.Sequential(*layers().values())
+
+
+def batch_of(x: Tensor) -> int:
+    """The batch size as a number: a forward that calls this cannot be traced."""
+    return int(x.shape[0])
+
+
+def assert_decided(
+    model: nn.Module,
+    *,
+    folded: Collection[str] = (),
+    left: Mapping[str, Reason] | None = None,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+    **options: Any,
+) -> nn.Module:
+    """Fuse; the decisions are exactly these, and the result is right for every shape."""
+    fused = assert_fuses(model, values(*shapes[0]), folded=folded, left=left, **options)
+    assert_right(model, fused, [values(*shape) for shape in shapes[1:]])
+    return fused
+
+
+def assert_stays(
+    model: nn.Module,
+    paths: Collection[str],
+    *,
+    because: Collection[Reason] = frozenset(UNPROVEN),
+    inputs: Sequence[Any] = (),
+    **options: Any,
+) -> nn.Module:
+    """Fuse; the norms at these paths stay for one of some reasons, and the result is right for every input."""
+    with unchanged(model):
+        fused = fx_fuse(model, **options)
+    assert_right(model, fused, inputs or [values(*shape) for shape in SHAPES])
+    left = dict(reasons(fused))
+    assert set(paths) <= left.keys(), f"folded: {folds(fused)}"
+    assert {left[path] for path in paths} <= set(because)
+    return fused
+
+
+def assert_right(model: nn.Module, fused: nn.Module, inputs: Sequence[Any]) -> None:
+    """Both give the same for each input, with the same random numbers."""
+    for inner in inputs:
+        outputs = []
+        for either in (model, fused):
+            torch.manual_seed(1)
+            outputs.append(run(either, (inner,)))
+        assert_equal(*outputs)

@@ -1,0 +1,225 @@
+"""Where the class is kept, its other methods give what they gave, and its forward finds what it asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxfuse import Reason, fx_fuse
+from tests.hazards.blocks import Block, assert_decided, assert_stays, layers, sequence
+from tests.helpers import Model, assert_equal, folds, reasons, trained, unchanged, values
+
+# -- methods that the forward does not use
+
+
+class Alone(Block):
+    def other(self, x: Tensor) -> Any:
+        return self.conv(x)
+
+
+class NormAlone(Block):
+    def other(self, x: Tensor) -> Any:
+        return self.bn(x)
+
+
+class BothValues(Block):
+    def other(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return y, self.bn(y)
+
+
+class OtherOrder(Block):
+    def other(self, x: Tensor) -> Any:
+        return self.conv(self.bn(x))
+
+
+class Between(Block):
+    def other(self, x: Tensor) -> Any:
+        return self.bn(self.conv(x).relu())
+
+
+class Branching(Block):
+    def other(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return self.bn(y) if x.shape[0] > 4 else y
+
+
+class InHelper(Block):
+    def other(self, x: Tensor) -> Any:
+        return call(self.conv, x)
+
+
+class ReadsWeight(Block):
+    def other(self, x: Tensor) -> Any:
+        return F.conv2d(x, self.conv.weight, self.conv.bias)
+
+
+class AsProperty(Block):
+    @property
+    def kernel_sum(self) -> Tensor:
+        return self.conv.weight.sum()
+
+    def other(self, x: Tensor) -> Any:
+        return x * self.kernel_sum
+
+
+class NoGradient(Block):
+    @torch.no_grad()
+    def other(self, x: Tensor) -> Any:
+        return self.conv(x)
+
+
+class ThroughGetattr(Block):
+    def other(self, x: Tensor) -> Any:
+        return getattr(self, "conv")(x)  # noqa: B009 - this is the point
+
+
+def call(function: Any, x: Tensor) -> Tensor:
+    return function(x)
+
+
+class UsedByForward(Model):
+    def other(self, x: Tensor) -> Any:
+        return self.conv(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.other(x))
+
+
+PARTIAL = [
+    Alone, NormAlone, BothValues, OtherOrder, Between, Branching, InHelper, ReadsWeight, AsProperty, NoGradient,
+    ThroughGetattr, UsedByForward,
+]  # fmt: skip
+
+
+def assert_method_kept(model: Any, *paths: str, method: str = "other") -> None:
+    with unchanged(model):
+        fused: Any = fx_fuse(model, structure="module")
+    for x in (values(2, 3, 6, 6), values(6, 3, 6, 6)):
+        for name in ("forward", method):
+            with torch.no_grad():
+                assert_equal(getattr(model, name)(x), getattr(fused, name)(x))
+    assert reasons(fused) == {(path, Reason.REACHED_INTO) for path in paths}
+
+
+@pytest.mark.parametrize("cls", PARTIAL)
+def test_a_method_that_uses_a_part_of_the_fold_keeps_the_norm(cls: type[Model]) -> None:
+    assert_method_kept(trained(cls(**layers())), "bn")
+
+
+class LoopTaps(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+    def other(self, x: Tensor) -> Any:
+        found = []
+        for layer in self.block:
+            x = layer(x)
+            found.append(x)
+        return found
+
+
+class Slice(LoopTaps):
+    def other(self, x: Tensor) -> Any:
+        return self.block[:1](x)
+
+
+@pytest.mark.parametrize("cls", [LoopTaps, Slice])
+def test_a_method_that_taps_a_sequence_keeps_the_norm(cls: type[Model]) -> None:
+    assert_method_kept(trained(cls(block=sequence())), "block.1")
+
+
+class Stem(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class AroundStem(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.stem(x))
+
+    def other(self, x: Tensor) -> Any:
+        return self.stem.project(x)
+
+
+def test_a_method_that_calls_the_method_of_a_child_keeps_the_norm() -> None:
+    assert_method_kept(trained(AroundStem(stem=Stem(conv=nn.Conv2d(3, 3, 3)), bn=nn.BatchNorm2d(3))), "bn")
+
+
+class Features(Block):
+    def other(self, x: Tensor) -> Any:
+        return self.features(x).relu()
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+    def reset(self) -> None:
+        nn.init.zeros_(self.conv.weight)
+
+
+class WholeLoop(LoopTaps):
+    def other(self, x: Tensor) -> Any:
+        for layer in self.block:
+            x = layer(x)
+        return x
+
+
+def test_a_method_that_uses_the_whole_fold_allows_it() -> None:
+    assert_method_kept(trained(Features(**layers())))
+    assert_method_kept(trained(WholeLoop(block=sequence())))
+
+
+# -- a forward that was traced runs again as it was written: it must find what it asks for
+
+
+class AsksForClass(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        return y.relu() if isinstance(self.bn, nn.BatchNorm2d) else y
+
+
+class AsksForBias(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        return y if self.conv.bias is None else y.relu()
+
+
+class AsksForSize(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        return y.reshape(-1, self.bn.num_features)
+
+
+class AsksForParameters(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x)).to(next(self.bn.parameters()).dtype)
+
+
+class AsksInLoop(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.conv, self.bn):
+            x = layer(x)
+            if isinstance(layer, nn.BatchNorm2d):
+                x = x.relu()
+        return x
+
+
+ASKING = [AsksForClass, AsksForBias, AsksForSize, AsksForParameters, AsksInLoop]
+
+
+@pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
+@pytest.mark.parametrize("cls", ASKING)
+def test_a_forward_that_asks_about_its_norm_keeps_it(cls: type[Model], example: tuple[int, ...] | None) -> None:
+    model = trained(cls(conv=nn.Conv2d(3, 3, 3, bias=False), bn=nn.BatchNorm2d(3)))
+    inputs = None if example is None else values(*example)
+    allowed = {Reason.REACHED_INTO, Reason.OWN_FORWARD} | ({Reason.DIFFERS} if example else set())
+    assert_stays(model, ["bn"], because=allowed, structure="module", example_inputs=inputs)
+    fused = assert_decided(model, folded=["bn"], structure="graph", example_inputs=inputs)
+    assert folds(fused) == ["bn"]
