@@ -10,6 +10,8 @@ import ast
 from typing import TYPE_CHECKING
 
 from fxfuse.call_sites import parsed_methods
+from fxfuse.method_reader import LISTING
+from fxfuse.python_source import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,20 +21,23 @@ if TYPE_CHECKING:
 _LEAVES_BLOCK = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 
 
-def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module) -> bool:
+def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method: str = "forward") -> bool:
     """Whether ``second`` is called on the result of ``first``, always, and nothing else reads that result.
 
     Args:
         owner: the module in whose methods both are called.
         first: a child of it.
         second: a child of it.
+        method: where to start; what it uses is read too.
     """
     try:
-        methods = parsed_methods(owner)
+        methods = parsed_methods(owner, method)
     except (OSError, TypeError, SyntaxError, AttributeError):
         return False
     sites = {module: [] for module in (first, second)}  # type: dict[nn.Module, list[tuple[ast.AST, ast.Call]]]
     for tree, own in methods:
+        if _hides_calls(tree, own):
+            return False
         for module, call in _calls(owner, tree, own):
             if module in sites:
                 sites[module].append((tree, call))
@@ -40,6 +45,13 @@ def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module) -> boo
         return False
     (tree, made), (_, used) = sites[first][0], sites[second][0]
     return _is_only_argument(used, made) or _through_a_name(tree, made, used)
+
+
+def _hides_calls(tree: ast.AST, own: str) -> bool:
+    """Whether a method could reach children by other ways than ``self.name``."""
+    attributes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
+    mentioned = [n for n in ast.walk(tree) if is_name(n, own)]
+    return len(attributes) != len(mentioned) or any(n.attr in LISTING for n in attributes)
 
 
 def _calls(owner: nn.Module, tree: ast.AST, own: str) -> Iterator[tuple[nn.Module, ast.Call]]:
@@ -71,7 +83,8 @@ def _through_a_name(tree: ast.AST, made: ast.Call, used: ast.Call) -> bool:
         name = targets[0].id
         if len(used.args) != 1 or used.keywords or not _is_load(used.args[0], name):
             return False
-        if any(isinstance(n, _LEAVES_BLOCK) for s in block[start + 1 : end] for n in ast.walk(s)):
+        between = [n for s in block[start + 1 : end] for n in ast.walk(s)]
+        if any(isinstance(n, _LEAVES_BLOCK) or _is_changed(n, name) for n in between):
             return False
         return _reads(block[start + 1 : end + 1], name) == 1 and (_sets(last, name) or _reads([tree], name) == 1)
     return False
@@ -90,6 +103,10 @@ def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
 
 def _is_load(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+
+
+def _is_changed(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
 
 
 def _reads(nodes: list[ast.stmt] | list[ast.AST], name: str) -> int:

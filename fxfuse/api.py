@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx, nn
 
 from fxfuse.attempt import Attempt, Options, Structure
@@ -12,10 +13,12 @@ from fxfuse.capture import Capture, capture, capture_graph
 from fxfuse.checks import checked_rules, require_fusable
 from fxfuse.examples import Inputs, agree, difference, reference
 from fxfuse.export_capture import add_exported
+from fxfuse.faithful import unfaithful
 from fxfuse.optional_arguments import decisive_arguments
-from fxfuse.prove import wrong_parts
+from fxfuse.prove import prove
 from fxfuse.report import FuseError, Refusal, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
+from fxfuse.state import sentence
 from fxfuse.undo import culprits, folded_modules
 
 if TYPE_CHECKING:
@@ -64,10 +67,16 @@ def fx_fuse(
     """
     options = Options(checked_rules(rules), structure, allow_copies, guards, inplace)
     require_fusable(model, structure, inplace=inplace)
-    result = _fuse(model, example_inputs, options)
-    if inplace:
-        return _in_place(model, result)
-    return result
+    try:
+        result = _fuse(model, example_inputs, options)
+    except (FuseError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise FuseError(
+            f"{type(model).__name__} could not be fused ({sentence(error)}); nothing was changed. This is a fault of "
+            "fxfuse: please report it with the model; leaving out a part of the model may help until then."
+        ) from error
+    return _in_place(model, result) if inplace else result
 
 
 def explain(model: nn.Module, example_inputs: Any = None, **options: Any) -> Report:
@@ -105,12 +114,18 @@ def _fuse(model: nn.Module, example_inputs: Any, options: Options) -> nn.Module:
         return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
 
     kept = culprits(folded_modules(attempt.edits), gap_without, gap)
-    return _attempt(model, inputs, options, kept)[1]
+    result = _attempt(model, inputs, options, kept)[1]
+    if _gap(expected, result, inputs, always=True) is not None:
+        raise FuseError(
+            f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
+            "so nothing was changed. Try structure='module', and please report the model."
+        )
+    return result
 
 
-def _gap(expected: Any, result: nn.Module, inputs: Inputs) -> float | None:
+def _gap(expected: Any, result: nn.Module, inputs: Inputs, *, always: bool = False) -> float | None:
     """Return the difference that is more than rounding, infinite where the result raises; None for none."""
-    if not Report.of(result):
+    if not always and not Report.of(result):
         return None
     try:
         given = reference(result, inputs)
@@ -127,7 +142,10 @@ def _attempt(
         attempt = Attempt.of(_captured(model, inputs), options, kept)
         conflicts = attempt.conflicts
         if conflicts.keys() <= kept.keys():
-            return attempt, attempt.finish(decisive_arguments(attempt, options))
+            result = attempt.finish(decisive_arguments(attempt, options))
+            conflicts = unfaithful(attempt, result) if attempt.structure == "module" else {}
+            if conflicts.keys() <= kept.keys():
+                return attempt, result
         kept = {**conflicts, **kept}
 
 
@@ -136,19 +154,20 @@ def _captured(model: nn.Module, inputs: Inputs | None) -> Capture:
     if isinstance(model, fx.GraphModule):
         captured = capture_graph(model)
         if inputs is not None:
-            wrong_parts(captured, inputs)
+            prove(captured, inputs)
         return captured
     if inputs is None:
         return capture(model)
     passed, distrusted = inputs.bound(model), set[nn.Module]()
     while True:
         captured = capture(model, passed, distrusted)
-        wrong = set(wrong_parts(captured, inputs)) - distrusted
-        if not wrong:
-            captured = replace(captured, parts=[replace(part, assumed="") for part in captured.parts])
+        right, wrong = prove(captured, inputs)
+        if distrusted.issuperset(wrong):
+            parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
+            captured = replace(captured, parts=parts, exampled=True)
             add_exported(captured, inputs)
             return captured
-        distrusted |= wrong
+        distrusted.update(wrong)
 
 
 def _in_place(model: nn.Module, result: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,12 +98,13 @@ class Plan:
         writes: new constants of calls.
         bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
         guard: the number of axes to check where the last bypassed node stood, or None.
+        assumed: that number is only usual.
     """
 
     writes: tuple[Write, ...] = ()
     bypass: tuple[tuple[fx.Node, fx.Node], ...] = ()
     guard: int | None = None
-    copies: int = field(default=0)
+    assumed: bool = False
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

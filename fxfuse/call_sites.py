@@ -8,16 +8,17 @@ calls, with what arguments; loops over containers; attributes of children; other
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fxfuse.method_reader import CONTAINERS, LISTING, MethodReader
+from fxfuse.method_reader import MethodReader
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import AffineSource
-from fxfuse.python_source import defining_class, parse, plain_function
+from fxfuse.python_source import defining_class, is_name, parse, plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +48,7 @@ def reach(module: nn.Module, entries: Iterable[str] = ("forward",)) -> Reach:
     reader = _Reader(module)
     try:
         reader.read(entries)
-    except (OSError, TypeError, SyntaxError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - what cannot be read is unknown, for whatever reason
         reader.found.unknown = f"its source cannot be read: {error}"
     return reader.found
 
@@ -66,13 +67,13 @@ def unreached_methods(module: nn.Module) -> list[str]:
     return sorted(others - {name for _, name in _Reader(module).read(("forward",))}) if others else []
 
 
-def parsed_methods(module: nn.Module) -> list[tuple[ast.AST, str]]:
-    """Return the syntax trees of ``forward`` and all methods that it uses, with the name of their first parameter.
+def parsed_methods(module: nn.Module, method: str = "forward") -> list[tuple[ast.AST, str]]:
+    """Return the syntax trees of a method and all others that it uses, with the name of their first parameter.
 
     Raises:
         OSError: if there is no source.
     """
-    used = _Reader(module).read(("forward",))
+    used = _Reader(module).read((method,))
     functions = [plain_function(vars(owner)[name]) for owner, name in used if owner is not nn.Module]
     return [parse(function) for function in functions if function is not None]
 
@@ -81,12 +82,31 @@ def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[s
     """Whether a call with these arguments leaves every optional parameter of ``forward`` at its default."""
     parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
     optional = [p for p in parameters if p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if asks_what_it_gets(type(module).forward, [p.name for p in parameters if p not in optional]):
+        return False
     if not optional:
         return True
     required = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     takes_any = not required and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
     names = {p.name for p in optional}
     return not starred and (positional <= required or takes_any) and not names & set(keywords)
+
+
+def asks_what_it_gets(forward: Any, names: Iterable[str]) -> bool:
+    """Whether a forward asks what kind of thing a required argument is: ``x is None``, ``isinstance(x, list)``."""
+    try:
+        tree, _ = parse(plain_function(forward))
+    except (OSError, TypeError, SyntaxError):
+        return True
+    wanted = tuple(names)
+    return any(_asks(node, wanted) for node in ast.walk(tree))
+
+
+def _asks(node: ast.AST, names: tuple[str, ...]) -> bool:
+    if isinstance(node, ast.Compare) and any(isinstance(o, (ast.Is, ast.IsNot)) for o in node.ops):
+        return any(is_name(n, *names) for n in (node.left, *node.comparators))
+    asked = isinstance(node, ast.Call) and is_name(node.func, "isinstance", "type")
+    return asked and is_name(node.args[0], *names)  # type: ignore[attr-defined] # a Call
 
 
 class _Reader:
@@ -130,27 +150,29 @@ class _Reader:
         self.found.called[module] = self.found.called.get(module, True) and plain
 
     def escape(self, module: nn.Module) -> None:
-        """Note that a module is handed to code that is not read: it can be called, and a container opened."""
-        opened = module.children() if isinstance(module, CONTAINERS) or module is self.module else ()
-        for reached in (module, *opened):
-            if reached not in self.found.called:
-                self.found.escaped.add(reached)
-            self.call(reached, None)
+        """Note that a module is handed to code that is not read: it and everything below can be called or read."""
+        if module is not self.module and module not in self.found.called:
+            self.found.escaped.add(module)
+        self.call(module, None)
+        self.found.kept |= set(module.modules())
 
     def attribute(self, module: nn.Module, name: str) -> None:
-        """Note that an attribute of a module below is read."""
-        value = getattr(module, name, None)
+        """Note that an attribute of a module below is read, without reading it: a property could do anything."""
         defined = inspect.getattr_static(type(module), name, None)
-        if name in LISTING or (isinstance(module, CONTAINERS) and name in ("items", "values", "keys")):
-            self.escape(module)
-        elif name == "forward":
+        value = {**module._buffers, **module._parameters, **module.__dict__}.get(name)
+        tensor = name in module._parameters or isinstance(value, Tensor)
+        if name == "forward":
             self.call(module, None)
-        elif plain_function(defined) is not None and not hasattr(nn.Module, name):
-            self.found.entered.setdefault(module, set()).add(name)
-        elif isinstance(value, Tensor) or value is None or _is_affine(module):
+        elif tensor or self.normalises(module):
             self.found.kept.add(module)
+        elif defined is not None and not hasattr(nn.Module, name) and _is_code(defined):
+            self.found.entered.setdefault(module, set()).add(name)
+
+    def normalises(self, module: nn.Module) -> bool:
+        """Whether a fold could take the module away."""
+        row = operator_of(module)
+        return row is not None and issubclass(row.view, AffineSource)
 
 
-def _is_affine(module: nn.Module) -> bool:
-    row = operator_of(module)
-    return row is not None and issubclass(row.view, AffineSource)
+def _is_code(defined: Any) -> bool:
+    return callable(defined) or isinstance(defined, (property, classmethod, functools.cached_property))

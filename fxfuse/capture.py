@@ -30,6 +30,9 @@ class Part:
         graph_module: its graph.
         assumed: why the graph holds only under an assumption, empty for a proof.
         specialised: arguments for which the graph holds at one value only.
+        boundaries: modules inside that are single nodes, since untraced code calls them too.
+        passed: arguments that it is known to be called with.
+        distrusted: modules inside that were left whole, since their trace was seen to be wrong.
     """
 
     module: nn.Module
@@ -37,6 +40,9 @@ class Part:
     graph_module: fx.GraphModule
     assumed: str = ""
     specialised: Mapping[str, Any] = field(default_factory=dict)
+    boundaries: Collection[nn.Module] = ()
+    passed: Mapping[str, Any] = field(default_factory=dict)
+    distrusted: Collection[nn.Module] = ()
 
 
 @dataclass
@@ -49,6 +55,7 @@ class Capture:
         kept: modules that must stay what they are, and why: untraced code looks into them.
         kept_by: the modules of which the untraced code is the reason.
         notes: what the capture did that the user should know.
+        exampled: whether example inputs were there to capture from.
     """
 
     model: nn.Module
@@ -57,11 +64,12 @@ class Capture:
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     kept_by: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    exampled: bool = False
 
     @property
     def root(self) -> Part | None:
         """The part that is the whole model, with nodes for what was left whole in it."""
-        return next((part for part in self.parts if part.module is self.model), None)
+        return next((p for p in self.parts if p.module is self.model and p.module not in self.opaque), None)
 
     @functools.cached_property
     def paths(self) -> dict[nn.Module, str]:
@@ -139,14 +147,17 @@ class _Session:
             return
         self.seen.add(module)
         passed = self.passed if module is self.result.model else {}
-        tracer = Tracer(self.boundaries - {module}, passed, self.distrusted)
+        inside = set(module.modules()) - {module}
+        boundaries, distrusted = self.boundaries & inside, inside.intersection(self.distrusted)
+        tracer = Tracer(boundaries, passed, {*distrusted, *({module} & set(self.distrusted))})
         try:
             graph_module = tracer.capture(module)
         except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
             self.descend(module, sentence(error))
             return
         assumed = "" if module is self.result.model else "untraced code calls it, and was only read"
-        part = Part(module, self.paths[module], graph_module, assumed, tracer.specialised)
+        how = (tracer.specialised, boundaries, passed, distrusted)
+        part = Part(module, self.paths[module], graph_module, assumed, *how)
         self.result.parts.append(part)
         for inner, reason in tracer.left_whole.items():
             self._left_whole(inner, reason, graph_module)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal, require
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ class Constants:
         self.graph_module = graph_module
         self._sources: dict[fx.Node, frozenset[str]] = {}
         self._computed: dict[fx.Node, Tensor] = {}
-        self._changed: dict[str, str] = {}
         self._changed_tensors: dict[int, str] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
@@ -45,9 +45,12 @@ class Constants:
             if isinstance(fetch(self.graph_module, str(node.target)), Tensor):
                 self._sources[node] = frozenset([str(node.target)])
             return
-        changes = list(mutated(node, self._module(node)))
+        module = self._module(node)
+        if module is not None and operator_of(module) is None and not type(module).__module__.startswith("torch.nn."):
+            # Code of the user's runs there, and may write into its buffers.
+            self._changed_tensors |= {id(buffer): node.name for buffer in module.buffers()}
+        changes = list(mutated(node, module))
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
-            self._changed[source] = node.name
             self._changed_tensors[id(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
         if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
@@ -83,8 +86,8 @@ class Constants:
         sources = self._sources.get(node)
         if sources is None:
             raise Refusal(Reason.COMPUTED, name=name, value=of)
-        for source in sources & self._changed.keys():
-            raise Refusal(Reason.MUTATED, value=source, users=self._changed[source])
+        for source in sources:
+            self.require_unchanged(fetch(self.graph_module, source), name=name, of=of)
         if node.op == "get_attr":
             return fetch(self.graph_module, str(node.target))
         if node not in self._computed:

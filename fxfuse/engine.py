@@ -58,14 +58,14 @@ def _folded(editor: Editor, rule: Rule, plan: Plan, copied: int) -> list[Decisio
     into = tuple(graph.path(write.call.node) for write in plan.writes)
     removed = {graph.path(node): graph.owner_kind(node) for node, _ in plan.bypass}
     detail = ""
-    if plan.guard is not None:
+    if plan.assumed:
         detail = f"assumes {plan.guard} axes there, batch included; a check stays in the model"
     elif copied:
         detail = f"the weight is shared, so this call got a copy of {copied:,} bytes"
     if not plan.bypass:
         removed, detail = {into[0]: graph.kind(plan.writes[0].call.node)}, "computed once from parameters alone"
     return [
-        Decision(rule.__name__, path, kind, into, None, detail, plan.guard is not None, copied if first == 0 else 0)
+        Decision(rule.__name__, path, kind, into, None, detail, plan.assumed, copied if first == 0 else 0)
         for first, (path, kind) in enumerate(removed.items())
     ]
 

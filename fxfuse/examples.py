@@ -86,12 +86,15 @@ def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
 def untouched(model: nn.Module) -> Iterator[None]:
     """Put buffers, attributes and random generators back to what they were before a run."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_meta]
-    states = [State(module) for module in model.modules()]
+    parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+    state = State(model)
     try:
         yield
     finally:
-        for state in reversed(states):
-            state.restore()
+        state.restore()
+        for parameter, data in parameters:
+            if parameter.data_ptr() != data.data_ptr():  # ``weight.data = ...`` exchanges the memory
+                parameter.data = data
         with torch.no_grad():
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):

@@ -106,17 +106,14 @@ def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, An
 _CODE = (types.MethodType, types.FunctionType, property, staticmethod, classmethod)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int = 5) -> bool:
     """Whether a value holds no code, and no modules or tensors of the model, which the graph has its own of."""
     if isinstance(
         value, (nn.Module, Tensor, types.MethodType, types.FunctionType, property, staticmethod, classmethod)
     ):
         return False
-    if isinstance(value, (list, tuple, set)):
-        return all(_is_plain(item) for item in value)
-    if isinstance(value, dict):
-        return all(_is_plain(item) for item in value.values())
-    return True
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+    return all(_is_plain(item, depth - 1) for item in inner) if depth else False
 
 
 def _own_members(cls: type[nn.Module]) -> dict[str, type]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import nn
-
+from fxfuse.module_names import CONTAINERS, ModuleNames
 from fxfuse.python_source import is_name, is_super, is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from torch import nn
 
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# Methods of torch's that open a module for whoever calls them.
 LISTING = frozenset("children named_children modules named_modules get_submodule apply _modules".split())
-_HARMLESS_CALLS = frozenset("isinstance hasattr type super id len repr".split())
+_TENSORS = frozenset("parameters named_parameters buffers named_buffers state_dict get_parameter get_buffer".split())
+_ITEMS = frozenset("children named_children items values keys".split())
+_SHAPES = frozenset("dtype device shape ndim size dim numel requires_grad".split())
+_HARMLESS = frozenset("hasattr type super id len repr range print".split())
+_BINDING = frozenset("enumerate zip reversed list tuple iter".split())
+_CALLS_BACK = frozenset("checkpoint checkpoint_seq checkpoint_sequential".split())
 
 
 class Notes(Protocol):
@@ -31,141 +35,140 @@ class Notes(Protocol):
     def attribute(self, module: nn.Module, name: str) -> None:
         """Note that an attribute of a module below is read."""
 
+    def normalises(self, module: nn.Module) -> bool:
+        """Whether a fold could take the module away."""
+
 
 class MethodReader:
     """The source of one method."""
 
     def __init__(self, notes: Notes, tree: ast.AST, own: str) -> None:
+        """Read ``tree`` for ``notes``; ``own`` is the name of its first parameter."""
         self.notes = notes
         self.tree = tree
         self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-        self.names: dict[str, dict[nn.Module, None]] = {own: {notes.module: None}}
+        self.names = ModuleNames(notes.module, tree, own)
         self.used: set[str] = set()
 
     def read(self) -> set[str]:
         """Note everything, and return the names of the other methods that are used."""
-        for _ in range(3):  # names for modules can depend on each other, seldom deeper
-            self._bind_names()
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Name) and node.id in self.names and isinstance(node.ctx, ast.Load):
-                for module in list(self.names[node.id]):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                for module in list(self.names.bound.get(node.id, ())):
                     self._follow(node, module)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call) and is_super(node.value):
                 self.used.add("super()." + node.attr)
         return self.used
 
-    def _bind_names(self) -> None:
-        """Find local names for modules: ``conv = self.conv``, ``for i, block in enumerate(self.blocks)``."""
-        for node in ast.walk(self.tree):
-            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                modules = list(self._resolve(node.value))
-            elif isinstance(node, (ast.For, ast.comprehension)):
-                targets = _values(node.target, node.iter)
-                modules = [child for m in self._looped_over(node.iter) for child in m.children()]
-            else:
-                continue
-            for name in [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]:
-                if modules:
-                    self.names.setdefault(name, {}).update(dict.fromkeys(modules))
-
-    def _looped_over(self, node: ast.AST) -> Iterator[nn.Module]:
-        """Yield the modules of which a loop visits the children: ``self.blocks``, ``zip(self.a, self.b.values())``."""
-        found = list(self._resolve(node))
-        plain = isinstance(node, ast.Attribute) and node.attr not in (*LISTING, "items", "values")
-        if found or plain:
-            yield from found
-            return
-        for child in ast.iter_child_nodes(node):
-            yield from self._looped_over(child)
-
-    def _resolve(self, node: ast.AST) -> Iterator[nn.Module]:
-        """Yield the modules that an expression can be: a name, an attribute, an element of a container."""
-        if isinstance(node, ast.Name):
-            yield from self.names.get(node.id, {})
-        elif isinstance(node, ast.Attribute):
-            for module in self._resolve(node.value):
-                yield from _modules_in(_child(module, node.attr))
-        elif isinstance(node, ast.Subscript):
-            for module in self._resolve(node.value):
-                yield from (c for c in (module.children() if isinstance(module, CONTAINERS) else ()))
-
     def _follow(self, node: ast.expr, module: nn.Module) -> None:
         """Follow the expression that starts with a module as far as it leads to modules, and note its use."""
         parent = self.parents.get(node)
-        if isinstance(parent, (ast.Attribute, ast.Subscript)) and self._inner(node, module, parent):
-            for child in self._inner(node, module, parent):
+        if isinstance(parent, (ast.Attribute, ast.Subscript)) and parent.value is node:
+            inner = list(self.names.inner(module, parent))
+            for child in inner:
                 self._follow(parent, child)
-        elif isinstance(parent, ast.Attribute):
-            self._leave(module, parent)
+            if not inner:
+                self._leave(parent, module)
+        elif isinstance(parent, ast.expr) and _gives(parent, node):
+            self._follow(parent, module)
         elif isinstance(parent, ast.Call) and parent.func is node:
             self.notes.call(module, parent)
         elif isinstance(parent, ast.Call):
             self._passed(node, module, parent)
-        elif not self._names_it(node, parent):
+        elif not self._is_bound(node, parent):
             self.notes.escape(module)
-
-    @staticmethod
-    def _inner(node: ast.expr, module: nn.Module, parent: ast.Attribute | ast.Subscript) -> list[nn.Module]:
-        """Return the modules that an attribute or element of a module can be."""
-        if isinstance(parent, ast.Attribute):
-            return list(_modules_in(_child(module, parent.attr)))
-        return list(module.children()) if parent.value is node and isinstance(module, CONTAINERS) else []
 
     def _passed(self, node: ast.expr, module: nn.Module, call: ast.Call) -> None:
         """Note that a module is passed to a function."""
-        if is_name(call.func, "getattr") and is_text(call.args[1]):
-            self.notes.attribute(module, call.args[1].value)  # type: ignore[attr-defined] # a text constant
-        elif not is_name(call.func, *_HARMLESS_CALLS) and not self._names_it(node, call):
-            self.notes.escape(module)
-
-    def _names_it(self, node: ast.expr, parent: ast.AST | None) -> bool:
-        """Whether the module only gets a local name here, or is compared: both are followed by themselves."""
-        while isinstance(parent, (ast.Call, ast.Tuple, ast.List)) and not isinstance(parent, ast.Starred):
-            wrapped = isinstance(parent, ast.Call) and not is_name(parent.func, "enumerate", "zip", "reversed", "list")
-            if wrapped or not isinstance(parent, ast.Call):
-                return False
-            node, parent = parent, self.parents.get(parent)
-        loop = isinstance(parent, (ast.For, ast.comprehension)) and parent.iter is node
-        assigned = isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and parent.value is node
-        return loop or assigned or isinstance(parent, (ast.Compare, ast.BoolOp, ast.If, ast.IfExp, ast.UnaryOp))
-
-    def _leave(self, module: nn.Module, attribute: ast.Attribute) -> None:
-        """Note an attribute that is not a module."""
-        if module is not self.notes.module:
-            parent = self.parents.get(attribute)
-            looped = attribute.attr in ("items", "values", "children", "named_children") and isinstance(
-                parent, ast.Call
-            )
-            if not (looped and self._names_it(parent, self.parents.get(parent))):  # type: ignore[arg-type] # a Call
-                self.notes.attribute(module, attribute.attr)
-        elif attribute.attr in LISTING:
-            self.notes.escape(module)
+        if is_name(call.func, "getattr") and node is call.args[0]:
+            self._fetched(module, call)
+        elif is_name(call.func, "isinstance") and self.notes.normalises(module):
+            self.notes.attribute(module, "__class__")
+        elif is_name(call.func, "isinstance", *_HARMLESS) or self._is_bound(node, call):
+            return
+        elif _name_of(call.func) in _CALLS_BACK and module is not self.notes.module:
+            self.notes.call(module, None)
+        elif module is self.notes.module and hasattr(type(module), _name_of(call.func)):
+            self.used.add(_name_of(call.func))  # Base.forward(self, x)
         else:
-            self.used.add(attribute.attr)
+            self.notes.escape(module)
+
+    def _fetched(self, module: nn.Module, call: ast.Call) -> None:
+        """Note ``getattr(module, name)``: any child, where the name is computed."""
+        children = list(self.names.fetched(module, call))
+        for child in children:
+            self._follow(call, child)
+        if not children and is_text(call.args[1]):
+            self._named(module, call.args[1].value, call)  # type: ignore[attr-defined] # a text constant
+        elif not is_text(call.args[1]) and not isinstance(self.parents.get(call), ast.Call):
+            self.notes.escape(module)
+
+    def _is_bound(self, node: ast.expr, parent: ast.AST | None) -> bool:
+        """Whether the module only gets a local name here, or is asked for its truth; names are followed themselves."""
+        while _is_display(parent) or (isinstance(parent, ast.Subscript) and isinstance(parent.slice, ast.Slice)):
+            node, parent = parent, self.parents.get(parent)  # type: ignore[assignment, arg-type] # an expression
+        if isinstance(parent, (ast.For, ast.comprehension)):
+            return parent.iter is node
+        if isinstance(parent, (ast.Assign, ast.AnnAssign)):
+            return parent.value is node and self.names.can_bind(parent)
+        tested = isinstance(parent, (ast.If, ast.While, ast.IfExp)) and parent.test is node
+        return tested or isinstance(parent, (ast.Compare, ast.UnaryOp))
+
+    def _leave(self, node: ast.Attribute | ast.Subscript, module: nn.Module) -> None:
+        """Note an attribute or element that is not a module."""
+        if isinstance(node, ast.Attribute):
+            self._named(module, node.attr, node)
+        elif isinstance(node.slice, ast.Slice) and isinstance(module, CONTAINERS):
+            parent = self.parents.get(node)
+            if not self._is_bound(node, parent):
+                self.notes.escape(module)
+        elif hasattr(type(module), "__getitem__"):
+            self.notes.escape(module)
+
+    def _named(self, module: nn.Module, name: str, node: ast.expr) -> None:
+        """Note an attribute that is not a child."""
+        below = module is not self.notes.module
+        held = list(self.names.held(module, name))
+        opened = name in LISTING or (isinstance(module, CONTAINERS) and name in _ITEMS)
+        if held or opened:
+            # A loop binds names to what it visits, and these are followed; any other use could reach anything.
+            visited = self._is_looped(node) and (held or name in _ITEMS)
+            for other in () if visited else (held or [module]):
+                self.notes.escape(other)
+        elif name in _TENSORS:
+            if not self._asks_for_dtype(node) and (below or name in ("state_dict", "get_parameter", "get_buffer")):
+                self.notes.escape(module)
+        elif not below:
+            self.used.add(name)
+        elif self.notes.normalises(module) or not self._asks_shape(node):
+            self.notes.attribute(module, name)
+
+    def _is_looped(self, node: ast.expr) -> bool:
+        parent = self.parents.get(node)
+        called = isinstance(parent, ast.Call) and parent.func is node
+        return self._is_bound(parent, self.parents.get(parent)) if called else self._is_bound(node, parent)  # type: ignore[arg-type] # a Call
+
+    def _asks_shape(self, node: ast.expr) -> bool:
+        parent = self.parents.get(node)
+        return isinstance(parent, ast.Attribute) and parent.attr in _SHAPES
+
+    def _asks_for_dtype(self, node: ast.expr) -> bool:
+        """Whether this is ``next(module.parameters()).dtype`` or the like."""
+        call = self.parents.get(node)
+        outer = self.parents.get(call) if call is not None else None
+        taken = isinstance(outer, ast.Call) and is_name(outer.func, "next")
+        return taken and self._asks_shape(outer)  # type: ignore[arg-type] # a Call
 
 
-def _values(target: ast.expr, iterated: ast.expr) -> list[ast.expr]:
-    """Return the loop variables without the counter of ``enumerate`` or the key of ``items``."""
-    if not (isinstance(target, ast.Tuple) and isinstance(iterated, ast.Call)):
-        return [target]
-    keyed = isinstance(iterated.func, ast.Attribute) and iterated.func.attr in (
-        "items",
-        "named_children",
-        "named_modules",
-    )
-    return target.elts[1:] if keyed or is_name(iterated.func, "enumerate") else [target]
+def _gives(parent: ast.expr, node: ast.expr) -> bool:
+    """Whether an expression has the value of this part of it, at least sometimes."""
+    arm = isinstance(parent, ast.IfExp) and node is not parent.test
+    return arm or isinstance(parent, (ast.BoolOp, ast.NamedExpr))
 
 
-def _child(module: nn.Module, name: str) -> Any:
-    """Return a child, or a plain attribute that may hold modules; never run a property."""
-    return module._modules[name] if name in module._modules else module.__dict__.get(name)
+def _is_display(node: ast.AST | None) -> bool:
+    return isinstance(node, (ast.Tuple, ast.List)) or (isinstance(node, ast.Call) and is_name(node.func, *_BINDING))
 
 
-def _modules_in(value: Any) -> Iterator[nn.Module]:
-    if isinstance(value, nn.Module):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        yield from (v for v in value if isinstance(v, nn.Module))
-    elif isinstance(value, dict):
-        yield from (v for v in value.values() if isinstance(v, nn.Module))
+def _name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

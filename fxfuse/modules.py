@@ -14,12 +14,20 @@ if TYPE_CHECKING:
 
 def shallow_copy(module: nn.Module) -> nn.Module:
     """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
-    copied = module.__new__(type(module))
+    # The class's own __new__ may do anything: GraphModule's makes a class, a singleton's returns the original.
+    copied: nn.Module = object.__new__(type(module))
+    for name in (n for cls in type(module).__mro__ for n in _slots(cls) if hasattr(module, n)):
+        object.__setattr__(copied, name, getattr(module, name))
     copied.__dict__ = {
         name: value.copy() if isinstance(value, dict) and (name.startswith("_") or name == "meta") else value
         for name, value in module.__dict__.items()
     }
     return copied
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return tuple(n for n in ((slots,) if isinstance(slots, str) else slots) if n not in ("__dict__", "__weakref__"))
 
 
 def copies_of(model: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> dict[nn.Module, nn.Module]:
@@ -40,18 +48,23 @@ def _copy(module: nn.Module) -> nn.Module:
     return module if isinstance(module, torch.jit.ScriptModule) else shallow_copy(module)
 
 
-def _remap(value: Any, copies: Mapping[nn.Module, nn.Module]) -> Any:
+_DEPTH = 5  # of containers in containers; deeper ones, and cycles, are left as they are
+
+
+def _remap(value: Any, copies: Mapping[nn.Module, nn.Module], depth: int = _DEPTH) -> Any:
     """Return an attribute that holds modules with the new ones in place of the old."""
     if isinstance(value, nn.Module):
         return copies.get(value, value)
     if isinstance(value, types.MethodType):
-        new = _remap(value.__self__, copies)
-        return value if new is value.__self__ else types.MethodType(value.__func__, new)
-    if type(value) in (list, tuple):
-        items = [_remap(item, copies) for item in value]
+        new = copies.get(value.__self__) if isinstance(value.__self__, nn.Module) else None
+        return value if new is None else types.MethodType(value.__func__, new)
+    if not depth:
+        return value
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        items = [_remap(item, copies, depth - 1) for item in value]
         return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
     if isinstance(value, dict):
-        changed = {k: new for k, v in value.items() if (new := _remap(v, copies)) is not v}
+        changed = {k: new for k, v in value.items() if (new := _remap(v, copies, depth - 1)) is not v}
         if changed:
             value = value.copy()
             value.update(changed)
@@ -71,7 +84,7 @@ class SeparateOnConversion:
 
     def __call__(self, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's signature
         """Separate the model, then do what was asked for."""
-        del self.model.__dict__["_apply"]
+        self.model.__dict__.pop("_apply", None)
         renew_parameters(self.model)
         return self.model._apply(fn, recurse)
 

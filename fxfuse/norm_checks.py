@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import torch
 from torch import fx, nn
 
 from fxfuse.guards import require_rank
+from fxfuse.proxies import Untraceable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,13 +27,22 @@ _AXES: dict[type[nn.Module], int | None] = {nn.BatchNorm1d: None, nn.BatchNorm2d
 def traced_checks() -> Iterator[None]:
     """Let the checks of torch's batch norms accept proxies, and record themselves."""
     before = {cls: cls.__dict__["_check_input_dim"] for cls in _AXES}
+    enter = torch.autocast.__enter__
+    torch.autocast.__enter__ = _refuse_autocast  # type: ignore[method-assign] # put back below
     for cls, axes in _AXES.items():
         cls._check_input_dim = _traceable(before[cls], axes)  # type: ignore[attr-defined] # put back below
     try:
         yield
     finally:
+        torch.autocast.__enter__ = enter  # type: ignore[method-assign] # as it was
         for cls, check in before.items():
             cls._check_input_dim = check  # type: ignore[attr-defined] # as it was
+
+
+def _refuse_autocast(region: torch.autocast) -> None:
+    """A region that computes in another dtype, or insists on not doing so, is lost in a graph."""
+    del region
+    raise Untraceable("it uses autocast in a part of its forward")
 
 
 def _traceable(check: Callable[..., None], axes: int | None) -> Callable[..., None]:

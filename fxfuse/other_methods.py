@@ -6,10 +6,10 @@ calls the same modules.  If it calls the convolution without the norm, the fold 
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
-from fxfuse.call_sites import reach, unreached_methods
+from fxfuse.adjacent import always_follows
+from fxfuse.call_sites import Reach, reach, unreached_methods
 from fxfuse.report import Reason, Refusal
 from fxfuse.undo import folded_modules
 
@@ -34,10 +34,10 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
         inside = set(module.modules()) if methods else set()
         mine = [fold for fold in folds if fold <= inside] if methods else []
         for method in methods if mine else ():
-            called = _called_in(module, method)
+            found = reach(module, (method,))
             for fold in mine:
-                split = fold & called
-                if split and split != fold:
+                split = _split(found, fold)
+                if split and not _joined(module, method, fold):
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
                     alone = ", ".join(sorted(paths[m] for m in split))
                     refusal = Refusal(Reason.REACHED_INTO, value=alone, users=name)
@@ -51,11 +51,37 @@ def _other_methods(module: nn.Module) -> list[str]:
         methods = unreached_methods(module)
     except (OSError, TypeError, SyntaxError, AttributeError):
         return []  # without source nobody can say; the class was not written in a file
-    return [method for method in methods if inspect.isfunction(inspect.getattr_static(type(module), method))]
+    # What initialises, loads or configures a model is not meant to be called on a fused one.
+    return [method for method in methods if not method.startswith(_INITIALISES)]
 
 
-def _called_in(module: nn.Module, method: str) -> set[nn.Module]:
-    """Return all modules that the calls in a method run."""
-    found = reach(module, (method,))
-    # A module that is only handed on (to an initialisation, say) is not counted as called.
-    return {inner for called in set(found.called) - found.escaped for inner in called.modules()}
+def _split(found: Reach, fold: set[nn.Module]) -> set[nn.Module]:
+    """Return the modules of a fold that a method uses by themselves, and not within a module that holds them all."""
+    together = [called for called in found.called if fold <= set(called.modules())]
+    alone = {m for called in found.called if called not in together for m in called.modules()}
+    entered = {m for module in found.entered for m in module.modules()}
+    return fold & (alone | entered | (set() if together else found.kept))
+
+
+def _joined(module: nn.Module, method: str, fold: set[nn.Module]) -> bool:
+    """Whether a method calls the two modules of a fold one after the other, always."""
+    if len(fold) != 2:
+        return False
+    one, other = fold
+    return always_follows(module, one, other, method) or always_follows(module, other, one, method)
+
+
+_INITIALISES = (
+    "init",
+    "_init",
+    "reset",
+    "_reset",
+    "load",
+    "_load",
+    "set_",
+    "fuse",
+    "reparam",
+    "switch",
+    "train",
+    "extra_",
+)

@@ -110,8 +110,7 @@ def _with_class(module: nn.Module, recipe: tuple[Any, OwnForward | CheckedForwar
 
 
 def _restore(recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
-    cls = _derive(recipe)
-    return cls.__new__(cls)
+    return object.__new__(_derive(recipe))
 
 
 def _derive(recipe: tuple[Any, OwnForward | CheckedForward]) -> type[nn.Module]:

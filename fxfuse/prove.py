@@ -9,22 +9,29 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.examples import Inputs, agree, recorded, untouched
+from fxfuse.modules import shallow_copy
 from fxfuse.shapes import EXAMPLE_SHAPE
 
 if TYPE_CHECKING:
     from fxfuse.capture import Capture, Part
 
 
-def wrong_parts(captured: Capture, inputs: Inputs) -> list[nn.Module]:
+def prove(captured: Capture, inputs: Inputs) -> tuple[list[nn.Module], list[nn.Module]]:
     """Run every captured graph against its module, and record the shape of every value.
 
     Returns:
-        The modules of which the graph gave something else than the module.
+        The modules of which the graph gave what the module gives, and those of which it gave something else; a module
+        that the inputs do not reach is in neither.
     """
     modules = [part.module for part in captured.parts if part.path]
     calls = recorded(captured.model, modules, inputs) if modules else {}
     calls[captured.model] = [inputs]
-    return [part.module for part in captured.parts if not _holds(part, calls.get(part.module, []), captured.model)]
+    right: list[nn.Module] = []
+    wrong: list[nn.Module] = []
+    for part in captured.parts:
+        if part.module in calls:
+            (right if _holds(part, calls[part.module], captured.model) else wrong).append(part.module)
+    return right, wrong
 
 
 def _holds(part: Part, calls: list[Inputs], model: nn.Module) -> bool:
@@ -43,8 +50,8 @@ def _holds(part: Part, calls: list[Inputs], model: nn.Module) -> bool:
 
 def _without_hooks(module: nn.Module) -> nn.Module:
     """Return the module as its graph sees it: hooks run around the graph as well."""
-    bare = module.__new__(type(module))
-    bare.__dict__ = {n: type(v)() if n.endswith("_hooks") else v for n, v in module.__dict__.items()}
+    bare = shallow_copy(module)
+    bare.__dict__.update({n: type(v)() for n, v in module.__dict__.items() if n.endswith("_hooks")})
     return bare
 
 

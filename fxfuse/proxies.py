@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import operator
 import sys
@@ -12,14 +13,63 @@ from torch import Tensor, fx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
     """The forward of a module does something that a trace would get wrong."""
 
 
+def asked_by_user() -> bool:
+    """Whether the caller's caller is user code, and not a library that handles proxies as such."""
+    asking = sys._getframe(2).f_globals.get("__name__", "")
+    return not asking.startswith(("torch.", "fxfuse.", "copy", "collections", "functools", "typing"))
+
+
 class AnyProxy(fx.Proxy):
-    """A proxy for which ``x += y`` is what it is for tensors: a change in place, seen by every alias."""
+    """A proxy that behaves like a tensor, or says that it cannot.
+
+    A plain proxy answers some questions wrongly: ``isinstance(x, Tensor)`` is false, ``hasattr(x, "anything")`` is
+    true, ``x += y`` makes a new value, ``x.data = y`` is forgotten.  Each would let a trace take a branch that no
+    value can take.
+    """
+
+    @property  # type: ignore[misc] # isinstance asks for it, and nothing sets it
+    def __class__(self) -> type:
+        # Not even the right answer would do: C code that asks would read the proxy as a tensor, and crash.
+        if asked_by_user():
+            raise self.refused("it asks for the class of a value")
+        return AnyProxy
+
+    def __getattr__(self, k: str) -> Any:
+        if not hasattr(Tensor, k) and asked_by_user():
+            raise self.refused(f"it looks for {k!r} on a value that may be a tensor")
+        return super().__getattr__(k)
+
+    def __setattr__(self, k: str, v: Any) -> None:
+        if k not in ("tracer", "node", "tensor", "root", "attr", "_node"):
+            raise self.refused(f"it sets {k!r} on a value")
+        super().__setattr__(k, v)
+
+    def __hash__(self) -> int:
+        """Refuse to be looked up: ``x.dim() in {3, 4}`` compares numbers, and a proxy is none."""
+        if asked_by_user():
+            raise self.refused("it looks up a value in a set or dictionary")
+        return object.__hash__(self)
+
+    def __len__(self) -> int:
+        raise self.refused("it asks for the length of a value")
+
+    def __int__(self) -> int:
+        raise self.refused("it makes a Python number of a value")
+
+    __index__ = __float__ = __int__
+
+    def refused(self, why: str) -> Untraceable:
+        """Remember that tracing failed here, also if the user's code catches the exception."""
+        error = Untraceable(why)
+        self.tracer.failure = error  # type: ignore[attr-defined] # the tracer of this package
+        return error
 
     def _in_place(self, function: Callable[..., Any], other: Any) -> Any:
         return self.tracer.create_proxy("call_function", function, (self, other), {})
@@ -30,21 +80,7 @@ for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor"
     setattr(AnyProxy, f"__{_name}__", functools.partialmethod(AnyProxy._in_place, _function))
 
 
-class ValueProxy(AnyProxy):
-    """A proxy that tells the user's code that it is a tensor, as the value will be."""
-
-    @property  # type: ignore[misc] # isinstance asks for it, and nothing sets it
-    def __class__(self) -> type:
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        return fx.Proxy if asking.startswith(("torch.", "fxfuse.")) else Tensor
-
-    def __getattr__(self, k: str) -> Any:
-        if not hasattr(Tensor, k):
-            raise Untraceable(f"it looks for {k!r} on a value that may be a tensor")
-        return super().__getattr__(k)
-
-
-class ConstantProxy(ValueProxy):
+class ConstantProxy(AnyProxy):
     """A proxy for a parameter or buffer, of which the shape is known while tracing."""
 
     def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
@@ -72,3 +108,14 @@ class ConstantProxy(ValueProxy):
     def numel(self) -> int:
         """Return the number of elements."""
         return self.tensor.numel()
+
+
+def is_assertion(frame: FrameType) -> bool:
+    """Whether the truth that a frame asks for decides about an ``assert``: the next step raises, or is jumped over."""
+    steps = [i for i in dis.get_instructions(frame.f_code) if i.opname not in ("CACHE", "TO_BOOL", "NOT_TAKEN")]
+    here = next((n for n, i in enumerate(steps) if i.offset >= frame.f_lasti), None)
+    if here is None or here + 1 >= len(steps):
+        return False
+    jump, then = steps[here], steps[here + 1]
+    jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
+    return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))

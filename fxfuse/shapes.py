@@ -23,10 +23,17 @@ EXAMPLE_SHAPE = "fxfuse_example_shape"
 
 
 class Rank(NamedTuple):
-    """A number of axes, and whether it is only assumed (inputs are batched)."""
+    """A number of axes.
+
+    Attributes:
+        axes: the number.
+        assumed: it is only usual (inputs are batched).
+        seen: it was seen on example inputs; another input may have another number.
+    """
 
     axes: int
     assumed: bool = False
+    seen: bool = False
 
 
 def ranks(graph: Graph) -> dict[fx.Node, Rank]:
@@ -53,11 +60,16 @@ class _Ranks:
         for sweep in (self.nodes, list(reversed(self.nodes)), self.nodes):
             for node in sweep:
                 self._prove(node)
-        proven = dict(self.known)
+        proven = set(self.known)
+        for node in self.nodes:
+            shape = node.meta.get(EXAMPLE_SHAPE)
+            self._set(node, None if shape is None else len(shape))
+        seen = set(self.known) - proven
         for node in self.nodes:
             if node not in self.known:
                 self._set(node, self._from_inputs(node) or _usual(self._called(node)))
-        return {node: Rank(axes, assumed=node not in proven) for node, axes in self.known.items()}
+        known = proven | seen
+        return {node: Rank(axes, node not in known, node in seen) for node, axes in self.known.items()}
 
     def _set(self, node: fx.Node, axes: int | None) -> None:
         if axes is not None:
@@ -103,7 +115,7 @@ class _Ranks:
 
 def _recorded(node: fx.Node) -> int | None:
     value = node.meta.get("val", node.meta.get("tensor_meta"))
-    shape = node.meta.get(EXAMPLE_SHAPE, getattr(value, "shape", None))
+    shape = getattr(value, "shape", None)
     return None if shape is None else len(shape)
 
 

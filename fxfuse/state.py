@@ -2,59 +2,92 @@
 
 from __future__ import annotations
 
+import collections
 import random
+import sys
 from typing import Any
 
 import torch
 from torch import nn
 
+_DEPTH = 4  # of containers in containers
+_CONTAINERS = (dict, list, set, collections.deque)
+
 
 class State:
-    """What a forward can write while it is traced: attributes of its module, and the random generators."""
+    """What a forward can write: attributes of the modules below, what these hold, and the random generators."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.attributes = {name: (value, _shallow(value)) for name, value in module.__dict__.items()}
-        self.chance = (torch.get_rng_state(), random.getstate())
+    def __init__(self, root: nn.Module) -> None:
+        """Remember everything as it is."""
+        self.holders: dict[int, tuple[Any, Any, str]] = {}
+        self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
+        for module in root.modules():
+            self._remember(module.__dict__, type(module).__name__, _DEPTH)
+        self.chance = _chance()
+
+    def _remember(self, value: Any, name: str, depth: int) -> None:
+        if isinstance(value, torch.Generator):
+            self.generators.append((value, value.get_state()))
+        value = vars(value) if _is_plain_object(value) else value
+        if not isinstance(value, _CONTAINERS) or id(value) in self.holders or not depth:
+            return
+        self.holders[id(value)] = (value, value.copy(), name)
+        for key, inner in list(value.items()) if isinstance(value, dict) else [("", item) for item in value]:
+            if not isinstance(inner, (nn.Module, torch.Tensor)):
+                self._remember(inner, f"{name}.{key}" if key else name, depth - 1)
 
     def restore(self) -> str:
         """Put everything back, and return what was written, empty for nothing."""
         found = ""
-        attributes = self.module.__dict__
-        for name in [n for n in attributes if n not in self.attributes]:
-            del attributes[name]
-            found = f"its forward writes self.{name}"
-        for name, (value, content) in self.attributes.items():
-            same = name in attributes and attributes[name] is value
-            if not same or not _same(value, content):
-                found = f"its forward writes self.{name}"
+        for value, content, name in self.holders.values():
+            if not _same(value, content):
+                found = f"its forward writes into {name}"
                 _refill(value, content)
-                attributes[name] = value
-        if random.getstate() != self.chance[1] or not torch.equal(torch.get_rng_state(), self.chance[0]):
-            torch.set_rng_state(self.chance[0])
-            random.setstate(self.chance[1])
+        drawn = _chance() != self.chance
+        for generator, before in self.generators:
+            drawn = drawn or not torch.equal(generator.get_state(), before)
+            generator.set_state(before)
+        if drawn:
+            _set_chance(self.chance)
             found = "its forward draws random numbers that a graph would repeat"
         return found
 
 
-def _shallow(value: Any) -> Any:
-    return value.copy() if isinstance(value, (dict, list, set)) else None
+def _is_plain_object(value: Any) -> bool:
+    """Whether a value is an object of the user's that holds others, such as a SimpleNamespace."""
+    plain = hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, torch.Tensor))
+    return plain and not callable(value) and not type(value).__module__.startswith("torch.")
 
 
 def _same(value: Any, content: Any) -> bool:
-    if content is None:
-        return True
     if isinstance(content, dict):
         return list(map(id, value)) == list(map(id, content)) and all(value[k] is content[k] for k in content)
     return list(map(id, value)) == list(map(id, content))
 
 
 def _refill(value: Any, content: Any) -> None:
-    if isinstance(content, list):
-        value[:] = content
-    elif content is not None:
-        value.clear()
+    value.clear()
+    if isinstance(content, (list, collections.deque)):
+        value.extend(content)
+    else:
         value.update(content)
+
+
+def _chance() -> tuple[Any, ...]:
+    """Return the state of the generators of torch, Python, and NumPy where it is in use, comparable."""
+    numpy = sys.modules.get("numpy")
+    drawn = numpy.random.get_state(legacy=True) if numpy is not None else ()
+    parts = (drawn[1].tobytes(), drawn[2]) if drawn else ()
+    return (bytes(torch.get_rng_state().tolist()), random.getstate(), parts)
+
+
+def _set_chance(chance: tuple[Any, ...]) -> None:
+    torch.set_rng_state(torch.tensor(list(chance[0]), dtype=torch.uint8))
+    random.setstate(chance[1])
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and chance[2]:
+        words = numpy.frombuffer(chance[2][0], dtype=numpy.uint32)
+        numpy.random.set_state(("MT19937", words, chance[2][1]))
 
 
 def sentence(error: Exception) -> str:

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import inspect
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fxfuse.call import is_hooked
+from fxfuse.constants import mutated
 from fxfuse.guards import require_value
 from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED
-from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, ValueProxy
+from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, is_assertion
 from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
@@ -51,15 +53,14 @@ class Tracer(fx.Tracer):
             distrusted: modules of which a trace is known to be wrong.
         """
         super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
-        self.trace_asserts = True
         self.proxy_buffer_attributes = True
         self.boundaries = {id(module) for module in boundaries}
         self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
+        self.failure: Untraceable | None = None
         self._names: dict[int, str] = {}
-        self._autocast = _autocast_state()
 
     def capture(self, root: nn.Module) -> fx.GraphModule:
         """Return the graph of ``root``.
@@ -70,25 +71,53 @@ class Tracer(fx.Tracer):
         for name, tensor in (*root.named_buffers(), *root.named_parameters()):
             self._names[id(tensor)] = name
         self._require_trusted(root)
+        if has_own_call(root):
+            raise Untraceable("its class has a __call__ of its own")
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         if "forward" in root.__dict__:
             raise Untraceable("its forward was replaced on the instance")
-        before = State(root)
+        taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
+        if taken:
+            raise Untraceable(f"its child {taken[0]!r} has the name of a part of a GraphModule")
+        before, names = State(root), set(root.__dict__)
         try:
             with traced_checks():
                 graph = self.trace(root)
+                self._require_no_failure()
         finally:
             # torch.fx puts the literal tensors of a forward on the root; they belong to the graph alone.
-            literals = [n for n in root.__dict__ if n.startswith("_tensor_constant") and n not in before.attributes]
+            literals = [n for n in root.__dict__ if n.startswith("_tensor_constant") and n not in names]
             holder = shallow_copy(root)
             for name in literals:
                 del root.__dict__[name]
             changed = before.restore()
+        changed = changed or _changes_literals(graph, literals)
         if changed:
             raise Untraceable(changed)
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
         _resolve_types(graph, getattr(type(root), self.traced_func_name))
         return fx.GraphModule(holder, graph, type(root).__name__)
+
+    def _require_no_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Keep an assertion as a node; any other question for a truth cannot be answered while tracing."""
+        frame = sys._getframe(2)
+        if is_assertion(frame):
+            self.create_proxy("call_function", torch._assert, (obj, "an assertion of the model does not hold"), {})
+            return True
+        self.failure = Untraceable("its Python code branches on a value")
+        raise self.failure
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        """Unpack where the number of values is known; else the number would have to be guessed."""
+        try:
+            return super().iter(obj)
+        except Exception as error:
+            self.failure = Untraceable(sentence(error))
+            raise
 
     def _require_trusted(self, module: nn.Module) -> None:
         if module in self.distrusted:
@@ -110,25 +139,24 @@ class Tracer(fx.Tracer):
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
-            scope, before = (self.scope.module_path, self.scope.module_type), State(m)
+            scope = (self.scope.module_path, self.scope.module_type)
             try:
                 self._require_trusted(m)
                 result = super().call_module(m, forward, args, kwargs)
+                self._require_no_failure()
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
-                reason = before.restore() or sentence(error)
+                self._take_back(last)
+                self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope
+                self.left_whole[m], self.failure = sentence(error), None
             else:
-                reason = before.restore()
-            if not reason:
                 return result
-            self._take_back(last)
-            self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope
-            self.left_whole[m] = reason
         elif operator_of(m) is None and (is_hooked(m) or id(m) in self.boundaries):
             self.left_whole.setdefault(m, "it has hooks" if is_hooked(m) else "untraced code reads its result")
         return self._leave_whole(m, forward, args, kwargs)
 
     def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        self._only = m
+        if has_own_call(m):
+            raise Untraceable(f"it calls a {type(m).__name__}, of which __call__ does more than to call forward")
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
@@ -171,18 +199,17 @@ class Tracer(fx.Tracer):
         annotation = fn_for_analysis.__annotations__.get(plain) if name == plain else None
         proxy = self.create_proxy("placeholder", name, given, {}, type_expr=annotation)
         if value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value)):
-            return ValueProxy(proxy.node, self)
+            return AnyProxy(proxy.node, self)
         self.create_proxy("call_function", require_value, (proxy, value, plain), {})
         self.specialised[plain] = value
-        return value
+        return _Leaf(value)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:  # noqa: FBT001
+        """Pass constants as they are; torch.fx would take tuples and dictionaries among them apart."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        return function, [a.value if isinstance(a, _Leaf) else a for a in args]
 
     # -- what a trace would get wrong
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Make a node, unless a region of the forward computes in another dtype than the rest."""
-        if _autocast_state() != self._autocast:
-            raise Untraceable("it uses autocast in a part of its forward")
-        return super().create_node(*args, **kwargs)
 
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""
@@ -194,9 +221,7 @@ class Tracer(fx.Tracer):
         return super().create_arg(a)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Return the proxy for a node: a tensor to the user's code, where it is known to be one."""
-        if node.op == "call_module" and operator_of(self.root.get_submodule(str(node.target))) is not None:
-            return ValueProxy(node, self)
+        """Return the proxy for a node."""
         return AnyProxy(node, self)
 
 
@@ -209,6 +234,27 @@ def _resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
     for node in graph.nodes:
         if isinstance(node.type, str):
             node.type = known.get("return" if node.op == "output" else str(node.target).lstrip("*"))
+
+
+def has_own_call(module: nn.Module) -> bool:
+    """Whether a class between the module's and torch's defines ``__call__``."""
+    return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
+
+
+def _changes_literals(graph: fx.Graph, literals: list[str]) -> str:
+    """A literal is made anew in each call; in a graph it would be changed in one call and read in the next."""
+    for node in graph.nodes:
+        for changed in mutated(node, None):
+            if changed.op == "get_attr" and changed.target in literals:
+                return "its forward changes a tensor that it makes itself"
+    return ""
+
+
+@dataclasses.dataclass
+class _Leaf:
+    """Hides from torch.fx that an argument is a container."""
+
+    value: Any
 
 
 # Passed for an argument of which the value is not known, so that it is traced as one.
@@ -229,10 +275,6 @@ def _is_simple(value: Any) -> bool:
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-def _autocast_state() -> tuple[bool, ...]:
-    return tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
 
 
 class LocalTracer(Tracer):

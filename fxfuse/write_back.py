@@ -136,7 +136,10 @@ def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Modu
         return None
     for node, twin in reversed(list(zip(mine, theirs, strict=True))):
         _repeat(local, node, editor, twin)
-    return _with_graph(module, local)
+    try:
+        return _with_graph(module, local)
+    except TypeError:
+        return None  # a class that does not let itself be derived from
 
 
 def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None:

@@ -66,10 +66,10 @@ class BatchNorm(AffineSource):
         return rank
 
     @property
-    def assumed_axes(self) -> int | None:
-        """The number of axes of the input, if it is only assumed."""
+    def unproven_rank(self) -> Rank | None:
+        """The number of axes of the input, if another input could have another one."""
         rank = self._rank()
-        return rank.axes if rank.assumed else None
+        return rank if rank.assumed or rank.seen else None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -61,7 +61,8 @@ class Arithmetic(AffineSource):
 
     def _constant(self) -> Tensor:
         constant = self.call.tensor(self._constant_name() or "other", required=True)
-        return torch.as_tensor(constant, dtype=torch.float64).detach()
+        device = constant.device if isinstance(constant, Tensor) else "cpu"
+        return torch.as_tensor(constant, dtype=torch.float64, device=device).detach()
 
     def affine(self) -> Affine:
         """Return the affine that the operator's own formula gives."""
@@ -119,7 +120,7 @@ class Negate(AffineSource):
 
     def affine(self) -> Affine:
         """Return the scale -1."""
-        return Affine(torch.tensor(-1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64))
+        return Affine(*(torch.tensor(value, dtype=torch.float64, device="cpu") for value in (-1.0, 0.0)))
 
 
 class Divide(Arithmetic):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fxfuse.affine import Affine
     from fxfuse.call import Call, Write
     from fxfuse.linear_map import LinearMap
+    from fxfuse.shapes import Rank
 
 
 class View:
@@ -86,8 +87,8 @@ class AffineSource(View):
         return False
 
     @property
-    def assumed_axes(self) -> int | None:
-        """The number of axes of the input, where the affine hangs on it and it is only assumed."""
+    def unproven_rank(self) -> Rank | None:
+        """The number of axes of the input, where the affine hangs on it and another input could have another one."""
         return None
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fxfuse.affine import Affine
     from fxfuse.graph import Graph
     from fxfuse.operators.roles import View
+    from fxfuse.shapes import Rank
 
 
 def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
@@ -38,6 +39,7 @@ class _Walk:
         self.graph = graph
         self.sources = [source]
         self.guard: int | None = None
+        self.assumed = False
 
     def plan(self) -> Plan:
         """Walk to the end of every path."""
@@ -55,20 +57,23 @@ class _Walk:
             elif isinstance(view, Carrier):
                 pending += [(inner, view.node, moved) for inner, moved in view.pull(affine)]
         # From the last to the first: each reads the one before until that goes too.
-        return Plan(tuple(writes), tuple((s.node, s.input) for s in self.sources), self.guard)
+        return Plan(tuple(writes), tuple((s.node, s.input) for s in self.sources), self.guard, self.assumed)
 
     def _take(self, source: AffineSource) -> Affine:
         """Return the affine of a source, once everything it rests on is checked."""
         self.graph.require_changeable(source.node)
         affine = source.affine()
-        if source.assumed_axes is not None:
-            self._assume(source.input, source.assumed_axes)
+        if source.unproven_rank is not None:
+            self._rely_on(source.input, source.unproven_rank)
         return affine
 
-    def _assume(self, value: fx.Node, axes: int) -> None:
+    def _rely_on(self, value: fx.Node, rank: Rank) -> None:
+        """Let a check stay in the model; without one, only what example inputs have shown is enough."""
         detail = "only usual, and guards=False asks for a proof"
-        require(self.graph.guards, Reason.UNKNOWN_SHAPE, value=self._name(value), detail=detail)
-        self.guard = axes
+        allowed = self.graph.guards or not rank.assumed
+        require(allowed, Reason.UNKNOWN_SHAPE, value=self._name(value), detail=detail)
+        self.guard = rank.axes if self.graph.guards else None
+        self.assumed = self.assumed or rank.assumed
 
     def _view(self, value: fx.Node, reader: fx.Node) -> View:
         """Return what makes the value, if the affine may pass there: nobody else sees the value."""
@@ -94,6 +99,7 @@ class _Walk:
             detail = f"{linear_map.out_channels} channels on axis {view.output_axis}, shape {tuple(affine.scale.shape)}"
             raise Refusal(Reason.NOT_PER_CHANNEL, value=self._name(view.node), detail=detail)
         self._require_not_enlarged(view, affine)
+        vector = vector.rearrange(lambda t: t.to(view.weight.device))  # scalars live on the CPU
         return view.with_map(linear_map.then_affine(vector))
 
     def _require_same_kind(self, view: Linear) -> None:
@@ -116,8 +122,8 @@ class _Walk:
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self._name(view.node), detail="not known")
         detail = f"it has {affine.rank} axes, the value {rank.axes}"
         require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=self._name(view.node), detail=detail)
-        if rank.assumed:
-            self._assume(view.node, rank.axes)
+        if rank.assumed or rank.seen:
+            self._rely_on(view.node, rank)
 
     def _name(self, value: fx.Node) -> str:
         return self.graph.describe(value)

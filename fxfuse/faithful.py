@@ -1,0 +1,67 @@
+"""Whether the Python forwards of a result still do what the edited graphs say.
+
+A forward that is kept runs again, on the new modules.  If it asks what they are (``isinstance(self.bn, BatchNorm2d)``,
+``self.conv.bias is None``), or reaches the old ones in a way that cannot be exchanged (a closure, a named tuple), it
+does something else than it did while it was traced.  So the result is traced again, and must give the edited graph.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fxfuse.call import operator_at
+from fxfuse.graph import Graph
+from fxfuse.guards import require_value
+from fxfuse.operators.roles import Noop
+from fxfuse.report import Reason, Refusal
+from fxfuse.tracer import Tracer
+from fxfuse.undo import folded_modules
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+    from fxfuse.attempt import Attempt
+    from fxfuse.capture import Part
+    from fxfuse.editor import Editor
+
+
+def unfaithful(attempt: Attempt, result: nn.Module) -> dict[nn.Module, Refusal]:
+    """Return the modules to leave alone, since with them the result would not do what its graph says."""
+    kept: dict[nn.Module, Refusal] = {}
+    for part, editor in attempt.by_module:
+        traced = part.module not in attempt.captured.opaque
+        if editor.plans and traced and not _same_calls(attempt, part, editor, result):
+            for fold in folded_modules([(part, editor)]):
+                paths = [attempt.captured.paths[module] for module in fold]
+                kept |= dict.fromkeys(fold, Refusal(Reason.OWN_FORWARD, value=", ".join(sorted(paths))))
+    return kept
+
+
+def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module) -> bool:
+    paths = attempt.captured.paths
+    boundaries = [result.get_submodule(paths[module]) for module in part.boundaries]
+    distrusted = [result.get_submodule(paths[module]) for module in part.distrusted]
+    tracer = Tracer(boundaries, part.passed, distrusted)
+    try:
+        again = Graph(tracer.capture(result.get_submodule(part.path)))
+    except Exception:  # noqa: BLE001 - whatever it raises, it is not what it was
+        return False
+    return _calls(again) == _calls(editor.graph)
+
+
+def _calls(graph: Graph) -> list[tuple[str, object]]:
+    """Return what a graph calls, in order, but for what does nothing."""
+    return [
+        (node.op, node.target)
+        for node in graph.graph_module.graph.nodes
+        if node.op in ("call_module", "call_function", "call_method")
+        and node not in graph.dead
+        and node not in graph.constants
+        and node.target is not require_value
+        and not _does_nothing(graph, node)
+    ]
+
+
+def _does_nothing(graph: Graph, node: fx.Node) -> bool:
+    row = operator_at(node, graph.module(node))
+    return row is not None and issubclass(row.view, Noop)
