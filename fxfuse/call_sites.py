@@ -126,6 +126,7 @@ class _Reader:
             if function is None or owner is nn.Module:
                 continue
             tree, own = parse(function)
+            own = "" if isinstance(vars(owner)[name], staticmethod) else own
             for used in MethodReader(self, tree, own).read():
                 after = used.removeprefix("super().")
                 start = owner if used != after else None

@@ -102,7 +102,7 @@ class ModuleNames:
             yield from self._elements_of_call(node)
         else:
             for module in self.resolve(node):
-                yield from module.children()
+                yield from () if isinstance(module, nn.ModuleDict) else module.children()  # a loop visits its keys
             for module in self.resolve(node.value) if isinstance(node, ast.Attribute) else ():
                 yield from self.held(module, node.attr)  # type: ignore[attr-defined] # an Attribute
 

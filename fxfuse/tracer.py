@@ -19,7 +19,7 @@ from fxfuse.guards import require_value
 from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
-from fxfuse.own_forward import UNCHECKED
+from fxfuse.own_forward import UNCHECKED, Derived
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, is_assertion
 from fxfuse.state import State, sentence
 
@@ -129,7 +129,7 @@ class Tracer(fx.Tracer):
         """Leave whole the operators of the table, torch's own layers, and modules with hooks."""
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
-        layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(m, _CONTAINERS)
+        layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(m, (*_CONTAINERS, Derived))
         return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
 
     def call_module(

@@ -18,6 +18,7 @@ from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.modules import shallow_copy
 from fxfuse.own_forward import with_forward
 from fxfuse.tracer import LocalTracer
+from fxfuse.uses import asks_shape
 
 if TYPE_CHECKING:
     from torch import fx
@@ -195,6 +196,8 @@ def _find_foreign_readers(edits: list[tuple[Part, Editor]], result: Replacements
     for part, editor in edits:
         for node in editor.graph_module.graph.nodes:
             if node.op != "get_attr" or "." not in str(node.target) or node not in editor.origin:
+                continue
+            if all(asks_shape(user) for user in node.users):
                 continue
             holder = part.module.get_submodule(str(node.target).rpartition(".")[0])
             reader = part.module.get_submodule(editor.origin[node].owner)

@@ -164,16 +164,8 @@ class Features(Block):
         nn.init.zeros_(self.conv.weight)
 
 
-class WholeLoop(LoopTaps):
-    def other(self, x: Tensor) -> Any:
-        for layer in self.block:
-            x = layer(x)
-        return x
-
-
 def test_a_method_that_uses_the_whole_fold_allows_it() -> None:
     assert_method_kept(trained(Features(**layers())))
-    assert_method_kept(trained(WholeLoop(block=sequence())))
 
 
 # -- a forward that was traced runs again as it was written: it must find what it asks for
