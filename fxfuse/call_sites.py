@@ -32,6 +32,7 @@ class Reach:
         called: module -> whether every call that was found passes its required arguments only.
         entered: module -> names of its methods, other than forward, that are called.
         escaped: modules that are handed to code that is not read, and are among ``called`` for that alone.
+        read: modules of which an attribute or a tensor is read by name.
         kept: modules of which an attribute or a tensor is read, and which must stay what they are.
         unknown: why the code could not be read; empty if it was.
     """
@@ -39,6 +40,7 @@ class Reach:
     called: dict[nn.Module, bool] = field(default_factory=dict)
     entered: dict[nn.Module, set[str]] = field(default_factory=dict)
     escaped: set[nn.Module] = field(default_factory=set)
+    read: set[nn.Module] = field(default_factory=set)
     kept: set[nn.Module] = field(default_factory=set)
     unknown: str = ""
 
@@ -62,7 +64,10 @@ def unreached_methods(module: nn.Module) -> list[str]:
     classes = [
         c for c in type(module).__mro__ if c not in nn.Module.__mro__ and not c.__module__.startswith("torch.nn.")
     ]
-    defined = {name for c in classes for name, value in vars(c).items() if plain_function(value) is not None}
+    bound = (staticmethod, classmethod)
+    defined = {
+        n for c in classes for n, v in vars(c).items() if plain_function(v) is not None and not isinstance(v, bound)
+    }
     others = defined - {"__init__", "forward"}
     return sorted(others - {name for _, name in _Reader(module).read(("forward",))}) if others else []
 
@@ -90,6 +95,14 @@ def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[s
     takes_any = not required and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
     names = {p.name for p in optional}
     return not starred and (positional <= required or takes_any) and not names & set(keywords)
+
+
+def _require_undecorated(defined: Any) -> None:
+    """Refuse a wrapper that is not torch's: what it does around the function is not read."""
+    wrapper = getattr(defined, "__func__", defined)
+    own = inspect.isfunction(wrapper) and hasattr(wrapper, "__wrapped__")
+    if own and not wrapper.__globals__.get("__name__", "").startswith("torch."):
+        raise OSError("it is decorated")
 
 
 def asks_what_it_gets(forward: Any, names: Iterable[str]) -> bool:
@@ -123,6 +136,7 @@ class _Reader:
         while pending:
             owner, name = pending.pop()
             function = plain_function(vars(owner)[name])
+            _require_undecorated(vars(owner)[name])
             if function is None or owner is nn.Module:
                 continue
             tree, own = parse(function)
@@ -166,6 +180,7 @@ class _Reader:
             self.call(module, None)
         elif tensor or self.normalises(module):
             self.found.kept.add(module)
+            self.found.read.add(module)
         elif defined is not None and not hasattr(nn.Module, name) and _is_code(defined):
             self.found.entered.setdefault(module, set()).add(name)
 

@@ -16,6 +16,7 @@ from fxfuse.operators.roles import Noop
 from fxfuse.report import Reason, Refusal
 from fxfuse.tracer import Tracer
 from fxfuse.undo import folded_modules
+from fxfuse.uses import asks_shape
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -58,6 +59,7 @@ def _calls(graph: Graph) -> list[tuple[str, object]]:
         and node not in graph.dead
         and node not in graph.constants
         and node.target is not require_value
+        and not asks_shape(node)
         and not _does_nothing(graph, node)
     ]
 

@@ -120,8 +120,8 @@ class MethodReader:
             self._named(module, node.attr, node)
         elif isinstance(node.slice, ast.Slice) and isinstance(module, CONTAINERS):
             parent = self.parents.get(node)
-            if not self._is_bound(node, parent):
-                self.notes.escape(module)
+            for child in () if self._is_bound(node, parent) else module.children():
+                self.notes.escape(child)
         elif hasattr(type(module), "__getitem__"):
             self.notes.escape(module)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from fxfuse.adjacent import always_follows
 from fxfuse.call_sites import Reach, reach, unreached_methods
+from fxfuse.operator_table import operator_of
+from fxfuse.operators.roles import Linear
 from fxfuse.report import Reason, Refusal
 from fxfuse.undo import folded_modules
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
 
     from fxfuse.capture import Capture, Part
     from fxfuse.editor import Editor
+
+
+# How methods begin that initialise, load or configure a model.
+_CONFIGURES = (
+    *("__", "init", "_init", "reset", "_reset", "load", "_load", "set_", "fuse", "reparam", "switch", "prune"),
+    *("train", "extra_", "no_", "get_", "group_"),
+)
 
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
@@ -52,36 +61,27 @@ def _other_methods(module: nn.Module) -> list[str]:
     except (OSError, TypeError, SyntaxError, AttributeError):
         return []  # without source nobody can say; the class was not written in a file
     # What initialises, loads or configures a model is not meant to be called on a fused one.
-    return [method for method in methods if not method.startswith(_INITIALISES)]
+    return [method for method in methods if not method.startswith(_CONFIGURES)]
 
 
 def _split(found: Reach, fold: set[nn.Module]) -> set[nn.Module]:
     """Return the modules of a fold that a method uses by themselves, and not within a module that holds them all."""
-    together = [called for called in found.called if fold <= set(called.modules())]
-    alone = {m for called in found.called if called not in together for m in called.modules()}
-    entered = {m for module in found.entered for m in module.modules()}
-    return fold & (alone | entered | (set() if together else found.kept))
+    # A module that is only handed on counts for itself, not for what is below: most such methods configure a model.
+    called = set(found.called) - found.escaped
+    together = [module for module in called if fold <= set(module.modules())]
+    alone = {m for module in called if module not in together for m in module.modules()}
+    alone |= found.escaped | (set() if together else found.read)
+    for module, methods in found.entered.items():
+        names = [name for name in methods if not name.startswith(_CONFIGURES)]
+        inside = set(module.modules())
+        alone |= _split(reach(module, names), fold) if fold <= inside else inside if names else set()
+    return fold & alone
 
 
 def _joined(module: nn.Module, method: str, fold: set[nn.Module]) -> bool:
     """Whether a method calls the two modules of a fold one after the other, always."""
     if len(fold) != 2:
         return False
-    one, other = fold
-    return always_follows(module, one, other, method) or always_follows(module, other, one, method)
-
-
-_INITIALISES = (
-    "init",
-    "_init",
-    "reset",
-    "_reset",
-    "load",
-    "_load",
-    "set_",
-    "fuse",
-    "reparam",
-    "switch",
-    "train",
-    "extra_",
-)
+    linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
+    (other,) = fold - set(linear[:1])
+    return len(linear) == 1 and always_follows(module, linear[0], other, method)

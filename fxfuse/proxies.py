@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
@@ -38,7 +38,10 @@ class AnyProxy(fx.Proxy):
     def __class__(self) -> type:
         # The right answer would not do: C code that asks too would read the proxy as a tensor, and crash.  C code
         # stands in the frame of its caller, so a question is the user's only if its function can ask at all.
-        if asked_by_user() and {"isinstance", "is_tensor"} & set(sys._getframe(1).f_code.co_names):
+        frame = sys._getframe(1)
+        if asked_by_user() and {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
+            if is_assertion(frame, after_call=True):
+                return Tensor
             raise self.refused("it asks for the class of a value")
         return AnyProxy
 
@@ -63,8 +66,6 @@ class AnyProxy(fx.Proxy):
 
     def __int__(self) -> int:
         raise self.refused("it makes a Python number of a value")
-
-    __index__ = __float__ = __int__
 
     def refused(self, why: str) -> Untraceable:
         """Remember that tracing failed here, also if the user's code catches the exception."""
@@ -111,12 +112,35 @@ class ConstantProxy(AnyProxy):
         return self.tensor.numel()
 
 
-def is_assertion(frame: FrameType) -> bool:
-    """Whether the truth that a frame asks for decides about an ``assert``: the next step raises, or is jumped over."""
+def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
+    """Whether the truth that a frame asks for decides about an ``assert``: the next step raises, or is jumped over.
+
+    Args:
+        frame: the frame of the user's function.
+        after_call: the frame is in the call of which the result is asserted, and not yet at the jump.
+    """
     steps = [i for i in dis.get_instructions(frame.f_code) if i.opname not in ("CACHE", "TO_BOOL", "NOT_TAKEN")]
     here = next((n for n, i in enumerate(steps) if i.offset >= frame.f_lasti), None)
     if here is None or here + 1 >= len(steps):
         return False
-    jump, then = steps[here], steps[here + 1]
+    here += after_call
+    jump, then = steps[here], steps[min(here + 1, len(steps) - 1)]
     jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
     return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))
+
+
+@functools.cache
+def asks_what_a_graph_cannot_say(code: CodeType) -> str:
+    """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
+    asked = _STATES & set(code.co_names)
+    if asked:
+        return f"it calls {min(asked)}"
+    before = None
+    for step in dis.get_instructions(code):
+        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
+            return "it compares by identity"
+        before = step
+    return ""
+
+
+_STATES = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_inference".split())

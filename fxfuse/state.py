@@ -23,6 +23,7 @@ class State:
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
         for module in root.modules():
             self._remember(module.__dict__, type(module).__name__, _DEPTH)
+        self.classes = {cls: dict(vars(cls)) for cls in {c for m in root.modules() for c in _own_classes(type(m))}}
         self.chance = _chance()
 
     def _remember(self, value: Any, name: str, depth: int) -> None:
@@ -43,6 +44,8 @@ class State:
             if not _same(value, content):
                 found = f"its forward writes into {name}"
                 _refill(value, content)
+        for cls, members in self.classes.items():
+            found = _restore_class(cls, members) or found
         drawn = _chance() != self.chance
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
@@ -51,6 +54,21 @@ class State:
             _set_chance(self.chance)
             found = "its forward draws random numbers that a graph would repeat"
         return found
+
+
+def _own_classes(cls: type) -> list[type]:
+    return [c for c in cls.__mro__ if not c.__module__.startswith(("torch.", "builtins"))]
+
+
+def _restore_class(cls: type, members: dict[str, Any]) -> str:
+    changed = [name for name, value in vars(cls).items() if name not in members or members[name] is not value]
+    changed = [name for name in changed if not name.startswith(("__", "_abc"))]
+    for name in changed:
+        if name in members:
+            setattr(cls, name, members[name])
+        else:
+            delattr(cls, name)
+    return f"its forward writes {cls.__name__}.{changed[0]}" if changed else ""
 
 
 def _is_plain_object(value: Any) -> bool:

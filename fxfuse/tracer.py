@@ -20,7 +20,7 @@ from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED, Derived
-from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, is_assertion
+from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Tracer(fx.Tracer):
         for name, tensor in (*root.named_buffers(), *root.named_parameters()):
             self._names[id(tensor)] = name
         self._require_trusted(root)
+        self._require_askable(type(root))
         if has_own_call(root):
             raise Untraceable("its class has a __call__ of its own")
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
@@ -97,6 +98,13 @@ class Tracer(fx.Tracer):
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
         _resolve_types(graph, getattr(type(root), self.traced_func_name))
         return fx.GraphModule(holder, graph, type(root).__name__)
+
+    @staticmethod
+    def _require_askable(module_class: type[nn.Module]) -> None:
+        code = getattr(inspect.unwrap(module_class.forward), "__code__", None)
+        asked = asks_what_a_graph_cannot_say(code) if code is not None else ""
+        if asked:
+            raise Untraceable(asked)
 
     def _require_no_failure(self) -> None:
         if self.failure is not None:
@@ -129,7 +137,9 @@ class Tracer(fx.Tracer):
         """Leave whole the operators of the table, torch's own layers, and modules with hooks."""
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
-        layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(m, (*_CONTAINERS, Derived))
+        layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(
+            m, (*_CONTAINERS, Derived)
+        )
         return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
 
     def call_module(
@@ -142,6 +152,7 @@ class Tracer(fx.Tracer):
             scope = (self.scope.module_path, self.scope.module_type)
             try:
                 self._require_trusted(m)
+                self._require_askable(type(m))
                 result = super().call_module(m, forward, args, kwargs)
                 self._require_no_failure()
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise

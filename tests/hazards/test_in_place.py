@@ -119,9 +119,7 @@ def test_a_value_that_a_module_changes_in_place_keeps_the_norm(structure: Struct
 
 
 @pytest.mark.parametrize("cls", [ViewBetween, SliceBetween, DropoutAliasBetween])
-def test_a_value_that_is_changed_through_an_alias_keeps_the_norm(
-    structure: Structure, cls: type[Model]
-) -> None:
+def test_a_value_that_is_changed_through_an_alias_keeps_the_norm(structure: Structure, cls: type[Model]) -> None:
     model = layers(cls, dropout=nn.Dropout())
     assert_fuses(model, values(2, 3, 6, 6), left={"bn": Reason.SEVERAL_USES}, structure=structure)
 
@@ -156,9 +154,7 @@ class InputChanged(Model):
 
 
 @pytest.mark.parametrize("cls", [ActivationAfter, ChangedAfterwards, InputChanged])
-def test_a_change_in_place_of_another_value_does_not_forbid_the_fold(
-    structure: Structure, cls: type[Model]
-) -> None:
+def test_a_change_in_place_of_another_value_does_not_forbid_the_fold(structure: Structure, cls: type[Model]) -> None:
     model = layers(cls, relu=nn.ReLU(inplace=True))
     assert_fuses(model, values(2, 3, 6, 6), folded=["bn"], structure=structure)
 

@@ -18,9 +18,7 @@ def conv_norm(norm: nn.Module) -> nn.Sequential:
 
 
 def test_a_norm_in_training_mode_stays_and_the_other_is_folded(structure: Structure) -> None:
-    model = trained(
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-    )
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)))
     model[1].train()
     left = {"1": Reason.TRAINING}
     fused = assert_fuses(model, values(2, 3, 8, 8), folded=["3"], left=left, structure=structure)
@@ -50,9 +48,7 @@ def with_statistics(cls: type[Model]) -> Model:
     ("cls", "reason"),
     [(AlwaysBatchStatistics, Reason.TRAINING), (NoStatisticsAtAll, Reason.BATCH_STATISTICS)],
 )
-def test_a_function_that_uses_batch_statistics_stays(
-    structure: Structure, cls: type[Model], reason: Reason
-) -> None:
+def test_a_function_that_uses_batch_statistics_stays(structure: Structure, cls: type[Model], reason: Reason) -> None:
     left = {"batch_norm": reason}
     assert_fuses(with_statistics(cls), values(2, 3, 6, 6), left=left, structure=structure)
 
@@ -97,9 +93,7 @@ def test_a_norm_behind_dropout_in_evaluation_mode_is_folded(structure: Structure
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_norm_with_other_options_is_folded(
-    structure: Structure, options: dict[str, Any], *, bias: bool
-) -> None:
+def test_a_norm_with_other_options_is_folded(structure: Structure, options: dict[str, Any], *, bias: bool) -> None:
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, **options)))
     assert_fuses(model, values(2, 3, 6, 6), folded=["1"], structure=structure)
 

@@ -82,17 +82,9 @@ def call(function: Any, x: Tensor) -> Tensor:
     return function(x)
 
 
-class UsedByForward(Model):
-    def other(self, x: Tensor) -> Any:
-        return self.conv(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.other(x))
-
-
 PARTIAL = [
     Alone, NormAlone, BothValues, OtherOrder, Between, Branching, InHelper, ReadsWeight, AsProperty, NoGradient,
-    ThroughGetattr, UsedByForward,
+    ThroughGetattr,
 ]  # fmt: skip
 
 

@@ -133,9 +133,7 @@ def test_a_constant_along_another_axis_is_not_folded(structure: Structure, shape
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 4), (2, 1, 1, 1), (1, 1, 1, 1, 1), (2, 1, 4, 1, 1)])
-def test_a_constant_alone_along_another_axis_is_not_folded(
-    structure: Structure, shape: tuple[int, ...]
-) -> None:
+def test_a_constant_alone_along_another_axis_is_not_folded(structure: Structure, shape: tuple[int, ...]) -> None:
     model = trained(OnlyTimesConstant(conv=nn.Conv2d(3, 4, 3), g=values(*shape)))
     assert_fuses(model, values(2, 3, 6, 6), structure=structure)
 

@@ -148,14 +148,6 @@ class RankAsKey(Model):
         return self.bn(change(self.conv(x))) if change is torch.relu else self.bn(self.conv(x))
 
 
-class RankAsName(Model):
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        return self.bn(y.relu() if getattr(self, f"relu{x.dim()}", False) else y)
-
-    relu4 = True
-
-
 class IdentityOfDtype(Model):
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
@@ -184,16 +176,6 @@ class CatchesErrors(Model):
         return self.bn(y.relu() if large else y)
 
 
-class CatchesUnpacking(Model):
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        try:
-            _channels, _height, _width = x.shape
-        except ValueError:
-            y = y.relu()
-        return self.bn(y)
-
-
 class OwnCall(Model):
     def __call__(self, x: Tensor) -> Tensor:
         return super().__call__(x) * 3
@@ -203,8 +185,8 @@ class OwnCall(Model):
 
 
 QUESTIONS = [
-    ClassOfComputed, ExactClass, RankInSet, RankAsKey, RankAsName, IdentityOfDtype, NoGradients,
-    AttributeOfComputed, CatchesErrors, CatchesUnpacking, OwnCall,
+    ClassOfComputed, ExactClass, RankInSet, RankAsKey, IdentityOfDtype, NoGradients,
+    AttributeOfComputed, CatchesErrors, OwnCall,
 ]  # fmt: skip
 
 

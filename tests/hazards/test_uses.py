@@ -40,9 +40,7 @@ def test_a_parameter_that_is_read_elsewhere_is_untied(name: str) -> None:
         ({"structure": "module"}, Reason.OWN_FORWARD),
     ],
 )
-def test_a_parameter_that_is_read_elsewhere_keeps_the_norm(
-    name: str, options: dict[str, Any], reason: Reason
-) -> None:
+def test_a_parameter_that_is_read_elsewhere_keeps_the_norm(name: str, options: dict[str, Any], reason: Reason) -> None:
     assert_fuses(read_elsewhere(name), values(2, 3, 6, 6), left={"bn": reason}, **options)
 
 

@@ -78,9 +78,7 @@ def test_a_norm_that_calls_its_base_and_an_activation_is_never_dropped(structure
 
 
 def test_a_standardised_convolution_takes_the_norm_into_its_standardised_weight(structure: Structure) -> None:
-    fused = assert_fuses(
-        pair(StandardisedConv(3, 4, 3)), values(2, 3, 6, 6), folded=["1"], structure=structure
-    )
+    fused = assert_fuses(pair(StandardisedConv(3, 4, 3)), values(2, 3, 6, 6), folded=["1"], structure=structure)
     assert sum(p.numel() for p in fused.parameters()) == 4 * 3 * 3 * 3 + 4
 
 
@@ -91,17 +89,13 @@ def test_a_standardised_convolution_alone_is_standardised_once(structure: Struct
 
 
 @pytest.mark.parametrize("cls", [ConvThatRectifies, ConvWithOtherArithmetic])
-def test_a_convolution_with_an_activation_inside_keeps_the_norm(
-    structure: Structure, cls: type[nn.Conv2d]
-) -> None:
+def test_a_convolution_with_an_activation_inside_keeps_the_norm(structure: Structure, cls: type[nn.Conv2d]) -> None:
     left = {"1": Reason.NOT_LINEAR}
     assert_fuses(pair(cls(3, 4, 3)), values(2, 3, 6, 6), left=left, structure=structure)
 
 
 def test_a_convolution_that_only_adds_a_method_is_a_convolution(structure: Structure) -> None:
-    fused = assert_fuses(
-        pair(ConvWithAnotherMethod(3, 4, 3)), values(2, 3, 6, 6), folded=["1"], structure=structure
-    )
+    fused = assert_fuses(pair(ConvWithAnotherMethod(3, 4, 3)), values(2, 3, 6, 6), folded=["1"], structure=structure)
     assert isinstance(dict(fused.named_modules())["0"], ConvWithAnotherMethod)
 
 
@@ -113,9 +107,7 @@ def test_a_forward_that_was_replaced_on_the_instance_keeps_the_norm(structure: S
 
 
 @pytest.mark.parametrize("parametrize", [parametrizations.weight_norm, parametrizations.spectral_norm])
-def test_a_parametrized_weight_is_computed_once_and_takes_the_norm(
-    structure: Structure, parametrize: Any
-) -> None:
+def test_a_parametrized_weight_is_computed_once_and_takes_the_norm(structure: Structure, parametrize: Any) -> None:
     model = pair(parametrize(nn.Conv2d(3, 4, 3)))
     fused = assert_fuses(model, values(2, 3, 6, 6), folded=["1"], structure=structure)
     assert not hasattr(dict(fused.named_modules())["0"], "parametrizations")

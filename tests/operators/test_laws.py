@@ -49,7 +49,8 @@ def names(targets: Iterable[object]) -> set[str]:
 
 
 def test_every_row_of_the_table_has_a_sample() -> None:
-    assert not names(OPERATORS.keys() - {sample.target for sample in SAMPLES})
+    written = {target for target in OPERATORS if not isinstance(target, torch._ops.OpOverload)}
+    assert not names(written - {sample.target for sample in SAMPLES})  # the rest is in test_exported.py
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
