@@ -93,8 +93,8 @@ def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[s
         return True
     required = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     takes_any = not required and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
-    names = {p.name for p in optional}
-    return not starred and (positional <= required or takes_any) and not names & set(keywords)
+    names = {p.name for p in parameters if p not in optional}
+    return not starred and (positional <= required or takes_any) and set(keywords) <= names
 
 
 def _require_undecorated(defined: Any) -> None:

@@ -19,11 +19,14 @@ from fxfuse.undo import folded_modules
 from fxfuse.uses import asks_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import fx, nn
 
     from fxfuse.attempt import Attempt
     from fxfuse.capture import Part
     from fxfuse.editor import Editor
+    from fxfuse.history import Origin
 
 
 def unfaithful(attempt: Attempt, result: nn.Module) -> dict[nn.Module, Refusal]:
@@ -47,13 +50,13 @@ def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module)
         again = Graph(tracer.capture(result.get_submodule(part.path)))
     except Exception:  # noqa: BLE001 - whatever it raises, it is not what it was
         return False
-    return _calls(again) == _calls(editor.graph)
+    return _calls(again, {}) == _calls(editor.graph, editor.origin)
 
 
-def _calls(graph: Graph) -> list[tuple[str, object]]:
-    """Return what a graph calls, in order, but for what does nothing."""
+def _calls(graph: Graph, origins: Mapping[fx.Node, Origin]) -> list[tuple[str, object]]:
+    """Return what a graph calls, in order and under the names of the model, but for what does nothing."""
     return [
-        (node.op, node.target)
+        (node.op, origins[node].target if node in origins else node.target)
         for node in graph.graph_module.graph.nodes
         if node.op in ("call_module", "call_function", "call_method")
         and node not in graph.dead

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def require_rank(input: Tensor, axes: int, where: str) -> Tensor:  # noqa: A002 - torch's name for it
@@ -63,6 +58,8 @@ def require_value(value: object, expected: object, name: str) -> object:
     """
     if has_torch_function_unary(value):
         return handle_torch_function(require_value, (value,), value, expected, name)
+    if expected is Tensor and isinstance(value, Tensor):
+        return value  # the class stands for any tensor
     if not (value is expected or (type(value) is type(expected) and value == expected)):
         raise ValueError(
             f"fxfuse captured this model with {name}={expected!r}, and it was called with another value. "

@@ -31,14 +31,16 @@ class Origin(NamedTuple):
         module: the module that it called, if it called one.
         owner: the path, within the captured module, of the module in whose forward it stood.
         instance: which call of the owner it belonged to.
+        target: what it called, by path for a module.
     """
 
     module: nn.Module | None
     owner: str
     instance: str
+    target: object
 
     @staticmethod
     def of(graph: Graph, node: fx.Node) -> Origin:
         """Read the origin of a node from its metadata."""
         keys = [k for k, entry in node.meta.get("nn_module_stack", {}).items() if entry[0] != node.target]
-        return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "")
+        return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "", node.target)

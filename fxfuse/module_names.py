@@ -122,7 +122,10 @@ class ModuleNames:
             if isinstance(value, nn.Module):
                 yield value
         elif isinstance(module, CONTAINERS) and not isinstance(node.slice, ast.Slice):
-            yield from module.children()
+            children = list(module.children())
+            index = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            known = isinstance(index, int) and index < len(children) and not isinstance(module, nn.ModuleDict)
+            yield from [children[index]] if known else children  # type: ignore[index] # an int, as was seen
 
     @staticmethod
     def fetched(module: nn.Module, call: ast.Call) -> Iterator[nn.Module]:

@@ -7,10 +7,14 @@ same folds come out for every combination, the arguments do not matter to them.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from fxfuse.attempt import Attempt, Options
+from fxfuse.call_sites import asks_what_it_gets
 from fxfuse.capture import capture
 from fxfuse.tracer import ANY_VALUE
 
@@ -19,13 +23,31 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from fxfuse.capture import Part
+
 _MOST = 3  # arguments of which all combinations are tried
 
 
 def decisive_arguments(attempt: Attempt, options: Options) -> Mapping[str, Any]:
     """Return the arguments, with their values, that a model of the user's class has to be called with."""
     root = attempt.captured.root
-    if attempt.structure != "module" or root is None or not root.specialised or not attempt.replaced.modules:
+    if attempt.structure != "module" or root is None or not attempt.replaced.modules:
+        return {}
+    return {**_asked(root.module), **_decisive(attempt, root, options)}
+
+
+def _asked(module: nn.Module) -> dict[str, Any]:
+    """Return the required arguments of which the forward asks what they are: it was traced with tensors."""
+    forward = type(module).forward
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    required = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return {name: Tensor for name in required if asks_what_it_gets(forward, [name])}
+
+
+def _decisive(attempt: Attempt, root: Part, options: Options) -> Mapping[str, Any]:
+    if not root.specialised:
         return {}
     names = list(root.specialised)
     wanted = _folds(attempt)

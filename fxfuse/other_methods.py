@@ -83,5 +83,5 @@ def _joined(module: nn.Module, method: str, fold: set[nn.Module]) -> bool:
     if len(fold) != 2:
         return False
     linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
-    (other,) = fold - set(linear[:1])
-    return len(linear) == 1 and always_follows(module, linear[0], other, method)
+    others = list(fold - set(linear))
+    return len(linear) == len(others) == 1 and always_follows(module, linear[0], others[0], method)

@@ -38,7 +38,8 @@ class AnyProxy(fx.Proxy):
     def __class__(self) -> type:
         # The right answer would not do: C code that asks too would read the proxy as a tensor, and crash.  C code
         # stands in the frame of its caller, so a question is the user's only if its function can ask at all.
-        frame = sys._getframe(1)
+        frame: Any = sys._getframe(1)
+        frame = frame.f_back if frame.f_code is torch.is_tensor.__code__ else frame
         if asked_by_user() and {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
             if is_assertion(frame, after_call=True):
                 return Tensor
@@ -120,11 +121,10 @@ def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
         after_call: the frame is in the call of which the result is asserted, and not yet at the jump.
     """
     steps = [i for i in dis.get_instructions(frame.f_code) if i.opname not in ("CACHE", "TO_BOOL", "NOT_TAKEN")]
-    here = next((n for n, i in enumerate(steps) if i.offset >= frame.f_lasti), None)
-    if here is None or here + 1 >= len(steps):
-        return False
-    here += after_call
-    jump, then = steps[here], steps[min(here + 1, len(steps) - 1)]
+    here = max((n for n, i in enumerate(steps) if i.offset <= frame.f_lasti), default=0)
+    if after_call:  # Python 3.11 makes a call in two steps
+        here += 2 if steps[here].opname == "PRECALL" else 1
+    jump, then = steps[min(here, len(steps) - 1)], steps[min(here + 1, len(steps) - 1)]
     jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
     return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))
 

@@ -166,13 +166,6 @@ def test_untraced_code_that_passes_no_tensor_forbids_the_fold(parent: type[Model
     assert_stays(trained(parent(block=child(**layers()))), ["block.bn"])
 
 
-def test_a_model_that_takes_lists_too_is_right_for_both_or_raises(structure: Structure) -> None:
-    model = trained(OneOrMany(**layers()))
-    fused = assert_fuses(model, values(*INPUTS), folded=["bn"], structure=structure)
-    x = values(*INPUTS)
-    assert_right_or_error(lambda either: either([x]), model, fused)
-
-
 def test_a_model_that_takes_none_too_is_right_for_both_or_raises(structure: Structure) -> None:
     model, x = trained(RequiredOrNone(**layers())), values(*INPUTS)
     fused = assert_fuses(model, x, x, folded=["bn"], structure=structure)

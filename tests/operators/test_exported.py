@@ -47,7 +47,7 @@ FUNCTIONS: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda y, g: y * g,
     lambda y, g: y + g,
     lambda y, g: y - g,
-    lambda y, g: torch.rsub(y, g),
+    lambda y, g: torch.rsub(y, g, alpha=2),
     lambda y, g: 5 - y,  # noqa: ARG005 - all are called alike
     lambda y, g: y / g,
     lambda y, g: -y,  # noqa: ARG005 - likewise
