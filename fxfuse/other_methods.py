@@ -26,7 +26,21 @@ if TYPE_CHECKING:
 
 # How methods begin that initialise, load or configure a model.
 _CONFIGURES = (
-    *("__", "init", "_init", "reset", "_reset", "load", "_load", "set_", "fuse", "reparam", "switch", "prune"),
+    *(
+        "__",
+        "init",
+        "_init",
+        "reset",
+        "_reset",
+        "load",
+        "_load",
+        "set_",
+        "fuse",
+        "reparam",
+        "switch",
+        "prune",
+        "zero_init",
+    ),
     *("train", "extra_", "no_", "get_", "group_"),
 )
 

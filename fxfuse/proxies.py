@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import operator
 import sys
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from fxfuse.questions import asked_classes, is_assertion
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType, FrameType
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
@@ -36,15 +36,16 @@ class AnyProxy(fx.Proxy):
 
     @property  # type: ignore[misc] # isinstance asks for it, and nothing sets it
     def __class__(self) -> type:
-        # The right answer would not do: C code that asks too would read the proxy as a tensor, and crash.  C code
-        # stands in the frame of its caller, so a question is the user's only if its function can ask at all.
+        # C code stands in the frame of its caller, and would read a proxy that says it is a tensor as one, and crash.
+        # So only ``isinstance`` gets that answer, and only for a value that is sure to be a tensor.
         frame: Any = sys._getframe(1)
         frame = frame.f_back if frame.f_code is torch.is_tensor.__code__ else frame
-        if asked_by_user() and {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
-            if is_assertion(frame, after_call=True):
-                return Tensor
-            raise self.refused("it asks for the class of a value")
-        return AnyProxy
+        if not asked_by_user() or not {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
+            return AnyProxy
+        classes = asked_classes(frame)
+        if is_assertion(frame, after_call=True) or (classes and self.tracer.gives_tensor(self.node)):  # type: ignore[attr-defined] # the tracer of this package
+            return Tensor if not classes or issubclass(Tensor, classes) else AnyProxy
+        raise self.refused("it asks for the class of a value")
 
     def __getattr__(self, k: str) -> Any:
         if not hasattr(Tensor, k) and asked_by_user():
@@ -111,36 +112,3 @@ class ConstantProxy(AnyProxy):
     def numel(self) -> int:
         """Return the number of elements."""
         return self.tensor.numel()
-
-
-def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
-    """Whether the truth that a frame asks for decides about an ``assert``: the next step raises, or is jumped over.
-
-    Args:
-        frame: the frame of the user's function.
-        after_call: the frame is in the call of which the result is asserted, and not yet at the jump.
-    """
-    steps = [i for i in dis.get_instructions(frame.f_code) if i.opname not in ("CACHE", "TO_BOOL", "NOT_TAKEN")]
-    here = max((n for n, i in enumerate(steps) if i.offset <= frame.f_lasti), default=0)
-    if after_call:  # Python 3.11 makes a call in two steps
-        here += 2 if steps[here].opname == "PRECALL" else 1
-    jump, then = steps[min(here, len(steps) - 1)], steps[min(here + 1, len(steps) - 1)]
-    jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
-    return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))
-
-
-@functools.cache
-def asks_what_a_graph_cannot_say(code: CodeType) -> str:
-    """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
-    asked = _STATES & set(code.co_names)
-    if asked:
-        return f"it calls {min(asked)}"
-    before = None
-    for step in dis.get_instructions(code):
-        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
-            return "it compares by identity"
-        before = step
-    return ""
-
-
-_STATES = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_inference".split())

@@ -79,7 +79,7 @@ class _Ranks:
         if node not in self.known:
             self._set(node, _recorded(node) or self._fixed(node) or self._from_inputs(node))
         first = node.args[0] if node.args else None
-        if node in self.known and isinstance(first, fx.Node) and _keeps_rank(self._called(node)):
+        if node in self.known and isinstance(first, fx.Node) and keeps_rank(self._called(node)):
             self._set(first, self.known[node])
 
     def _called(self, node: fx.Node) -> object:
@@ -103,7 +103,7 @@ class _Ranks:
 
     def _from_inputs(self, node: fx.Node) -> int | None:
         called = self._called(node)
-        if _keeps_rank(called):
+        if keeps_rank(called):
             return next((self.known[i] for i in node.all_input_nodes[:1] if i in self.known), None)
         if called in _ARITHMETIC:
             axes = [self.known.get(i) for i in node.all_input_nodes]
@@ -141,7 +141,8 @@ def _checked(called: type) -> int | None:
 
 
 @functools.cache
-def _keeps_rank(called: object) -> bool:
+def keeps_rank(called: object) -> bool:
+    """Whether an operation gives a tensor with as many axes as its first input has."""
     if isinstance(called, type):
         return called.__module__.startswith("torch.nn.modules") and called.__name__.startswith(_KEEPING_MODULES)
     return called in _KEEPING
@@ -180,6 +181,9 @@ _ARITHMETIC = frozenset([
     *(operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div),
     *("add", "sub", "mul", "div", "add_", "mul_", "sub_", "div_", operator.iadd, operator.imul),
 ])  # fmt: skip
+GIVE_TENSORS = (_KEEPING | _ARITHMETIC | {torch.cat, torch.concat, torch.stack, torch.flatten, torch.mean}) | frozenset(
+    "view reshape flatten permute transpose mean unsqueeze squeeze expand repeat".split()
+)
 _USUAL_MODULES: dict[type, int] = {
     nn.Conv1d: 3,
     nn.Conv2d: 4,

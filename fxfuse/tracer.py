@@ -20,7 +20,9 @@ from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED, Derived
-from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say, is_assertion
+from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
+from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
+from fxfuse.shapes import GIVE_TENSORS, keeps_rank
 from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
@@ -230,6 +232,14 @@ class Tracer(fx.Tracer):
             items = [(key, value) for key, value in a.items()]
             return self.create_node("call_function", collections.OrderedDict, (super().create_arg(items),), {})
         return super().create_arg(a)
+
+    def gives_tensor(self, node: fx.Node) -> bool:
+        """Whether a value is sure to be a tensor: an input, which a check guards, or what a known operation gives."""
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            layer = keeps_rank(type(module)) and not getattr(module, "return_indices", False)
+            return operator_of(module) is not None or layer
+        return node.op in ("placeholder", "get_attr") or node.target in GIVE_TENSORS
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""

@@ -33,7 +33,6 @@ LARGER = [
     ("hiera_tiny_224", 224, 0),
     ("nest_tiny_jx", 224, 0),
     ("levit_128s", 224, 48),  # they follow linear -> flatten; a fold through flatten would remove them
-    ("ghostnet_100", 64, 0),
     ("dla34", 64, 0),
     ("hrnet_w18_small", 64, 0),
     ("regnety_002", 64, 0),
