@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 _LEAVES_BLOCK = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 
 
-def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method: str = "forward") -> bool:
+def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method: str = "") -> bool:
     """Whether ``second`` is called on the result of ``first``, always, and nothing else reads that result.
 
     Args:
         owner: the module in whose methods both are called.
         first: a child of it.
         second: a child of it.
-        method: where to start; what it uses is read too.
+        method: another method to read than the forward.  A forward is searched for hidden ways to its children too.
     """
     try:
-        methods = parsed_methods(owner, method)
+        methods = parsed_methods(owner, method or "forward")
     except (OSError, TypeError, SyntaxError, AttributeError):
         return False
     sites = {module: [] for module in (first, second)}  # type: dict[nn.Module, list[tuple[ast.AST, ast.Call]]]
     for tree, own in methods:
-        if _hides_calls(tree, own):
+        if not method and _hides_calls(tree, own):
             return False
         for module, call in _calls(owner, tree, own):
             if module in sites:

@@ -165,6 +165,11 @@ class Graph:
         row = self.operator(node)
         return row.name if row else node.name
 
+    def owner_class(self, node: fx.Node) -> type | None:
+        """Return the class of the module in whose forward a node stands, if that is known."""
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        return stack[-1][1] if stack and isinstance(stack[-1][1], type) else None
+
     def owner_kind(self, node: fx.Node) -> str:
         """Return the class of the module that does the operation in its forward, or the kind of the node."""
         stack = list(node.meta.get("nn_module_stack", {}).values())

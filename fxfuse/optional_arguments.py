@@ -16,7 +16,7 @@ from torch import Tensor
 from fxfuse.attempt import Attempt, Options
 from fxfuse.call_sites import asks_what_it_gets
 from fxfuse.capture import capture
-from fxfuse.tracer import ANY_VALUE
+from fxfuse.signatures import ANY_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

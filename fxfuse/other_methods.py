@@ -24,25 +24,8 @@ if TYPE_CHECKING:
     from fxfuse.editor import Editor
 
 
-# How methods begin that initialise, load or configure a model.
-_CONFIGURES = (
-    *(
-        "__",
-        "init",
-        "_init",
-        "reset",
-        "_reset",
-        "load",
-        "_load",
-        "set_",
-        "fuse",
-        "reparam",
-        "switch",
-        "prune",
-        "zero_init",
-    ),
-    *("train", "extra_", "no_", "get_", "group_"),
-)
+# How methods begin, after underscores, that initialise, load or configure a model.
+_CONFIGURES = tuple("init reset load set_ fuse reparam switch prune zero_init train extra_ no_ get_ group_".split())
 
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
@@ -75,7 +58,11 @@ def _other_methods(module: nn.Module) -> list[str]:
     except (OSError, TypeError, SyntaxError, AttributeError):
         return []  # without source nobody can say; the class was not written in a file
     # What initialises, loads or configures a model is not meant to be called on a fused one.
-    return [method for method in methods if not method.startswith(_CONFIGURES)]
+    return [method for method in methods if not _configures(method)]
+
+
+def _configures(method: str) -> bool:
+    return method.startswith("__") or method.lstrip("_").startswith(_CONFIGURES)
 
 
 def _split(found: Reach, fold: set[nn.Module]) -> set[nn.Module]:
@@ -86,7 +73,7 @@ def _split(found: Reach, fold: set[nn.Module]) -> set[nn.Module]:
     alone = {m for module in called if module not in together for m in module.modules()}
     alone |= found.escaped | (set() if together else found.read)
     for module, methods in found.entered.items():
-        names = [name for name in methods if not name.startswith(_CONFIGURES)]
+        names = [name for name in methods if not _configures(name)]
         inside = set(module.modules())
         alone |= _split(reach(module, names), fold) if fold <= inside else inside if names else set()
     return fold & alone

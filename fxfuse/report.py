@@ -145,11 +145,6 @@ class Decision:
         """``"folded"`` or ``"skipped"``."""
         return "folded" if self.folded else "skipped"
 
-    @property
-    def node(self) -> str:
-        """The path, by the word of those who think in graphs."""
-        return self.path
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
         reason = None if self.reason is None else self.reason.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -141,7 +141,7 @@ def _checked(called: type) -> int | None:
 
 
 @functools.cache
-def keeps_rank(called: object) -> bool:
+def keeps_rank(called: Any) -> bool:
     """Whether an operation gives a tensor with as many axes as its first input has."""
     if isinstance(called, type):
         return called.__module__.startswith("torch.nn.modules") and called.__name__.startswith(_KEEPING_MODULES)

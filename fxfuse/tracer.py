@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from fxfuse.call import is_hooked
-from fxfuse.constants import mutated
 from fxfuse.guards import require_value
 from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
@@ -23,6 +21,7 @@ from fxfuse.own_forward import UNCHECKED, Derived
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.shapes import GIVE_TENSORS, keeps_rank
+from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, resolve_types
 from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
@@ -94,11 +93,11 @@ class Tracer(fx.Tracer):
             for name in literals:
                 del root.__dict__[name]
             changed = before.restore()
-        changed = changed or _changes_literals(graph, literals)
+        changed = changed or changes_literals(graph, literals)
         if changed:
             raise Untraceable(changed)
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
-        _resolve_types(graph, getattr(type(root), self.traced_func_name))
+        resolve_types(graph, getattr(type(root), self.traced_func_name))
         return fx.GraphModule(holder, graph, type(root).__name__)
 
     @staticmethod
@@ -202,25 +201,18 @@ class Tracer(fx.Tracer):
 
     def _proxy_placeholder(self, name: str, concrete_args: Any, sig: Any, fn_for_analysis: Any) -> Any:  # noqa: ARG002
         """Make a placeholder; an optional argument is traced at its default, and checked to be that."""
+        proxy, value = argument(self, name, sig, fn_for_analysis)
+        if value is ANY_VALUE:
+            return proxy
         plain = name.lstrip("*")
-        parameter = sig.parameters[plain]
-        empty = inspect.Parameter.empty
-        default = {parameter.VAR_POSITIONAL: (), parameter.VAR_KEYWORD: {}}.get(parameter.kind, parameter.default)
-        given = () if name != plain or default is empty else (default,)
-        value = self.passed.get(plain, default)
-        takes_all = name != plain and not any(_is_required(p) for p in list(sig.parameters.values())[1:])
-        annotation = fn_for_analysis.__annotations__.get(plain) if name == plain else None
-        proxy = self.create_proxy("placeholder", name, given, {}, type_expr=annotation)
-        if value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value)):
-            return AnyProxy(proxy.node, self)
         self.create_proxy("call_function", require_value, (proxy, value, plain), {})
         self.specialised[plain] = value
-        return _Leaf(value)
+        return Leaf(value)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:  # noqa: FBT001
         """Pass constants as they are; torch.fx would take tuples and dictionaries among them apart."""
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        return function, [a.value if isinstance(a, _Leaf) else a for a in args]
+        return function, [a.value if isinstance(a, Leaf) else a for a in args]
 
     # -- what a trace would get wrong
 
@@ -237,62 +229,14 @@ class Tracer(fx.Tracer):
         """Whether a value is sure to be a tensor: an input, which a check guards, or what a known operation gives."""
         if node.op == "call_module":
             module = self.root.get_submodule(str(node.target))
-            layer = keeps_rank(type(module)) and not getattr(module, "return_indices", False)
+            cls: Any = type(module)
+            layer = keeps_rank(cls) and not getattr(module, "return_indices", False)
             return operator_of(module) is not None or layer
         return node.op in ("placeholder", "get_attr") or node.target in GIVE_TENSORS
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""
         return AnyProxy(node, self)
-
-
-def _resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
-    """Replace annotations that are text by what they mean, as TorchScript needs them; drop what means nothing here."""
-    try:
-        known = inspect.get_annotations(inspect.unwrap(forward), eval_str=True)
-    except Exception:  # noqa: BLE001 - an annotation can be any expression
-        known = {}
-    for node in graph.nodes:
-        if isinstance(node.type, str):
-            node.type = known.get("return" if node.op == "output" else str(node.target).lstrip("*"))
-
-
-def has_own_call(module: nn.Module) -> bool:
-    """Whether a class between the module's and torch's defines ``__call__``."""
-    return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
-
-
-def _changes_literals(graph: fx.Graph, literals: list[str]) -> str:
-    """A literal is made anew in each call; in a graph it would be changed in one call and read in the next."""
-    for node in graph.nodes:
-        for changed in mutated(node, None):
-            if changed.op == "get_attr" and changed.target in literals:
-                return "its forward changes a tensor that it makes itself"
-    return ""
-
-
-@dataclasses.dataclass
-class _Leaf:
-    """Hides from torch.fx that an argument is a container."""
-
-    value: Any
-
-
-# Passed for an argument of which the value is not known, so that it is traced as one.
-ANY_VALUE = object()
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    return positional and parameter.default is parameter.empty
-
-
-def _holds_tensors(value: Any) -> bool:
-    return value is ANY_VALUE or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
-
-
-def _is_simple(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, str))
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -24,7 +24,7 @@ LAYERS: dict[str, str] = {
     "a graph, changed": "storage history editor",
     "what is folded": "operators",
     "what folds it": "rules engine",
-    "reading a model": "norm_checks tracer module_names method_reader call_sites adjacent examples",
+    "reading a model": "norm_checks signatures tracer module_names method_reader call_sites adjacent examples",
     "a model as graphs": "capture export_capture prove",
     "graphs as a model": "write_back fused_graph_module undo other_methods finish",
     "a whole pass": "checks attempt optional_arguments faithful",

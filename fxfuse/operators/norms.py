@@ -52,8 +52,9 @@ class BatchNorm(AffineSource):
 
     def _rank(self) -> Rank:
         """Axis 1 is counted from the left, so the number of axes says which one it is from the right."""
+        owner = self.call.graph.owner_class(self.node)
         for cls, axes in self.proven_axes.items():
-            if isinstance(self.call.module, cls):
+            if isinstance(self.call.module, cls) or (owner is not None and issubclass(owner, cls)):
                 return Rank(axes)
         rank = self.call.rank(self.input)
         if rank is None:

@@ -1,0 +1,85 @@
+"""The arguments of a forward that is traced, and what is left of them in its graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from fxfuse.constants import mutated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fxfuse.tracer import Tracer
+
+
+def resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
+    """Replace annotations that are text by what they mean, as TorchScript needs them; drop what means nothing here."""
+    try:
+        known = inspect.get_annotations(inspect.unwrap(forward), eval_str=True)
+    except Exception:  # noqa: BLE001 - an annotation can be any expression
+        known = {}
+    for node in graph.nodes:
+        if isinstance(node.type, str):
+            node.type = known.get("return" if node.op == "output" else str(node.target).lstrip("*"))
+
+
+def has_own_call(module: nn.Module) -> bool:
+    """Whether a class between the module's and torch's defines ``__call__``."""
+    return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
+
+
+def changes_literals(graph: fx.Graph, literals: list[str]) -> str:
+    """A literal is made anew in each call; in a graph it would be changed in one call and read in the next."""
+    for node in graph.nodes:
+        for changed in mutated(node, None):
+            if changed.op == "get_attr" and changed.target in literals:
+                return "its forward changes a tensor that it makes itself"
+    return ""
+
+
+@dataclasses.dataclass
+class Leaf:
+    """Hides from torch.fx that an argument is a container."""
+
+    value: Any
+
+
+# Passed for an argument of which the value is not known, so that it is traced as one.
+ANY_VALUE = object()
+
+
+def argument(tracer: Tracer, name: str, signature: inspect.Signature, forward: Callable[..., Any]) -> tuple[Any, Any]:
+    """Make the placeholder for an argument of the root, and say at which value it is traced.
+
+    Returns:
+        The proxy, and the value: the default, or what is known to be passed; ANY_VALUE for what can be any tensor.
+    """
+    plain, empty = name.lstrip("*"), inspect.Parameter.empty
+    parameter = signature.parameters[plain]
+    starred: dict[Any, Any] = {parameter.VAR_POSITIONAL: (), parameter.VAR_KEYWORD: {}}
+    default: Any = starred.get(parameter.kind, parameter.default)
+    given = () if name != plain or default is empty else (default,)
+    value = tracer.passed.get(plain, default)
+    takes_all = name != plain and not any(_is_required(p) for p in list(signature.parameters.values())[1:])
+    annotation = forward.__annotations__.get(plain) if name == plain else None
+    proxy = tracer.create_proxy("placeholder", name, given, {}, type_expr=annotation)
+    is_open = value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value))
+    return proxy, ANY_VALUE if is_open else value
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    return positional and parameter.default is parameter.empty
+
+
+def _holds_tensors(value: Any) -> bool:
+    return value is ANY_VALUE or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def _is_simple(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str))
