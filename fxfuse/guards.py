@@ -60,7 +60,10 @@ def require_value(value: object, expected: object, name: str) -> object:
         return handle_torch_function(require_value, (value,), value, expected, name)
     if expected is Tensor and isinstance(value, Tensor):
         return value  # the class stands for any tensor
-    if not (value is expected or (type(value) is type(expected) and value == expected)):
+    # A graph keeps lists and dictionaries as classes of its own, derived from Python's.
+    related = isinstance(value, type(expected)) or isinstance(expected, type(value))
+    same = related and isinstance(value, bool) == isinstance(expected, bool) and value == expected
+    if not (value is expected or same):
         raise ValueError(
             f"fxfuse captured this model with {name}={expected!r}, and it was called with another value. "
             "Fuse again with example_inputs that pass this value."
