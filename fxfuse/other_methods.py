@@ -71,7 +71,8 @@ def _split(found: Reach, fold: set[nn.Module]) -> set[nn.Module]:
     called = set(found.called) - found.escaped
     together = [module for module in called if fold <= set(module.modules())]
     alone = {m for module in called if module not in together for m in module.modules()}
-    alone |= found.escaped | (set() if together else found.read)
+    escaped = found.escaped & fold
+    alone |= (escaped if escaped != fold else set()) | (set() if together else found.read)
     for module, methods in found.entered.items():
         names = [name for name in methods if not _configures(name)]
         inside = set(module.modules())

@@ -23,7 +23,8 @@ def build(name: str, **options: Any) -> Any:
     torch.manual_seed(0)
     if "weights_backbone" in options:
         return trained32(models.get_model(name, weights=None, **options))
-    return trained32(models.get_model(name, weights=None))
+    more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return trained32(models.get_model(name, weights=None, **more))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "shufflenet_v2_x0_5"])
