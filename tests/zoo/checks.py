@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxfuse import Report, fx_fuse
-from tests.helpers import STRUCTURES, Structure, trained, unchanged
+from tests.helpers import STRUCTURES, Structure, trained
 
 
 def trained32(model: nn.Module) -> nn.Module:
@@ -58,8 +58,7 @@ def assert_all_is_well(
         expected = model(x)
     folds = []
     for structure in structures:
-        with unchanged(model):
-            fused = fx_fuse(model, structure=structure)
+        fused = fx_fuse(model, structure=structure)
         with torch.no_grad():
             assert error(expected, fused(x)) <= tolerance
         assert norms_left(fused, x) == stays, str(Report.of(fused))
