@@ -184,6 +184,10 @@ class _Reader:
         elif defined is not None and not hasattr(nn.Module, name) and _is_code(defined):
             self.found.entered.setdefault(module, set()).add(name)
 
+    def tap(self, module: nn.Module) -> None:
+        """Note that a module is used by itself, as a part of a container."""
+        self.found.read.add(module)
+
     def normalises(self, module: nn.Module) -> bool:
         """Whether a fold could take the module away."""
         row = operator_of(module)

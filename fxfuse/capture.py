@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -96,7 +95,7 @@ def capture_graph(graph_module: fx.GraphModule) -> Capture:
     """Take a graph that is there already; the pass works on a copy of it."""
     graph = fx.Graph(tracer_cls=graph_module.graph._tracer_cls)
     graph.output(graph.graph_copy(graph_module.graph, {}))
-    graph.set_codegen(copy.deepcopy(graph_module.graph._codegen))
+    graph.set_codegen(graph_module.graph._codegen)
     copied = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
     return Capture(graph_module, [Part(graph_module, "", copied)])
 

@@ -35,6 +35,9 @@ class Notes(Protocol):
     def attribute(self, module: nn.Module, name: str) -> None:
         """Note that an attribute of a module below is read."""
 
+    def tap(self, module: nn.Module) -> None:
+        """Note that a module is used by itself, as a part of a container."""
+
     def normalises(self, module: nn.Module) -> bool:
         """Whether a fold could take the module away."""
 
@@ -122,6 +125,7 @@ class MethodReader:
             parent = self.parents.get(node)
             for child in () if self._is_bound(node, parent) else module.children():
                 self.notes.escape(child)
+                self.notes.tap(child)
         elif hasattr(type(module), "__getitem__"):
             self.notes.escape(module)
 
