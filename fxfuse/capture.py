@@ -53,7 +53,6 @@ class Capture:
         opaque: modules of which the own forward was not captured, and why.
         kept: modules that must stay what they are, and why: untraced code looks into them.
         kept_by: the modules of which the untraced code is the reason.
-        notes: what the capture did that the user should know.
         exampled: whether example inputs were there to capture from.
     """
 
@@ -62,7 +61,6 @@ class Capture:
     opaque: dict[nn.Module, str] = field(default_factory=dict)
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     kept_by: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
     exampled: bool = False
 
     @property

@@ -76,7 +76,7 @@ def into_graph_module(
     result.training = model.training
     _copy_modes(model, result)
     lost = result._keep(model)
-    notes = list(captured.notes)
+    notes: list[str] = []
     if lost:
         some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
         notes.append(
@@ -105,7 +105,7 @@ def into_modules(
 ) -> nn.Module:
     """Return a model of the same class with the replacements in their places."""
     result = copies_of(captured.model, replaced.modules)[captured.model]
-    notes = list(captured.notes)
+    notes: list[str] = []
     if expected:
         result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())

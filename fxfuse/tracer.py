@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked
 from fxfuse.guards import require_value
+from fxfuse.module_names import CONTAINERS
 from fxfuse.modules import shallow_copy
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
@@ -139,7 +140,7 @@ class Tracer(fx.Tracer):
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
         layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(
-            m, (*_CONTAINERS, Derived)
+            m, (*CONTAINERS, Derived)
         )
         return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
 
@@ -167,7 +168,7 @@ class Tracer(fx.Tracer):
         return self._leave_whole(m, forward, args, kwargs)
 
     def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if has_own_call(m):
+        if operator_of(m) is None and has_own_call(m):
             raise Untraceable(f"it calls a {type(m).__name__}, of which __call__ does more than to call forward")
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
@@ -237,9 +238,6 @@ class Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""
         return AnyProxy(node, self)
-
-
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class LocalTracer(Tracer):
