@@ -113,7 +113,7 @@ class Attempt:
             expected: arguments that a model of the user's class must be called with.
         """
         decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
-        order = {path: position for position, (path, _) in enumerate(self.captured.model.named_modules())}
+        order = {path: position for position, path in enumerate(self.captured.paths.values())}
         decisions.sort(key=lambda decision: order.get(decision.path, len(order)))
         if self.structure == "graph":
             editor = self.edits[0][1]

@@ -108,13 +108,14 @@ class Plan:
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple("_global" + name for name in _HOOKS)
 
 
 def is_hooked(module: nn.Module) -> bool:
     """Whether something else looks at the inputs or outputs of the module."""
     registry = nn.modules.module
-    everywhere = any(getattr(registry, "_global" + name, None) for name in _HOOKS)
-    return everywhere or any(getattr(module, name, None) for name in _HOOKS)
+    everywhere = any(getattr(registry, name) for name in _GLOBAL_HOOKS)
+    return everywhere or any(map(module.__dict__.get, _HOOKS))
 
 
 def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:
@@ -137,14 +138,20 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
     if module is None:
         return Call(node, operator, passed, graph)
     require(not is_hooked(module), Reason.HOOKED, value=graph.path(node))
-    attributes = {name: _attribute(module, name) for name in operator.arguments[1:] if hasattr(module, name)}
+    read = ((name, _attribute(module, name)) for name in operator.arguments[1:])
+    attributes = {name: value for name, value in read if value is not _ABSENT}
     value = node.args[0] if node.args else node.kwargs.get(operator.arguments[0])
     return Call(node, operator, {**attributes, operator.arguments[0]: value}, graph, module)
 
 
+_ABSENT = object()
+
+
 def _attribute(module: nn.Module, name: str) -> Any:
-    value = getattr(module, name)
-    stored_elsewhere = isinstance(value, Tensor) and name not in {**module._parameters, **module._buffers}
+    for registry in (module._parameters, module._buffers):
+        if name in registry:
+            return registry[name]
+    value = module.__dict__[name] if name in module.__dict__ else getattr(module, name, _ABSENT)
     # A weight that is a plain attribute is computed by something (pruning, weight norm) before each call.
-    require(not stored_elsewhere, Reason.COMPUTED, name=name, value=type(module).__name__)
+    require(not isinstance(value, Tensor), Reason.COMPUTED, name=name, value=type(module).__name__)
     return value

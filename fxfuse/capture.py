@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, takes_required_only
+from fxfuse.draft import Draft
 from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal
 from fxfuse.state import sentence
@@ -36,7 +37,7 @@ class Part:
 
     module: nn.Module
     path: str
-    graph_module: fx.GraphModule
+    graph_module: Draft
     assumed: str = ""
     specialised: Mapping[str, Any] = field(default_factory=dict)
     boundaries: Collection[nn.Module] = ()
@@ -94,7 +95,7 @@ def capture_graph(graph_module: fx.GraphModule) -> Capture:
     graph = fx.Graph(tracer_cls=graph_module.graph._tracer_cls)
     graph.output(graph.graph_copy(graph_module.graph, {}))
     graph.set_codegen(graph_module.graph._codegen)
-    copied = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
+    copied = Draft(graph_module, graph, type(graph_module).__name__)
     return Capture(graph_module, [Part(graph_module, "", copied)])
 
 
@@ -135,7 +136,7 @@ class _Session:
         self.result = Capture(model)
         self.boundaries = boundaries
         self.reached: set[nn.Module] = set()
-        self.paths = {module: path for path, module in model.named_modules()}
+        self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
 
     def trace(self, module: nn.Module) -> None:

@@ -14,7 +14,9 @@ from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal, require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from torch import nn
 
 _COMPUTES = ("call_function", "call_method")
 
@@ -30,9 +32,15 @@ def fetch(root: torch.nn.Module, target: str) -> Any:
 class Constants:
     """The constant values of a graph, computed once when asked for, without gradients or side effects."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        """Find out which nodes are constant, and which constants the graph changes in place."""
+    def __init__(self, graph_module: fx.GraphModule, module: Callable[[fx.Node], nn.Module | None]) -> None:
+        """Find out which nodes are constant, and which constants the graph changes in place.
+
+        Args:
+            graph_module: the graph.
+            module: tells which module a node calls.
+        """
         self.graph_module = graph_module
+        self._module = module
         self._sources: dict[fx.Node, frozenset[str]] = {}
         self._computed: dict[fx.Node, Tensor] = {}
         self._changed_tensors: dict[int, str] = {}
@@ -55,9 +63,6 @@ class Constants:
         inputs = node.all_input_nodes
         if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
-
-    def _module(self, node: fx.Node) -> torch.nn.Module | None:
-        return self.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
         """Refuse a parameter or buffer that the graph changes in place, whoever reads it."""

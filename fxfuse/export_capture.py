@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from fxfuse.adjacent import always_follows
 from fxfuse.capture import Part
+from fxfuse.draft import Draft
 from fxfuse.examples import recorded, untouched
 from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal
@@ -39,14 +40,14 @@ def add_exported(captured: Capture, inputs: Inputs) -> None:
         _keep_unconfirmed(captured, part)
 
 
-def _exported(model: nn.Module, module: nn.Module, call: Inputs) -> fx.GraphModule | None:
+def _exported(model: nn.Module, module: nn.Module, call: Inputs) -> Draft | None:
     call = call.copied()
     try:
         with untouched(model), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(module, call.args, dict(call.kwargs), strict=False)
             graph = program.module().graph
-        return fx.GraphModule(module, _by_module(graph, module), type(module).__name__)
+        return Draft(module, _by_module(graph, module), type(module).__name__)
     except Exception:  # noqa: BLE001 - torch.export raises what it likes; then there is no evidence
         return None
 

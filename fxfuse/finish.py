@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
     """Yield a decision for every norm of the model that no graph contains."""
     told = {decision.path for decision in decisions}
-    for path, module in captured.model.named_modules():
+    for module, path in captured.paths.items():
         if not is_norm(module) or path in told or any(t.startswith(path + ".") for t in told if path):
             continue
         caller = _opaque_parent(captured, path)
@@ -64,15 +64,15 @@ def into_graph_module(
     """
     model, graph_module = captured.model, editor.graph_module
     if not inplace:
-        copies = copies_of(model, replaced.modules)
-        for node in graph_module.graph.nodes:
-            module = editor.graph.module(node)
+        called = {str(node.target): module for node in editor.graph.nodes if (module := editor.graph.module(node))}
+        copies = copies_of(model, replaced.modules, called.values())
+        for target, module in called.items():
             if module in copies:
-                editor.graph.place(str(node.target), copies[module])
+                editor.graph.place(target, copies[module])
     editor.drop_dead()
     graph_module.graph.lint()
     name = type(model).__name__
-    result = FusedGraphModule(graph_module, graph_module.graph, name)
+    result = FusedGraphModule.of(graph_module, name)
     result.training = model.training
     _copy_modes(model, result)
     lost = result._keep(model)

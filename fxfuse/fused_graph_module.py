@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
+from fxfuse.draft import share
 from fxfuse.modules import renew_parameters
 from fxfuse.python_source import mentions
 
@@ -22,6 +23,14 @@ _HOOKS = tuple(
 
 class FusedGraphModule(fx.GraphModule):
     """A GraphModule with the hooks and plain attributes of the model, and those of its methods that still work."""
+
+    @staticmethod
+    def of(draft: fx.GraphModule, name: str) -> FusedGraphModule:
+        """Take over the graph that the pass worked on, and what it refers to."""
+        result = FusedGraphModule(nn.Module(), fx.Graph(tracer_cls=draft.graph._tracer_cls), name)
+        share(draft, result, draft.graph)
+        result.graph = draft.graph
+        return result
 
     def _keep(self, model: nn.Module) -> list[str]:
         """Take over hooks, attributes and methods of a model, and return the names of methods that are lost.

@@ -53,7 +53,7 @@ class Graph:
         self.allow_copies = allow_copies
         self.guards = guards
         self._modules: dict[str, nn.Module] = {}
-        self.constants = Constants(graph_module)
+        self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
         self._operators: dict[fx.Node, Operator | None] = {}
         self._readers: dict[int, dict[fx.Node, None]] = {}
@@ -222,8 +222,8 @@ class Graph:
 
     def _tensors(self, node: fx.Node) -> Iterator[object]:
         module = self.module(node)
-        if module is not None:
-            yield from module.parameters()
+        if module is not None:  # a search through the modules below costs more than all the rest
+            yield from module.parameters() if module._modules else module._parameters.values()
         elif node.op == "get_attr":
             yield fetch(self.graph_module, str(node.target))
 

@@ -12,30 +12,39 @@ if TYPE_CHECKING:
 
     from fxfuse.affine import Affine
 
+_BLOCK = 1 << 18  # elements that are in float64 at a time: they stay in the cache, and cost no memory to speak of
+
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
     """A linear map per group and tap, and a bias per output channel.
 
-    The arithmetic is done in float64, in one new tensor, and rounded only by whoever stores the result.
+    Scales only gather in ``factor``: the kernel itself is computed, in float64, when it is read or stored.
 
     Attributes:
-        kernel: of shape ``(groups, out, in, *taps)``; ``out`` and ``in`` count the channels of one group.
+        stored: of shape ``(groups, out, in, *taps)``; ``out`` and ``in`` count the channels of one group.
         bias: of shape ``(groups * out,)``, or None for no bias.
+        factor: what ``stored`` is multiplied with, broadcastable against it, in float64; None for 1.
     """
 
-    kernel: Tensor
+    stored: Tensor
     bias: Tensor | None
+    factor: Tensor | None = None
+
+    @property
+    def kernel(self) -> Tensor:
+        """The kernel, as a whole: in float64 if anything was done to it."""
+        return self.stored if self.factor is None else self.stored * self.factor
 
     @property
     def out_channels(self) -> int:
         """The channels of the output, all groups together."""
-        return self.kernel.shape[0] * self.kernel.shape[1]
+        return self.stored.shape[0] * self.stored.shape[1]
 
     @property
     def in_channels(self) -> int:
         """The channels of the input, all groups together."""
-        return self.kernel.shape[0] * self.kernel.shape[2]
+        return self.stored.shape[0] * self.stored.shape[2]
 
     def then_affine(self, affine: Affine) -> LinearMap:
         """Return the map ``x -> scale * self(x) + shift``.
@@ -43,11 +52,11 @@ class LinearMap:
         Args:
             affine: two vectors of shape ``(groups * out,)``.
         """
-        groups, out, _, *taps = self.kernel.shape
+        groups, out, _, *taps = self.stored.shape
         scale = affine.scale.reshape(groups, out, 1, *[1] * len(taps))
         # scale * (K x + b) + shift = (scale * K) x + (scale * b + shift)
         bias = affine.shift if self.bias is None else affine.scale * self.bias + affine.shift
-        return LinearMap(_scaled(self.kernel, scale), bias)
+        return LinearMap(self.stored, bias, self._times(scale))
 
     def after_affine(self, affine: Affine) -> LinearMap:
         """Return the map ``x -> self(scale * x + shift)``; true where no padded zeros are read.
@@ -55,15 +64,31 @@ class LinearMap:
         Args:
             affine: two vectors of shape ``(groups * in,)``.
         """
-        groups, out, inputs, *taps = self.kernel.shape
+        groups, out, inputs, *taps = self.stored.shape
         scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
         # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
         summed_taps = self.kernel.reshape(groups, out, inputs, -1).to(shift.dtype).sum(-1)
         moved = torch.einsum("goi,gi->go", summed_taps, shift).flatten()
-        kernel = _scaled(self.kernel, scale.reshape(groups, 1, inputs, *[1] * len(taps)))
-        return LinearMap(kernel, moved if self.bias is None else moved + self.bias)
+        bias = moved if self.bias is None else moved + self.bias
+        return LinearMap(self.stored, bias, self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps))))
 
+    def _times(self, scale: Tensor) -> Tensor:
+        scale = scale.to(torch.float64)
+        return scale if self.factor is None else self.factor * scale
 
-def _scaled(kernel: Tensor, scale: Tensor) -> Tensor:
-    """Return ``kernel * scale`` in float64, at the cost of one tensor of that size."""
-    return kernel.to(torch.float64, copy=True).mul_(scale)
+    def round_into(self, target: Tensor) -> None:
+        """Store the kernel in the dtype, device and layout of ``target``: the one rounding there is.
+
+        Args:
+            target: of the shape of ``stored``; blocks along its longer channel axis are filled one after another.
+        """
+        axis = 0 if self.stored.shape[0] > self.stored.shape[1] else 1
+        slices = max(1, _BLOCK * self.stored.shape[axis] // max(1, self.stored.numel()))
+        for position in range(0, self.stored.shape[axis], slices):
+            size = min(slices, self.stored.shape[axis] - position)
+            block = self.stored.narrow(axis, position, size)
+            if self.factor is not None:
+                one_for_all = self.factor.shape[axis] == 1
+                factor = self.factor if one_for_all else self.factor.narrow(axis, position, size)
+                block = block.to(torch.float64, copy=True).mul_(factor)
+            target.narrow(axis, position, size).copy_(block)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+# The types of most attributes, which hold nothing that could be changed; looked up by type, since there are many.
+ATOMS = frozenset([
+    *(int, float, bool, str, bytes, type(None), types.FunctionType, types.BuiltinFunctionType),
+    *(torch.Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device),
+])  # fmt: skip
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
     """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
     # The class's own __new__ may do anything: GraphModule's makes a class, a singleton's returns the original.
     copied: nn.Module = object.__new__(type(module))
-    for name in (n for cls in type(module).__mro__ for n in _slots(cls) if hasattr(module, n)):
-        object.__setattr__(copied, name, getattr(module, name))
+    for name in _slots(type(module)):
+        if hasattr(module, name):
+            object.__setattr__(copied, name, getattr(module, name))
     copied.__dict__ = {
         name: value.copy() if isinstance(value, dict) and (name.startswith("_") or name == "meta") else value
         for name, value in module.__dict__.items()
@@ -25,22 +33,59 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     return copied
 
 
+# Each GraphModule is a class of its own, which nothing here may keep alive.
+_slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
 def _slots(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return tuple(n for n in ((slots,) if isinstance(slots, str) else slots) if n not in ("__dict__", "__weakref__"))
+    if cls not in _slots_of:
+        found = [vars(base).get("__slots__", ()) for base in cls.__mro__]
+        names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
+        _slots_of[cls] = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+    return _slots_of[cls]
 
 
-def copies_of(model: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> dict[nn.Module, nn.Module]:
+def copies_of(
+    model: nn.Module, replaced: Mapping[nn.Module, nn.Module], roots: Iterable[nn.Module] | None = None
+) -> dict[nn.Module, nn.Module]:
     """Return a copy of every module below a model, some replaced by others, put together as the originals are.
 
     So ``train()`` or a new child on one side does not reach the other.  Tensors are shared.
+
+    Args:
+        model: the model; modules that are not part of it are never copied.
+        replaced: the new versions of some.
+        roots: the modules to copy, with all that they hold; by default the model.
     """
-    copies = {module: replaced.get(module) or _copy(module) for module in model.modules()}
-    for original, copied in copies.items():
-        if copied is not original:
-            for name, value in copied.__dict__.items():
-                copied.__dict__[name] = _remap(value, copies)
-    return copies
+    copies = _Copies(set(model.modules()), replaced)
+    for root in [model] if roots is None else roots:
+        copies.of(root)
+    while copies.pending:
+        copied = copies.pending.pop()
+        for name, value in copied.__dict__.items():
+            if type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
+                copied.__dict__[name] = _remap(value, copies.of)
+    return copies.made
+
+
+class _Copies:
+    """The copies that were made, and those of which the attributes are still to be looked at."""
+
+    def __init__(self, members: Collection[nn.Module], replaced: Mapping[nn.Module, nn.Module]) -> None:
+        self.members = members
+        self.replaced = replaced
+        self.made: dict[nn.Module, nn.Module] = {}
+        self.pending: list[nn.Module] = []
+
+    def of(self, module: nn.Module) -> nn.Module:
+        """Return the copy of a module of the model, and any other module as it is."""
+        if module not in self.members:
+            return module
+        if module not in self.made:
+            self.made[module] = self.replaced.get(module) or _copy(module)
+            if self.made[module] is not module:
+                self.pending.append(self.made[module])
+        return self.made[module]
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -51,23 +96,21 @@ def _copy(module: nn.Module) -> nn.Module:
 _DEPTH = 5  # of containers in containers; deeper ones, and cycles, are left as they are
 
 
-def _remap(value: Any, copies: Mapping[nn.Module, nn.Module], depth: int = _DEPTH) -> Any:
+def _remap(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
     """Return an attribute that holds modules with the new ones in place of the old."""
     if isinstance(value, nn.Module):
-        return copies.get(value, value)
-    if isinstance(value, types.MethodType):
-        new = copies.get(value.__self__) if isinstance(value.__self__, nn.Module) else None
-        return value if new is None else types.MethodType(value.__func__, new)
-    if not depth:
-        return value
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        items = [_remap(item, copies, depth - 1) for item in value]
-        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
-    if isinstance(value, dict):
-        changed = {k: new for k, v in value.items() if (new := _remap(v, copies, depth - 1)) is not v}
+        return copy_of(value)
+    if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
+        new = copy_of(value.__self__)
+        return value if new is value.__self__ else types.MethodType(value.__func__, new)
+    if depth and isinstance(value, dict):
+        changed = {k: new for k, v in value.items() if (new := _remap(v, copy_of, depth - 1)) is not v}
         if changed:
             value = value.copy()
             value.update(changed)
+    elif depth and type(value) in (list, tuple):
+        items = [_remap(item, copy_of, depth - 1) for item in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ def register(
     return operator
 
 
-_by_type: dict[type[nn.Module], Operator | None] = {}
+# Weak, since each GraphModule is a class of its own.
+_by_type: weakref.WeakKeyDictionary[type[nn.Module], Operator | None] = weakref.WeakKeyDictionary()
 
 
 def operator_of(module: nn.Module) -> Operator | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import operator
 import random
 import sys
 from typing import Any
 
 import torch
 from torch import nn
+
+from fxfuse.modules import ATOMS
 
 _DEPTH = 4  # of containers in containers
 _CONTAINERS = (dict, list, set, collections.deque)
@@ -20,13 +23,29 @@ class State:
     def __init__(self, root: nn.Module) -> None:
         """Remember everything as it is."""
         self.holders: dict[int, tuple[Any, Any, str]] = {}
+        self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
         for module in root.modules():
-            self._remember(module.__dict__, type(module).__name__, _DEPTH)
+            self._remember_module(module)
         self.classes = {cls: dict(vars(cls)) for cls in {c for m in root.modules() for c in _own_classes(type(m))}}
         self.chance = _chance()
 
+    def _remember_module(self, module: nn.Module) -> None:
+        attributes, name = module.__dict__, type(module).__name__
+        self.holders[id(attributes)] = (attributes, attributes.copy(), name)
+        for key, value in list(attributes.items()):
+            if type(value) in ATOMS:
+                continue
+            if isinstance(value, _CONTAINERS) and not value:
+                self.empty.append((value, module, key))
+            elif key in ("_parameters", "_buffers", "_modules"):
+                self.holders[id(value)] = (value, value.copy(), f"{name}.{key}")
+            else:
+                self._remember(value, f"{name}.{key}", _DEPTH - 1)
+
     def _remember(self, value: Any, name: str, depth: int) -> None:
+        if type(value) in ATOMS or isinstance(value, (nn.Module, torch.Tensor)):
+            return
         if isinstance(value, torch.Generator):
             self.generators.append((value, value.get_state()))
         value = vars(value) if _is_plain_object(value) else value
@@ -34,19 +53,22 @@ class State:
             return
         self.holders[id(value)] = (value, value.copy(), name)
         for key, inner in list(value.items()) if isinstance(value, dict) else [("", item) for item in value]:
-            if not isinstance(inner, (nn.Module, torch.Tensor)):
-                self._remember(inner, f"{name}.{key}" if key else name, depth - 1)
+            self._remember(inner, f"{name}.{key}" if key else name, depth - 1)
 
     def restore(self) -> str:
         """Put everything back, and return what was written, empty for nothing."""
         found = ""
+        for value, module, key in self.empty:
+            if value:
+                found = f"its forward writes into {type(module).__name__}.{key}"
+                value.clear()
         for value, content, name in self.holders.values():
             if not _same(value, content):
                 found = f"its forward writes into {name}"
                 _refill(value, content)
         for cls, members in self.classes.items():
             found = _restore_class(cls, members) or found
-        drawn = _chance() != self.chance
+        drawn = not _same_chance(_chance(), self.chance)
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
             generator.set_state(before)
@@ -78,9 +100,12 @@ def _is_plain_object(value: Any) -> bool:
 
 
 def _same(value: Any, content: Any) -> bool:
-    if isinstance(content, dict):
-        return list(map(id, value)) == list(map(id, content)) and all(value[k] is content[k] for k in content)
-    return list(map(id, value)) == list(map(id, content))
+    """Whether a container holds the very objects that it held, in their order."""
+    if isinstance(content, set):  # has no order, and a copy may have another
+        return set(map(id, value)) == set(map(id, content))
+    if len(value) != len(content) or not all(map(operator.is_, value, content)):
+        return False
+    return not isinstance(content, dict) or all(map(operator.is_, value.values(), content.values()))
 
 
 def _refill(value: Any, content: Any) -> None:
@@ -92,15 +117,19 @@ def _refill(value: Any, content: Any) -> None:
 
 
 def _chance() -> tuple[Any, ...]:
-    """Return the state of the generators of torch, Python, and NumPy where it is in use, comparable."""
+    """Return the state of the generators of torch, Python, and NumPy where it is in use."""
     numpy = sys.modules.get("numpy")
     drawn = numpy.random.get_state(legacy=True) if numpy is not None else ()
     parts = (drawn[1].tobytes(), drawn[2]) if drawn else ()
-    return (bytes(torch.get_rng_state().tolist()), random.getstate(), parts)
+    return (torch.get_rng_state(), random.getstate(), parts)
+
+
+def _same_chance(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return torch.equal(one[0], other[0]) and one[1:] == other[1:]
 
 
 def _set_chance(chance: tuple[Any, ...]) -> None:
-    torch.set_rng_state(torch.tensor(list(chance[0]), dtype=torch.uint8))
+    torch.set_rng_state(chance[0])
     random.setstate(chance[1])
     numpy = sys.modules.get("numpy")
     if numpy is not None and chance[2]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked
+from fxfuse.draft import Draft
 from fxfuse.guards import require_value
 from fxfuse.module_names import CONTAINERS
 from fxfuse.modules import shallow_copy
@@ -64,7 +65,7 @@ class Tracer(fx.Tracer):
         self.failure: Untraceable | None = None
         self._names: dict[int, str] = {}
 
-    def capture(self, root: nn.Module) -> fx.GraphModule:
+    def capture(self, root: nn.Module) -> Draft:
         """Return the graph of ``root``.
 
         Raises:
@@ -99,7 +100,7 @@ class Tracer(fx.Tracer):
             raise Untraceable(changed)
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
         resolve_types(graph, getattr(type(root), self.traced_func_name))
-        return fx.GraphModule(holder, graph, type(root).__name__)
+        return Draft(holder, graph, type(root).__name__)
 
     @staticmethod
     def _require_askable(module_class: type[nn.Module]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +27,7 @@ _LINEAR_RANK = 2
 class Convolution(Linear):
     """``weight`` is ``(groups * out, in, *taps)``; stride, padding and dilation do not matter to the channels."""
 
-    @property
+    @functools.cached_property
     def weight(self) -> Tensor:
         """The weight as it is stored now."""
         return self.call.tensor("weight", required=True)
@@ -44,23 +45,22 @@ class Convolution(Linear):
     def with_map(self, linear_map: LinearMap) -> Write:
         """Round into new tensors of the same layout."""
         weight = torch.empty_like(self.weight).detach()
-        self._round("weight", linear_map.kernel, self._split(weight))
+        linear_map.round_into(self._split(weight))
         stored = {"weight": weight}
         if linear_map.bias is not None:
-            stored["bias"] = weight.new_empty(linear_map.bias.shape)
-            self._round("bias", linear_map.bias, stored["bias"])
+            stored["bias"] = linear_map.bias.to(weight.device, weight.dtype, copy=True)
+        for name, tensor in stored.items():
+            self._require_finite(name, tensor)
         return Write(self.call, stored)
 
     def _split(self, weight: Tensor) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""
         return weight.unflatten(0, (self.call.get("groups", 1), -1))
 
-    def _round(self, name: str, exact: Tensor, target: Tensor) -> None:
-        """Copy into the dtype, device and memory format of ``target``: the one rounding there is."""
-        target.copy_(exact)
+    def _require_finite(self, name: str, tensor: Tensor) -> None:
         # Extrema are NaN if any element is, and need no mask of the size of the weight.
-        finite = not target.numel() or all(math.isfinite(extreme.item()) for extreme in torch.aminmax(target))
-        require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=target.dtype)
+        finite = not tensor.numel() or all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))
+        require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=tensor.dtype)
 
 
 class TransposedConvolution(Convolution):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,8 @@ class BatchNorm(AffineSource):
     def affine(self) -> Affine:
         """Return the affine, shaped for the rank of the input."""
         self._require_running_statistics()
-        mean, variance = (self.call.tensor(name, required=True) for name in ("running_mean", "running_var"))
+        mean, variance, weight, bias = self._constants
         mean, variance = mean.detach().double(), variance.detach().double()
-        weight, bias = self.call.tensor("weight"), self.call.tensor("bias")
         # (x - mean) / sqrt(var + eps) * weight + bias, sorted by x
         scale = (variance + self.call.get("eps", 1e-5)).rsqrt()
         scale = scale if weight is None else scale * weight.detach()
@@ -42,9 +42,8 @@ class BatchNorm(AffineSource):
         return Affine(scale, shift).rearrange(lambda t: t.reshape(-1, *trailing))
 
     def _require_running_statistics(self) -> None:
-        has_statistics = self.call.tensor("running_mean") is not None
         # A module without running statistics uses the batch's own in evaluation mode too.
-        require(has_statistics, Reason.BATCH_STATISTICS)
+        require(all(tensor is not None for tensor in self._constants[:2]), Reason.BATCH_STATISTICS)
         require(not self._uses_batch_statistics(), Reason.TRAINING)
 
     def _uses_batch_statistics(self) -> bool:
@@ -75,8 +74,11 @@ class BatchNorm(AffineSource):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """The statistics and parameters."""
-        names = ("running_mean", "running_var", "weight", "bias")
-        return tuple(t for t in map(self.call.tensor, names) if t is not None)
+        return tuple(t for t in self._constants if t is not None)
+
+    @functools.cached_property
+    def _constants(self) -> tuple[Any, ...]:
+        return tuple(map(self.call.tensor, ("running_mean", "running_var", "weight", "bias")))
 
 
 class InstanceNorm(BatchNorm):
