@@ -19,7 +19,9 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 
 # Every module imports from rows above its own, or from its own row.
 LAYERS: dict[str, str] = {
-    "what needs nothing": "affine linear_map report guards modules draft state python_source questions proxies own_forward",
+    "what needs nothing": (
+        "affine linear_map report guards modules draft state python_source questions proxies own_forward"
+    ),
     "a graph, read": "operator_table uses constants shapes call graph",
     "a graph, changed": "storage history editor",
     "what is folded": "operators",
