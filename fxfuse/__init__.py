@@ -1,6 +1,7 @@
 """Fold batch norms, and every other constant scale and shift, into the layers around them."""
 
-from fxfuse.api import explain, fx_fuse
+from fxfuse.api import explain, fuse_graph, fx_fuse
+from fxfuse.fuse_pass import FusePass
 from fxfuse.operators import register
 from fxfuse.pair import fuse_conv_bn
 from fxfuse.report import FuseError, Reason, Report
@@ -8,4 +9,16 @@ from fxfuse.verify import verify
 
 __version__ = "0.1.0"
 
-__all__ = ["FuseError", "Reason", "Report", "__version__", "explain", "fuse_conv_bn", "fx_fuse", "register", "verify"]
+__all__ = [
+    "FuseError",
+    "FusePass",
+    "Reason",
+    "Report",
+    "__version__",
+    "explain",
+    "fuse_conv_bn",
+    "fuse_graph",
+    "fx_fuse",
+    "register",
+    "verify",
+]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import fx
 
 from fxfuse.editor import Editor
 from fxfuse.engine import run
-from fxfuse.finish import into_graph_module, into_modules, left_over
+from fxfuse.finish import into_graph_module, into_modules, into_program, left_over
 from fxfuse.graph import Graph
 from fxfuse.other_methods import changed_elsewhere
 from fxfuse.report import Decision, FuseError, Reason, Refusal
@@ -19,7 +19,8 @@ from fxfuse.write_back import Replacements, replacements
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
 
     from fxfuse.capture import Capture, Part
     from fxfuse.rules import Rule
@@ -36,6 +37,7 @@ class Options:
     allow_copies: bool
     guards: bool
     inplace: bool = False
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ class Attempt:
         model = captured.model
         structure = options.structure or ("graph" if captured.whole else "module")
         # The class of a GraphModule is GraphModule, so both structures are the same.
-        structure = "graph" if isinstance(model, fx.GraphModule) else structure
+        structure = "graph" if isinstance(model, fx.GraphModule) or captured.program is not None else structure
         if structure == "graph" and captured.root is None:
             raise FuseError(
                 f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' "
@@ -106,7 +108,7 @@ class Attempt:
         attempt = Attempt(captured, structure, edits, decisions, Replacements(), options.inplace)
         return replace(attempt, replaced=replacements(attempt.by_module))
 
-    def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module:
+    def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module | ExportedProgram:
         """Return the object that the user gets, with its report.
 
         Args:
@@ -115,6 +117,8 @@ class Attempt:
         decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
         order = {path: position for position, path in enumerate(self.captured.paths.values())}
         decisions.sort(key=lambda decision: order.get(decision.path, len(order)))
+        if self.captured.program is not None:
+            return into_program(self.captured, self.edits[0][1], decisions)
         if self.structure == "graph":
             editor = self.edits[0][1]
             return into_graph_module(self.captured, editor, decisions, self.replaced, inplace=self.inplace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from fxfuse.operator_table import OPERATORS, Operator, operator_of
 from fxfuse.report import Reason, Refusal, require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fxfuse.graph import Graph
     from fxfuse.shapes import Rank
@@ -43,10 +43,11 @@ class Call:
 
     @property
     def input(self) -> fx.Node:
-        """The value that is transformed, the first of the named arguments."""
-        value = self.arguments.get(self.operator.arguments[0])
+        """The value that is transformed: the argument ``input``, or the first one where none has that name."""
+        name = "input" if "input" in self.operator.arguments else self.operator.arguments[0]
+        value = self.arguments.get(name)
         if not isinstance(value, fx.Node):
-            raise Refusal(Reason.COMPUTED, name=self.operator.arguments[0], value=self.path)
+            raise Refusal(Reason.COMPUTED, name=name, value=self.path)
         return value
 
     def get(self, name: str, default: Any) -> Any:
@@ -84,10 +85,19 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
 
 @dataclass(frozen=True)
 class Write:
-    """An edit: this call gets these tensors; what is not named stays."""
+    """An edit: this call gets these tensors; what is not named stays.
+
+    Attributes:
+        call: the call.
+        constants: the new tensors, in the layout in which they are stored.
+        through: operations that stay between what is stored and the call: the permutation of a weight, by argument.
+        target: another function to call, where the present one has no argument for a bias; None to keep it.
+    """
 
     call: Call
     constants: dict[str, Tensor]
+    through: Mapping[str, fx.Node] = field(default_factory=dict)
+    target: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,8 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
     Raises:
         Refusal: if the module called has hooks.
     """
-    passed = {**dict(zip(operator.arguments, node.args, strict=False)), **node.kwargs}
+    source = graph.source(node)
+    passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
     module = graph.module(node)
     if module is None:
         return Call(node, operator, passed, graph)

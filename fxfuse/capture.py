@@ -6,11 +6,13 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, takes_required_only
 from fxfuse.draft import Draft
+from fxfuse.lifted import copied
+from fxfuse.modules import shallow_copy
 from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal
 from fxfuse.state import sentence
@@ -18,6 +20,8 @@ from fxfuse.tracer import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+
+    from torch.export import ExportedProgram
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,9 @@ class Capture:
         kept: modules that must stay what they are, and why: untraced code looks into them.
         kept_by: the modules of which the untraced code is the reason.
         exampled: whether example inputs were there to capture from.
+        program: the exported program that was captured, if it was one.
+        lifted: paths in the captured graph -> tensors that the caller of the graph passes at every call.
+        placeholders: the same paths -> the placeholders for which they are passed.
     """
 
     model: nn.Module
@@ -63,6 +70,9 @@ class Capture:
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     kept_by: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
     exampled: bool = False
+    program: ExportedProgram | None = None
+    lifted: Mapping[str, Tensor] = field(default_factory=dict)
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Part | None:
@@ -90,13 +100,23 @@ class Capture:
         return self.root is not None and not self.opaque
 
 
-def capture_graph(graph_module: fx.GraphModule) -> Capture:
-    """Take a graph that is there already; the pass works on a copy of it."""
-    graph = fx.Graph(tracer_cls=graph_module.graph._tracer_cls)
-    graph.output(graph.graph_copy(graph_module.graph, {}))
-    graph.set_codegen(graph_module.graph._codegen)
-    copied = Draft(graph_module, graph, type(graph_module).__name__)
-    return Capture(graph_module, [Part(graph_module, "", copied)])
+def capture_graph(graph_module: fx.GraphModule, constants: Mapping[str, Tensor] | None = None) -> Capture:
+    """Take a graph that is there already; the pass works on a copy of it.
+
+    Args:
+        graph_module: the graph.
+        constants: names of placeholders -> what is passed for them at every call.
+    """
+    holder, paths = shallow_copy(graph_module), dict[str, str]()
+    for name, tensor in (constants or {}).items():
+        path = paths[name] = f"{name}_constant" if hasattr(graph_module, name) else name
+        registry: dict[str, Any] = holder._parameters if isinstance(tensor, nn.Parameter) else holder._buffers
+        registry[path] = tensor
+    graph = copied(graph_module.graph, paths, keep=True)
+    draft = Draft(holder, graph, type(graph_module).__name__)
+    lifted = {paths[name]: tensor for name, tensor in (constants or {}).items()}
+    placeholders = {path: name for name, path in paths.items()}
+    return Capture(graph_module, [Part(graph_module, "", draft)], lifted=lifted, placeholders=placeholders)
 
 
 def capture(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from fxfuse.engine import is_norm
@@ -43,9 +44,43 @@ def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None
         raise FuseError(f"{problem} Nothing was changed.")
 
 
+def require_graph(graph_module: Any, constants: Any) -> None:
+    """Raise for what is no graph, and for constants that are none of its inputs.
+
+    Raises:
+        FuseError: a sentence with the offending value and what to do.
+    """
+    if not isinstance(graph_module, fx.GraphModule):
+        raise FuseError(
+            f"fuse_graph changes a torch.fx.GraphModule in place, and got {type(graph_module).__name__}. "
+            "Nothing was changed. For modules and exported programs use fx_fuse."
+        )
+    inputs = {n.name: n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"}
+    for name, tensor in dict(constants or {}).items():
+        problem = _problem_of_constant(name, tensor, inputs)
+        if problem:
+            raise FuseError(f"The constant {name!r} {problem}. Nothing was changed; pass names of placeholders.")
+
+
+def _problem_of_constant(name: Any, tensor: Any, inputs: dict[str, Any]) -> str:
+    if name not in inputs:
+        return f"has no placeholder; the inputs are {', '.join(inputs) or 'none'}"
+    if not isinstance(tensor, Tensor):
+        return f"is no tensor but {type(tensor).__name__}"
+    expected = getattr(inputs[name], "shape", tensor.shape)
+    same = len(expected) == tensor.ndim and all(a == b for a, b in zip(expected, tensor.shape, strict=True))
+    return "" if same else f"has the shape {tuple(tensor.shape)}, and its placeholder {tuple(expected)}"
+
+
 def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: FBT001 - private
+    if isinstance(model, ExportedProgram):
+        if structure == "module" or inplace:
+            yield "An ExportedProgram comes back as a new ExportedProgram; leave out structure and inplace."
+        yield from _problems_of_tensors([(n, t) for n, t in model.state_dict.items() if isinstance(t, Tensor)])
+        return
     if not isinstance(model, nn.Module):
-        yield f"fx_fuse takes a torch.nn.Module, and got {type(model).__name__}; pass the model itself."
+        got = f"and got {type(model).__name__}; pass the model itself."
+        yield f"fx_fuse takes a torch.nn.Module or an ExportedProgram, {got}"
         return
     if isinstance(model, torch.jit.ScriptModule):
         yield f"{type(model).__name__} is a scripted module; fuse the model before you script or trace it."

@@ -148,6 +148,16 @@ def mutated(node: fx.Node, module: torch.nn.Module | None) -> Iterable[fx.Node]:
         node: the node.
         module: the module that it calls, if it calls one.
     """
+    schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
+    if schema is not None:
+        written = [argument.is_write for argument in schema.arguments]
+        names = [argument.name for argument in schema.arguments]
+        passed = [
+            *zip(written, node.args, strict=False),
+            *((written[names.index(n)], a) for n, a in node.kwargs.items()),
+        ]
+        yield from (argument for writes, argument in passed if writes and isinstance(argument, fx.Node))
+        return
     first = node.args[0] if node.args else node.kwargs.get("input")
     if isinstance(first, fx.Node) and (getattr(module, "inplace", False) or _changes_first_argument(node)):
         yield first
@@ -159,9 +169,6 @@ def mutated(node: fx.Node, module: torch.nn.Module | None) -> Iterable[fx.Node]:
 def _changes_first_argument(node: fx.Node) -> bool:
     if node.op not in _COMPUTES:
         return False
-    schema = getattr(node.target, "_schema", None)
-    if schema is not None:
-        return bool(schema.is_mutable)
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or name in _IN_PLACE_OPERATORS or _passes_inplace(node)

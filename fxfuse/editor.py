@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
+from fxfuse.arguments import write_arguments
 from fxfuse.constants import fetch
 from fxfuse.guards import require_rank
 from fxfuse.history import Bypass, Origin
@@ -84,7 +85,7 @@ class Editor:
             if write.call.module is not None:
                 self._write_module(write, write.call.module)
             else:
-                self._write_arguments(write)
+                write_arguments(self.graph, self.storage, write, self._erase_unused)
         for position, (node, value) in enumerate(plan.bypass, start=1):
             guard = plan.guard if position == len(plan.bypass) else None
             self._bypass(node, value, guard, where or self.graph.path(node))
@@ -127,35 +128,10 @@ class Editor:
                 return copied
         return None
 
-    # -- calls of functions and methods: a parameter of the GraphModule
-
-    def _write_arguments(self, write: Write) -> None:
-        node, names = write.call.node, write.call.operator.arguments
-        owner, requires_grad = self.graph.owner(node), self._requires_grad(write)
-        for name, tensor in write.constants.items():
-            old = write.call.arguments.get(name)
-            parameter = nn.Parameter(tensor, requires_grad=requires_grad)
-            _set_argument(node, names.index(name), name, None)
-            path = f"{owner}.{name}".lstrip(".")
-            if isinstance(old, fx.Node):
-                path = str(old.target) if old.op == "get_attr" else path
-                self._erase_unused(old)
-            with self.graph_module.graph.inserting_before(node):
-                constant = self.graph_module.graph.get_attr(self.storage.store(path, parameter))
-            constant.meta = {key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta}
-            _set_argument(node, names.index(name), name, constant)
-            self.graph.constants.note(constant)
-            self.storage.note(constant)
-
-    def _requires_grad(self, write: Write) -> bool:
-        weight = write.call.arguments.get("weight")
-        sources = self.graph.constants.tensors(weight) if isinstance(weight, fx.Node) else []
-        return any(t.requires_grad for t in sources)
-
     # -- nodes taken out
 
     def _bypass(self, node: fx.Node, value: fx.Node, guard: int | None, where: str) -> None:
-        self.bypassed[node] = Bypass(_position(node, value), guard, where)
+        self.bypassed[node] = Bypass(_position(self.graph.source(node), value), guard, where)
         if guard is not None:
             with self.graph_module.graph.inserting_before(node):
                 checked = self.graph_module.graph.call_function(require_rank, (value, guard, where))
@@ -166,10 +142,10 @@ class Editor:
 
     def _erase_unused(self, node: fx.Node) -> None:
         """Erase a node that nothing reads any more, and the constants that only it read."""
-        pending = [node]
+        pending, source = [node], self.graph.source(node)
         while pending:
             current = pending.pop()
-            goes = current in self.graph.constants or current is node
+            goes = current in self.graph.constants or current in (node, source)
             if current.users or not goes or current.op == "placeholder" or current in self._erased:
                 continue
             self._erased.add(current)
@@ -210,12 +186,3 @@ def _position(node: fx.Node, value: fx.Node) -> int | str:
     """Return which argument of a node a value is."""
     found = [position for position, a in enumerate(node.args) if a is value]
     return found[0] if found else next(name for name, a in node.kwargs.items() if a is value)
-
-
-def _set_argument(node: fx.Node, position: int, name: str, value: fx.Node | None) -> None:
-    if position < len(node.args):
-        node.update_arg(position, value)
-    elif position == len(node.args) and name not in node.kwargs and value is not None and not node.kwargs:
-        node.args = (*node.args, value)
-    else:
-        node.update_kwarg(name, value)

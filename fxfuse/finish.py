@@ -9,12 +9,16 @@ from torch import fx, nn
 from fxfuse.constants import fetch
 from fxfuse.engine import is_norm
 from fxfuse.fused_graph_module import FusedGraphModule
+from fxfuse.lifted import release
 from fxfuse.modules import SeparateOnConversion, copies_of
 from fxfuse.own_forward import with_check
+from fxfuse.programs import rebuilt
 from fxfuse.report import Decision, Reason, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from torch.export import ExportedProgram
 
     from fxfuse.capture import Capture
     from fxfuse.editor import Editor
@@ -63,6 +67,7 @@ def into_graph_module(
         inplace: share the modules and Parameter objects of the argument, of which the result will take the place.
     """
     model, graph_module = captured.model, editor.graph_module
+    release(graph_module, captured.placeholders, captured.lifted)
     if not inplace:
         called = {str(node.target): module for node in editor.graph.nodes if (module := editor.graph.module(node))}
         copies = copies_of(model, replaced.modules, called.values())
@@ -87,6 +92,16 @@ def into_graph_module(
     if isinstance(meta, dict):
         result.meta = dict(meta)
     Report(tuple(decisions), "graph", tuple(notes), editor.renamed).attach(result)
+    return result
+
+
+def into_program(captured: Capture, editor: Editor, decisions: list[Decision]) -> ExportedProgram:
+    """Return the program with the edited graph, checked by torch's verifier."""
+    assert captured.program is not None  # noqa: S101 - that is why this is called
+    editor.drop_dead()
+    editor.graph_module.graph.lint()
+    result = rebuilt(captured.program, editor.graph_module)
+    Report(tuple(decisions), "graph", (), editor.renamed).attach(result.graph_module)
     return result
 
 

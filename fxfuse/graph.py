@@ -8,9 +8,9 @@ from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch, mutated
-from fxfuse.report import Reason, Refusal
+from fxfuse.report import Reason, Refusal, require
 from fxfuse.shapes import Rank, ranks
-from fxfuse.uses import asks_shape, uses
+from fxfuse.uses import asks_shape, first_items, uses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -56,6 +56,8 @@ class Graph:
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
         self._operators: dict[fx.Node, Operator | None] = {}
+        self._sources = dict(first_items(graph_module.graph))
+        self._values = {source: value for value, source in self._sources.items()}
         self._readers: dict[int, dict[fx.Node, None]] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
@@ -70,8 +72,19 @@ class Graph:
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls, None for the unknown and for constants."""
         if node not in self._operators:
-            self._operators[node] = None if node in self.constants else operator_at(node, self.module(node))
+            known = node not in self.constants and node not in self._values
+            row = operator_at(self.source(node), self.module(node)) if known else None
+            # A tuple is no value; its first item stands for the call.
+            self._operators[node] = row if row is None or row.tuples == (node in self._sources) else None
         return self._operators[node]
+
+    def reread(self, node: fx.Node) -> None:
+        """Take into account that a node calls something else now."""
+        self._operators.pop(node, None)
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """Return the call that gives a value: the node, or the call of which the node takes the first result."""
+        return self._sources.get(node, node)
 
     def view(self, node: fx.Node) -> View | None:
         """Return the node in its role, or None if it plays none that is known.
@@ -82,6 +95,8 @@ class Graph:
         row = self.operator(node)
         if row is None:
             return None
+        others = [user for user in self.source(node).users if user is not node] if row.tuples else []
+        require(not others, Reason.SEVERAL_USES, value=self.path(node), users=self.names(others))
         view = row.view(read(self, node, row))
         return view if view.matches() else None
 
@@ -103,8 +118,9 @@ class Graph:
 
     def users(self, node: fx.Node) -> list[fx.Node]:
         """Return who uses the values of a node, once for each use; questions for its shape do not count."""
-        seeing = [user for user in node.users if user not in self._dead and not asks_shape(user)]
-        return [user for user in seeing for used in uses(user) if used is node]
+        users = {user: self._values.get(user, user) for user in node.users}
+        seeing = {user: value for user, value in users.items() if value not in self._dead and not asks_shape(user)}
+        return [value for user, value in seeing.items() for used in uses(user) if used is node]
 
     @property
     def dead(self) -> Collection[fx.Node]:

@@ -23,11 +23,13 @@ class Operator:
         view: the class that looks at a call of it.
         arguments: the names of its arguments in the order of positional ones.  They are a closed vocabulary:
             nothing else is ever read from a module, since names like ``train`` are methods there.
+        tuples: the call gives a tuple, of which only the first item is the value.
     """
 
     name: str
     view: type[View]
     arguments: tuple[str, ...]
+    tuples: bool = False
 
 
 OPERATORS: dict[Any, Operator] = {}
@@ -48,6 +50,7 @@ def register(
     modules: Iterable[type[nn.Module]] = (),
     functions: Iterable[Callable[..., Any]] = (),
     methods: Iterable[str] = (),
+    tuples: bool = False,
 ) -> Operator:
     """Add a row to the table of operators; a later row for the same target replaces the earlier one.
 
@@ -66,11 +69,12 @@ def register(
             ``forward`` uses, is in the table.
         functions: functions as they appear in ``call_function`` nodes.
         methods: names of tensor methods.
+        tuples: the call gives a tuple, of which only the first item is the value.
 
     Returns:
         The row.
     """
-    operator = Operator(name, view, tuple(arguments))
+    operator = Operator(name, view, tuple(arguments), tuples)
     for target in (*modules, *functions, *methods):
         OPERATORS[target] = operator
     _by_type.clear()

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
+from torch.export import ExportedProgram
 
 if TYPE_CHECKING:
     from torch import fx
@@ -230,11 +231,11 @@ class Report:
         Raises:
             FuseError: if the object carries no report.
         """
+        result = result.graph_module if isinstance(result, ExportedProgram) else result
         meta = getattr(result, "meta", None)
         report = meta.get(KEY) if isinstance(meta, dict) else getattr(result, "__dict__", {}).get(ATTRIBUTE)
         if not isinstance(report, Report):
-            msg = f"{type(result).__name__} carries no report; pass what fx_fuse returned."
-            raise FuseError(msg)
+            raise FuseError(f"{type(result).__name__} carries no report; pass what fx_fuse returned.")
         return report
 
     def attach(self, result: fx.GraphModule | Any) -> None:

@@ -114,7 +114,8 @@ class _Ranks:
 
 
 def _recorded(node: fx.Node) -> int | None:
-    value = node.meta.get("val", node.meta.get("tensor_meta"))
+    # Graphs of torch.export, of shape propagation, and of Dynamo.
+    value = next((node.meta[key] for key in ("val", "tensor_meta", "example_value") if key in node.meta), None)
     shape = getattr(value, "shape", None)
     return None if shape is None else len(shape)
 

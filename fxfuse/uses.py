@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
 from fxfuse.guards import require_rank
+from fxfuse.operator_table import OPERATORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def uses(node: fx.Node) -> list[fx.Node]:
@@ -34,3 +39,13 @@ def asks_shape(node: fx.Node) -> bool:
         return node.target in ("size", "dim", "ndimension", "numel", "get_device")
     attribute = node.args[1] if node.op == "call_function" and node.target is getattr else None
     return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")
+
+
+def first_items(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Yield the nodes that take the first result of a call that gives a tuple, each with the call."""
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target is operator.getitem and node.args[1] == 0:
+            source = node.args[0]
+            row = OPERATORS.get(source.target) if source.op == "call_function" else None
+            if row is not None and row.tuples:
+                yield node, source

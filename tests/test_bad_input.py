@@ -115,7 +115,7 @@ def test_a_compiled_model() -> None:
     model = conv_norm()
     compiled = torch.compile(model, backend="eager")
     try:
-        fused = fx_fuse(compiled)  # type: ignore[arg-type] # it is a module
+        fused = fx_fuse(compiled)  # type: ignore[type-var] # it is a module
     except FuseError as error:
         assert_sentence(str(error), "compile")
     else:
@@ -212,6 +212,7 @@ def test_an_unknown_option_is_an_error_of_python() -> None:
         explain(conv_norm(), structur="graph")
 
 
-def test_an_exported_program() -> None:
+def test_an_exported_program_has_one_structure() -> None:
     program = torch.export.export(conv_norm(), (values(2, 3, 6, 6),))
-    assert_sentence(error_of(lambda: fx_fuse(program)), "ExportedProgram", "torch.nn.Module")  # type: ignore[arg-type] # the point
+    assert_sentence(error_of(lambda: fx_fuse(program, structure="module")), "ExportedProgram", "structure")
+    assert_sentence(error_of(lambda: fx_fuse(program, inplace=True)), "ExportedProgram", "inplace")

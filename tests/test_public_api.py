@@ -17,7 +17,10 @@ from fxfuse.rules import DEFAULT_RULES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PUBLIC = ["FuseError", "Reason", "Report", "explain", "fuse_conv_bn", "fx_fuse", "register", "verify"]
+PUBLIC = [
+    *("FuseError", "FusePass", "Reason", "Report", "explain", "fuse_conv_bn", "fuse_graph", "fx_fuse", "register"),
+    "verify",
+]
 MODULES = [m.name for m in pkgutil.walk_packages(fxfuse.__path__, "fxfuse.") if not m.name.endswith("__main__")]
 
 
@@ -57,8 +60,10 @@ def test_the_signature_of_fx_fuse() -> None:
     [
         (fxfuse.explain, ["model", "example_inputs", "options"]),
         (fxfuse.fuse_conv_bn, ["conv", "bn"]),
+        (fxfuse.fuse_graph, ["graph_module", "constants", "rules", "allow_copies", "guards"]),
+        (fxfuse.FusePass, ["constants", "options"]),
         (fxfuse.verify, ["model", "fused", "example_inputs", "tolerance"]),
-        (fxfuse.register, ["name", "view", "arguments", "modules", "functions", "methods"]),
+        (fxfuse.register, ["name", "view", "arguments", "modules", "functions", "methods", "tuples"]),
     ],
 )
 def test_the_other_signatures(function: object, names: list[str]) -> None:
@@ -66,7 +71,14 @@ def test_the_other_signatures(function: object, names: list[str]) -> None:
 
 
 def test_every_argument_is_documented() -> None:
-    for function in (fxfuse.fx_fuse, fxfuse.explain, fxfuse.fuse_conv_bn, fxfuse.verify, fxfuse.register):
+    for function in (
+        fxfuse.fx_fuse,
+        fxfuse.explain,
+        fxfuse.fuse_graph,
+        fxfuse.fuse_conv_bn,
+        fxfuse.verify,
+        fxfuse.register,
+    ):
         for name in inspect.signature(function).parameters:
             assert f"    {name}: " in (function.__doc__ or ""), f"{function.__name__}: {name}"
 

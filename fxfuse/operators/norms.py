@@ -100,6 +100,7 @@ class InstanceNorm(BatchNorm):
         return bool(self.call.get("use_input_stats", default) or self.call.get("training", False))
 
 
+_aten = torch.ops.aten
 register(
     "batch_norm",
     BatchNorm,
@@ -112,6 +113,27 @@ register(
     BatchNorm,
     arguments=("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
     functions=[torch.batch_norm, torch.ops.aten.batch_norm.default],
+)
+_CORE = ("input", "weight", "bias", "running_mean", "running_var")
+register(
+    "batch_norm",
+    BatchNorm,
+    arguments=(*_CORE, "training", "momentum", "eps"),
+    functions=[torch.native_batch_norm, _aten.native_batch_norm.default],
+    tuples=True,
+)
+register(
+    "batch_norm",
+    BatchNorm,
+    arguments=(*_CORE, "momentum", "eps"),
+    functions=[_aten._native_batch_norm_legit_no_training.default, _aten._batch_norm_no_update.default],
+    tuples=True,
+)
+register(
+    "instance_norm",
+    InstanceNorm,
+    arguments=(*_CORE, "use_input_stats", "momentum", "eps"),
+    functions=[torch.instance_norm, _aten.instance_norm.default],
 )
 register(
     "instance_norm",

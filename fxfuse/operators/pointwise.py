@@ -23,6 +23,8 @@ class Arithmetic(AffineSource):
     def matches(self) -> bool:
         """Exactly one operand is constant, and nothing else was passed that changes the meaning."""
         known = set(self.call.operator.arguments)
+        if isinstance(self.node.meta.get("val"), (torch.SymInt, torch.SymFloat, int, float)):
+            return False  # arithmetic with sizes, in graphs of torch.export
         return self._constant_name() is not None and set(self.call.arguments) <= known
 
     def _constant_name(self) -> str | None:

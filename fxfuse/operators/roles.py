@@ -14,10 +14,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
+from torch import fx
+
 from fxfuse.report import Reason, require
 
 if TYPE_CHECKING:
-    from torch import Tensor, fx
+    from torch import Tensor
 
     from fxfuse.affine import Affine
     from fxfuse.call import Call, Write
@@ -62,6 +64,12 @@ class Linear(View):
     @abstractmethod
     def with_map(self, linear_map: LinearMap) -> Write:
         """Return the edit that gives the call these weights, rounded once into the dtype that it has."""
+
+    def computed(self) -> dict[str, fx.Node]:
+        """Return the weight and bias that are computed from constants before each call."""
+        passed = {name: self.call.arguments.get(name) for name in ("weight", "bias")}
+        constants = self.call.graph.constants
+        return {n: v for n, v in passed.items() if isinstance(v, fx.Node) and v.op != "get_attr" and v in constants}
 
     @property
     @abstractmethod

@@ -1,0 +1,114 @@
+"""A pass from beginning to end: capture, rules, result, and whatever has to be undone on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from fxfuse.attempt import Attempt, Options
+from fxfuse.capture import Capture, capture, capture_graph
+from fxfuse.examples import Inputs, agree, difference, reference
+from fxfuse.export_capture import add_exported
+from fxfuse.faithful import unfaithful
+from fxfuse.optional_arguments import decisive_arguments
+from fxfuse.programs import capture_program, runnable
+from fxfuse.prove import prove
+from fxfuse.report import FuseError, Refusal, Report
+from fxfuse.undo import culprits, folded_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> nn.Module | ExportedProgram:
+    """Return the fused model; with example inputs, one that was compared with the model on them."""
+    if example_inputs is None:
+        return _attempt(model, None, options, {})[1]
+    inputs = Inputs.of(example_inputs)
+    expected = reference(runnable(model), inputs)
+    attempt, result = _attempt(model, inputs, options, {})
+    gap = _gap(expected, result, inputs)
+    if gap is None:
+        return result
+
+    def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
+        return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
+
+    kept = culprits(folded_modules(attempt.edits), gap_without, gap)
+    result = _attempt(model, inputs, options, kept)[1]
+    if _gap(expected, result, inputs, always=True) is not None:
+        raise FuseError(
+            f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
+            "so nothing was changed. Try structure='module', and please report the model."
+        )
+    return result
+
+
+def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, always: bool = False) -> float | None:
+    """Return the difference that is more than rounding, infinite where the result raises; None for none."""
+    if not always and not Report.of(result):
+        return None
+    try:
+        given = reference(runnable(result), inputs)
+    except FuseError:
+        return float("inf")
+    return None if agree(expected, given) else difference(expected, given)
+
+
+def _attempt(
+    model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options, kept: Mapping[nn.Module, Refusal]
+) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fold, and again without what turns out to be impossible to write back."""
+    while True:
+        attempt = Attempt.of(_captured(model, inputs, options), options, kept)
+        conflicts = attempt.conflicts
+        if conflicts.keys() <= kept.keys():
+            result = attempt.finish(decisive_arguments(attempt, options))
+            by_class = result if attempt.structure == "module" and isinstance(result, nn.Module) else None
+            conflicts = {} if by_class is None else unfaithful(attempt, by_class)
+            if conflicts.keys() <= kept.keys():
+                return attempt, result
+        kept = {**conflicts, **kept}
+
+
+def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options) -> Capture:
+    """Capture the model; with inputs, only graphs that give on them what the model gives."""
+    if isinstance(model, ExportedProgram):
+        return capture_program(model)
+    if isinstance(model, fx.GraphModule):
+        captured = capture_graph(model, options.constants)
+        if inputs is not None:
+            prove(captured, inputs)
+        return captured
+    if inputs is None:
+        return capture(model)
+    passed, distrusted = inputs.bound(model), set[nn.Module]()
+    while True:
+        captured = capture(model, passed, distrusted)
+        right, wrong = prove(captured, inputs)
+        if distrusted.issuperset(wrong):
+            parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
+            captured = replace(captured, parts=parts, exampled=True)
+            add_exported(captured, inputs)
+            return captured
+        distrusted.update(wrong)
+
+
+def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.GraphModule:
+    """Give the argument the contents of the result; nothing here can fail half way."""
+    assert isinstance(result, fx.GraphModule)  # noqa: S101 - the graph of a GraphModule is whole
+    before = dict(model.__dict__)
+    try:
+        for name in ("_modules", "_parameters", "_buffers"):
+            model.__dict__[name] = result.__dict__[name]
+        model.graph = result.graph
+        Report.of(result).attach(model)
+    except BaseException:
+        model.__dict__.clear()
+        model.__dict__.update(before)
+        model.recompile()
+        raise
+    return model

@@ -1,0 +1,177 @@
+"""Exported programs: read as graphs that hold their parameters, and put together again after the edits.
+
+The graph of an ``ExportedProgram`` takes parameters, buffers and constants as inputs, and a signature says which is
+which.  What the signature, the state and the graph say has to agree, which torch's own verifier checks at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+
+from fxfuse.capture import Capture, Part
+from fxfuse.constants import fetch
+from fxfuse.draft import Draft
+from fxfuse.lifted import copied, holder_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_CONSTANT = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+_MUTATION = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+
+
+def capture_program(program: ExportedProgram) -> Capture:
+    """Take the graph of a program, with its parameters as attributes."""
+    tensors = _tensors(program)
+    holder = holder_of(tensors)
+    holder._modules |= {n: m for n, m in program.graph_module._modules.items() if n not in holder._modules}
+    names = {spec.arg.name: str(spec.target) for spec in _constant_specs(program)}
+    draft = Draft(holder, copied(program.graph, names), "ExportedProgram")
+    return Capture(holder, [Part(holder, "", draft)], program=program)
+
+
+def _constant_specs(program: ExportedProgram) -> list[InputSpec]:
+    """Return the inputs that are the same at every call; what the program writes into is not."""
+    written = {s.target for s in program.graph_signature.output_specs if s.kind in _MUTATION}
+    specs = [s for s in program.graph_signature.input_specs if s.kind in _CONSTANT and s.target not in written]
+    return [s for s in specs if isinstance(_tensor(program, s), Tensor)]
+
+
+def _tensor(program: ExportedProgram, spec: InputSpec) -> Any:
+    return program.state_dict.get(str(spec.target), program.constants.get(str(spec.target)))
+
+
+def _tensors(program: ExportedProgram) -> dict[str, Tensor]:
+    return {str(spec.target): _tensor(program, spec) for spec in _constant_specs(program)}
+
+
+def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
+    """Return the program with the edited graph, and with the parameters that this needs.
+
+    Args:
+        program: what was captured.
+        draft: the graph made of it by ``capture_program``, after the edits.
+    """
+    needed = {str(n.target): fetch(draft, str(n.target)) for n in draft.graph.nodes if n.op == "get_attr"}
+    needed = {path: value for path, value in needed.items() if isinstance(value, Tensor)}
+    before = _tensors(program)
+    kept = _kept_unused(program, before, needed)
+    specs = _input_specs(program, before, {**kept, **needed})
+    graph, names = _lifted(draft.graph, specs, program)
+    signature = ExportGraphSignature(specs, _output_specs(program, names))
+    graph_module = copy.copy(program.graph_module)
+    return ExportedProgram(
+        root=graph_module,
+        graph=graph,
+        graph_signature=signature,
+        state_dict=_replaced(program.state_dict, before, {**kept, **needed}),
+        range_constraints=program.range_constraints,
+        module_call_graph=copy.deepcopy(program.module_call_graph),
+        example_inputs=program.example_inputs,
+        constants={n: v for n, v in program.constants.items() if n not in before or n in kept or needed.get(n) is v},
+        verifiers=program.verifiers,
+    )
+
+
+def _kept_unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return constants that no node ever read, but those of a module of which all others went: of a folded norm."""
+    users = {node.name: node.users for node in program.graph.nodes if node.op == "placeholder"}
+    used = {str(s.target) for s in _constant_specs(program) if users[s.arg.name]}
+    emptied = {_module(path) for path in used} - {_module(path) for path in needed}
+    return {path: value for path, value in before.items() if path not in used and _module(path) not in emptied}
+
+
+def _module(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _input_specs(program: ExportedProgram, before: dict[str, Tensor], after: dict[str, Tensor]) -> list[InputSpec]:
+    """Return what the inputs are now: old ones in their order, new parameters behind the old parameters."""
+    specs: list[InputSpec] = []
+    for spec in program.graph_signature.input_specs:
+        path = str(spec.target)
+        if path not in before:
+            specs.append(spec)
+        elif path in after:
+            same = after[path] is before[path]
+            specs.append(spec if same else replace(spec, kind=InputKind.PARAMETER, persistent=None))
+    taken = {spec.arg.name for spec in specs} | {node.name for node in program.graph.nodes}
+    added = [InputSpec(InputKind.PARAMETER, TensorArgument(_free(path, taken)), path) for path in after.keys() - before]
+    added.sort(key=lambda spec: list(after).index(str(spec.target)))
+    first = next((n for n, spec in enumerate(specs) if spec.kind != InputKind.PARAMETER), len(specs))
+    return [*specs[:first], *added, *specs[first:]]
+
+
+def _free(path: str, taken: set[str]) -> str:
+    name = stem = "p_" + path.replace(".", "_")
+    number = 0
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name
+
+
+def _lifted(draft: fx.Graph, specs: list[InputSpec], program: ExportedProgram) -> tuple[fx.Graph, list[str | None]]:
+    """Return the graph with placeholders for what it reads, and the names of its outputs."""
+    graph, placeholders, values = fx.Graph(), dict[str, fx.Node](), dict[fx.Node, fx.Node]()
+    old = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    read = {str(node.target): node for node in reversed(draft.nodes) if node.op == "get_attr"}
+    for spec in specs:
+        node = placeholders[spec.arg.name] = graph.placeholder(spec.arg.name)
+        source = read.get(str(spec.target), old.get(spec.arg.name))
+        node.meta = dict(source.meta) if source is not None else {}
+    by_path = {str(spec.target): placeholders[spec.arg.name] for spec in specs if spec.target is not None}
+    for node in draft.nodes:
+        if node.op == "placeholder":
+            values[node] = placeholders[node.name]
+        elif node.op == "get_attr" and node.target in by_path:
+            values[node] = by_path[node.target]
+        else:
+            values[node] = graph.node_copy(node, values.__getitem__)
+    outputs = next(node for node in graph.nodes if node.op == "output").args[0]
+    return graph, [item.name if isinstance(item, fx.Node) else None for item in _listed(outputs)]
+
+
+def _listed(outputs: Any) -> Iterable[Any]:
+    return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+
+
+def _output_specs(program: ExportedProgram, names: list[str | None]) -> list[OutputSpec]:
+    specs = program.graph_signature.output_specs
+    return [
+        spec if name is None else replace(spec, arg=replace(spec.arg, name=name))
+        for spec, name in zip(specs, names, strict=True)
+    ]
+
+
+def _replaced(state: dict[str, Any], before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the state, in its order, with new entries behind those of the same module."""
+    added = {path: value for path, value in after.items() if path not in before}
+    result: dict[str, Any] = {}
+    for path, value in state.items():
+        if path in after:
+            result[path] = after[path]
+        elif path not in before:
+            result[path] = value
+        for new in [new for new in added if _module(new) == _module(path)]:
+            result[new] = added.pop(new)
+    return {**result, **added}
+
+
+def runnable(model: nn.Module | ExportedProgram) -> nn.Module:
+    """Return something that can be called: the model, or the module that runs the program."""
+    return model.module() if isinstance(model, ExportedProgram) else model
