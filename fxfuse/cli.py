@@ -1,4 +1,4 @@
-"""The command line: ``fxfuse bench`` and ``fxfuse explain``."""
+"""The command line: ``fxfuse bench``, ``fxfuse explain`` and ``fxfuse export``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 import fxfuse
-from fxfuse import FuseError, bench, explain, models, plots
+from fxfuse import FuseError, bench, explain, export, models, plots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PLOT_FORMATS = (".png", ".svg", ".pdf")
@@ -70,6 +70,20 @@ def run_explain(options: argparse.Namespace) -> None:
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
 
 
+def run_export(options: argparse.Namespace) -> None:
+    """Write a fused model to a file, and print how far the file is from the model."""
+    size = _size(options.input_size)
+    settings = export.Settings(
+        model=options.model,
+        output=options.output,
+        input_shape=options.input_shape or (size and (1, *size)),
+        dynamic_batch=options.dynamic_batch,
+        verify=options.verify,
+    )
+    print(export.export(settings))
+    print(f"\nwritten to {settings.output}")
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence."""
 
@@ -86,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_bench(commands.add_parser("bench", help="time models before and after"))
     _add_explain(commands.add_parser("explain", help="print what would be folded, and why not the rest"))
+    _add_export(commands.add_parser("export", help="write a fused model to a file: ONNX, or an exported program"))
     return parser
 
 
@@ -120,7 +135,20 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print for machines")
 
 
-def _add_input_size(parser: argparse.ArgumentParser) -> None:
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fxfuse export``."""
+    parser.set_defaults(command=run_export)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=f"{MODEL_HELP}, or a saved exported program: FILE.pt2")
+    add("output", type=_exported, metavar="OUTPUT", help="the file to write: .onnx or .pt2")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--input-shape", type=_shape, metavar="B,C,H,W", help="shape of the input, with the batch")
+    _add_input_size(sizes)
+    add("--dynamic-batch", action="store_true", help="take batches of any size")
+    add("--verify", action="store_true", help="write nothing that differs from the model by more than rounding")
+
+
+def _add_input_size(parser: argparse._ActionsContainer) -> None:
     """The option that all commands share."""
     help_text = "shape of one sample, without the batch; one number N means 3 N N"
     parser.add_argument("--input-size", type=_positive, nargs="+", metavar="N", help=help_text)
@@ -140,6 +168,11 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    """Whole numbers over zero, with commas between them."""
+    return tuple(_positive(number.strip()) for number in text.split(","))
+
+
 def _output(text: str) -> Path:
     """A file in a folder that exists: better told now than after minutes of work."""
     path = Path(text)
@@ -150,9 +183,19 @@ def _output(text: str) -> Path:
 
 def _image(text: str) -> Path:
     """A file that a chart can be written to."""
+    return _output_in(PLOT_FORMATS, text)
+
+
+def _exported(text: str) -> Path:
+    """A file that a model can be written to."""
+    return _output_in(export.FORMATS, text)
+
+
+def _output_in(suffixes: Iterable[str], text: str) -> Path:
+    """A file with one of the suffixes."""
     path = _output(text)
-    if path.suffix not in PLOT_FORMATS:
-        raise argparse.ArgumentTypeError(f'"{text}" must end in {" or ".join(PLOT_FORMATS)}')
+    if path.suffix not in suffixes:
+        raise argparse.ArgumentTypeError(f'"{text}" must end in {" or ".join(suffixes)}')
     return path
 
 

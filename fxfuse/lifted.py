@@ -26,6 +26,7 @@ def copied(graph: fx.Graph, attributes: Mapping[str, str] | None = None, *, keep
         path = (attributes or {}).get(node.name) if node.op == "placeholder" else None
         if path is None or keep:
             values[node] = result.node_copy(node, values.__getitem__)
+            values[node].name = node.name  # torch.export allows names that other graphs avoid, as "input"
         if path is not None:
             values[node] = result.create_node("get_attr", path, (), {}, None if keep else node.name)
             values[node].meta = dict(node.meta)

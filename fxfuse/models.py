@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import importlib
 import inspect
+import logging
 import os
 import sys
 import warnings
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from fxfuse.report import FuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Factory = Callable[[], nn.Module]
 
@@ -55,8 +57,12 @@ def build(name: str, factory: Factory) -> nn.Module:
     return model.eval()
 
 
-def need(package: str) -> Any:
+def need(package: str, extra: str = "bench") -> Any:
     """Import an optional package, or say what to install.
+
+    Args:
+        package: its name, or that of a module in it.
+        extra: the extra of fxfuse that it comes with.
 
     Raises:
         FuseError: it is not installed, or broken.
@@ -66,7 +72,7 @@ def need(package: str) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
         raise FuseError(
-            f'{missing} is not installed; it comes with the extra "bench": pip install ".[bench]"'
+            f'{missing} is not installed; it comes with the extra "{extra}": pip install "fxfuse[{extra}]"'
         ) from error
     except (ImportError, RuntimeError) as error:  # torchvision built for another torch raises both
         raise FuseError(f"{package} is installed but cannot be imported: {first_line(error)}") from error
@@ -92,6 +98,12 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
                 weight.copy_(sign * (0.6 + 0.8 * torch.rand(weight.shape, generator=draw)))
             if bias is not None:
                 bias.copy_(0.3 * torch.randn(bias.shape, generator=draw))
+
+
+def weights_are_random(name: str) -> bool:
+    """Whether nobody can have trained the model ``name``, unlike what a function of the user's own returns."""
+    source, colon, _ = name.partition(":")
+    return not colon or source == "timm"
 
 
 def without_norms(model: nn.Module) -> nn.Module:
@@ -127,6 +139,38 @@ def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def explained(problem: str, advice: str) -> Iterator[None]:
+    """Make one sentence of whatever torch raises, and keep it from printing warnings and tracebacks beside it.
+
+    Args:
+        problem: what is not possible.
+        advice: what to do about it.
+
+    Raises:
+        FuseError: inside of the block something was raised.
+    """
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about code that is not the user's
+            yield
+    except FuseError:
+        raise
+    except Exception as error:
+        raise FuseError(f"{problem} ({_root(error)}), so nothing was written; {advice}") from error
+    finally:
+        logging.disable(level)
+
+
+def _root(error: BaseException) -> str:
+    """The first line of the error that led to the others, which say only that something failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error).rstrip(".")
 
 
 def _torchvision(name: str) -> Factory:

@@ -132,6 +132,7 @@ def _lifted(draft: fx.Graph, specs: list[InputSpec], program: ExportedProgram) -
     read = {str(node.target): node for node in reversed(draft.nodes) if node.op == "get_attr"}
     for spec in specs:
         node = placeholders[spec.arg.name] = graph.placeholder(spec.arg.name)
+        node.name = spec.arg.name
         source = read.get(str(spec.target), old.get(spec.arg.name))
         node.meta = dict(source.meta) if source is not None else {}
     by_path = {str(spec.target): placeholders[spec.arg.name] for spec in specs if spec.target is not None}
