@@ -4,7 +4,8 @@ from fxfuse.api import explain, fuse_graph, fx_fuse
 from fxfuse.fuse_pass import FusePass
 from fxfuse.operators import register
 from fxfuse.pair import fuse_conv_bn
-from fxfuse.report import FuseError, Reason, Report
+from fxfuse.reasons import Reason
+from fxfuse.report import FuseError, Report
 from fxfuse.verify import verify
 
 __version__ = "0.1.0"

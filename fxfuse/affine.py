@@ -51,6 +51,14 @@ class Affine:
         """Return the same affine with leading axes of size one, up to ``rank`` axes."""
         return self.rearrange(lambda t: t.reshape((1,) * (rank - t.ndim) + tuple(t.shape)))
 
+    def trimmed(self) -> Affine:
+        """Return the same affine without leading axes of size one."""
+        rank = self.rank
+        full = self.with_rank(rank)
+        sizes = [max(pair) for pair in zip(full.scale.shape, full.shift.shape, strict=True)]
+        lead = next((axis for axis, size in enumerate(sizes) if size != 1), rank)
+        return full.rearrange(lambda t: t.reshape(t.shape[lead:]))
+
     @property
     def rank(self) -> int:
         """The number of axes that the affine spans, counted from the last one of the value."""

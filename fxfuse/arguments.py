@@ -30,12 +30,14 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
     node, names = write.call.node, OPERATORS[write.call.node.target].arguments
     requires_grad = _requires_grad(graph, write.call)
     for name, tensor in write.constants.items():
-        parameter = nn.Parameter(tensor, requires_grad=requires_grad)
         old, between = write.call.arguments.get(name), _Copied.of(write.through.get(name))
         path = _path_for(graph, write.call, name, old if between is None else between.args[0])
         _set_argument(node, names.index(name), name, None)
         if isinstance(old, fx.Node):
             erase_unused(old)
+        if tensor is None:
+            continue
+        parameter = nn.Parameter(tensor, requires_grad=requires_grad)
         with graph.graph_module.graph.inserting_before(node):
             stored = _Copied("get_attr", storage.store(path, parameter), (), {}, _description(node, parameter))
             constant = _insert(graph, storage, stored)

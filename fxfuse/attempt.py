@@ -12,7 +12,8 @@ from fxfuse.engine import run
 from fxfuse.finish import into_graph_module, into_modules, into_program, left_over
 from fxfuse.graph import Graph
 from fxfuse.other_methods import changed_elsewhere
-from fxfuse.report import Decision, FuseError, Reason, Refusal
+from fxfuse.reasons import Reason, Refusal
+from fxfuse.report import Decision, FuseError
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.write_back import Replacements, replacements
 

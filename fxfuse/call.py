@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.operator_table import OPERATORS, Operator, operator_of
-from fxfuse.report import Reason, Refusal, require
+from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,15 +89,17 @@ class Write:
 
     Attributes:
         call: the call.
-        constants: the new tensors, in the layout in which they are stored.
+        constants: the new tensors, in the layout in which they are stored; None takes one away.
         through: operations that stay between what is stored and the call: the permutation of a weight, by argument.
         target: another function to call, where the present one has no argument for a bias; None to keep it.
+        attributes: what else changes on a module.
     """
 
     call: Call
-    constants: dict[str, Tensor]
+    constants: Mapping[str, Tensor | None]
     through: Mapping[str, fx.Node] = field(default_factory=dict)
     target: Callable[..., Any] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Plan:
     Attributes:
         writes: new constants of calls.
         bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
+        stripped: calls that lost their affine, and stay.
         guard: the number of axes to check where the last bypassed node stood, or None.
         assumed: that number is only usual.
     """
@@ -115,6 +118,7 @@ class Plan:
     bypass: tuple[tuple[fx.Node, fx.Node], ...] = ()
     guard: int | None = None
     assumed: bool = False
+    stripped: tuple[fx.Node, ...] = ()
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -14,7 +14,7 @@ from fxfuse.draft import Draft
 from fxfuse.lifted import copied
 from fxfuse.modules import shallow_copy
 from fxfuse.operator_table import operator_of
-from fxfuse.report import Reason, Refusal
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.state import sentence
 from fxfuse.tracer import Tracer
 

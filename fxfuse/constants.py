@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from fxfuse.operator_table import operator_of
-from fxfuse.report import Reason, Refusal, require
+from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

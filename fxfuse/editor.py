@@ -12,7 +12,7 @@ from fxfuse.constants import fetch
 from fxfuse.guards import require_rank
 from fxfuse.history import Bypass, Origin
 from fxfuse.modules import shallow_copy
-from fxfuse.report import Reason, require
+from fxfuse.reasons import Reason, require
 from fxfuse.storage import Storage
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Editor:
         self.storage = Storage(graph)
         self.graph_module = graph.graph_module
         self.rewritten: dict[fx.Node, nn.Module] = {}
-        self.constants: dict[fx.Node, dict[str, Tensor]] = {}
+        self.constants: dict[fx.Node, dict[str, Tensor | None]] = {}
         self.bypassed: dict[fx.Node, Bypass] = {}
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
@@ -59,11 +59,11 @@ class Editor:
             allowed = self.graph.allow_copies or not users
             require(allowed, Reason.SHARED, value=write.call.path, users=", ".join(users[:3]))
             if users and self._equal_copy(write) is None:
-                total += sum(t.nbytes for t in write.constants.values())
+                total += sum(t.nbytes for t in write.constants.values() if t is not None)
         return total
 
     def _others(self, write: Write) -> list[str]:
-        old = [write.call.tensor(name) for name in write.constants]
+        old = [write.call.tensor(name) for name, tensor in write.constants.items() if tensor is not None]
         others = [p for t in old if t is not None for p in self.graph.other_readers(t, self._reader(write, t))]
         return list(dict.fromkeys(others))
 
@@ -111,7 +111,11 @@ class Editor:
 
     def _new_copy(self, module: nn.Module, write: Write) -> nn.Module:
         copied = shallow_copy(module)
+        copied.__dict__.update(write.attributes)
         for name, tensor in write.constants.items():
+            if tensor is None:
+                copied._parameters[name] = None
+                continue
             old = module._parameters.get(name)
             like = old if old is not None else module._parameters.get("weight")
             copied._buffers.pop(name, None)
@@ -124,7 +128,7 @@ class Editor:
         """Return an earlier copy of the same module with the same new values: one copy serves both calls."""
         for copied in self._copies.get(write.call.module, ()) if write.call.module is not None else ():
             stored = {name: copied._parameters[name] for name in write.constants}
-            if all(p is not None and torch.equal(p.detach(), write.constants[n]) for n, p in stored.items()):
+            if all(_same(p, write.constants[name]) for name, p in stored.items()):
                 return copied
         return None
 
@@ -180,6 +184,10 @@ class Editor:
         for node in nodes:
             self.storage.retarget(node, target)
         self.renamed = {old: new for old, new in self.renamed.items() if new.rpartition(".")[0] != left}
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one.detach(), other))
 
 
 def _position(node: fx.Node, value: fx.Node) -> int | str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from fxfuse.operators.norms import BatchNorm
-from fxfuse.report import Decision, Refusal
+from fxfuse.reasons import Refusal
+from fxfuse.report import Decision
 from fxfuse.rules.drop_noops import drop_noops
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(editor: Editor, rules: Iterable[Rule]) -> list[Decision]:
                     continue
                 copied = editor.copied_bytes(plan)
             except Refusal as refusal:
-                skipped[node] = _skipped(editor, rule, node, refusal)
+                skipped[node] = _both(skipped.get(node), _skipped(editor, rule, node, refusal))
                 continue
             decisions = _folded(editor, rule, plan, copied)
             editor.apply(plan)
@@ -55,14 +56,15 @@ def _folded(editor: Editor, rule: Rule, plan: Plan, copied: int) -> list[Decisio
     if rule is drop_noops:
         return []
     graph = editor.graph
-    into = tuple(graph.path(write.call.node) for write in plan.writes)
-    removed = {graph.path(node): graph.owner_kind(node) for node, _ in plan.bypass}
-    detail = ""
+    into = tuple(graph.path(write.call.node) for write in plan.writes if write.call.node not in plan.stripped)
+    gone = [*plan.stripped, *(node for node, _ in plan.bypass)]
+    removed = {graph.path(node): graph.owner_kind(node) for node in gone}
+    detail = "its weight and bias move on; the normalisation stays" if plan.stripped else ""
     if plan.assumed:
         detail = f"assumes {plan.guard} axes there, batch included; a check stays in the model"
     elif copied:
         detail = f"the weight is shared, so this call got a copy of {copied:,} bytes"
-    if not plan.bypass:
+    if not gone:
         removed, detail = {into[0]: graph.kind(plan.writes[0].call.node)}, "computed once from parameters alone"
     return [
         Decision(rule.__name__, path, kind, into, None, detail, plan.assumed, copied if first == 0 else 0)
@@ -82,6 +84,13 @@ def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Dec
     if not graph.plays(node, BatchNorm) and not _in_norm(graph, node):
         return None
     return Decision(rule.__name__, graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
+
+
+def _both(first: Decision | None, second: Decision | None) -> Decision | None:
+    """Return one decision for a norm that two rules refused: the first obstacle each way."""
+    if first is None or second is None or first.detail == second.detail:
+        return first or second
+    return replace(first, detail=f"{first.detail}. Onwards: {second.detail}", onwards=second.reason)
 
 
 def _in_norm(graph: Graph, node: fx.Node) -> bool:

@@ -17,7 +17,7 @@ from fxfuse.capture import Part
 from fxfuse.draft import Draft
 from fxfuse.examples import recorded, untouched
 from fxfuse.operator_table import operator_of
-from fxfuse.report import Reason, Refusal
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.shapes import EXAMPLE_SHAPE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from fxfuse.call import operator_at
 from fxfuse.graph import Graph
 from fxfuse.guards import require_value
 from fxfuse.operators.roles import Noop
-from fxfuse.report import Reason, Refusal
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.tracer import Tracer
 from fxfuse.undo import folded_modules
 from fxfuse.uses import asks_shape

@@ -13,7 +13,8 @@ from fxfuse.lifted import release
 from fxfuse.modules import SeparateOnConversion, copies_of
 from fxfuse.own_forward import with_check
 from fxfuse.programs import rebuilt
-from fxfuse.report import Decision, Reason, Report
+from fxfuse.reasons import Reason
+from fxfuse.report import Decision, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,11 +16,13 @@ from fxfuse.faithful import unfaithful
 from fxfuse.optional_arguments import decisive_arguments
 from fxfuse.programs import capture_program, runnable
 from fxfuse.prove import prove
-from fxfuse.report import FuseError, Refusal, Report
+from fxfuse.report import FuseError, Report
 from fxfuse.undo import culprits, folded_modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from fxfuse.reasons import Refusal
 
 
 def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> nn.Module | ExportedProgram:

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch, mutated
-from fxfuse.report import Reason, Refusal, require
+from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank, ranks
 from fxfuse.uses import asks_shape, first_items, uses
 

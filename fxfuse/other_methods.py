@@ -12,7 +12,7 @@ from fxfuse.adjacent import always_follows
 from fxfuse.call_sites import Reach, reach, unreached_methods
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import Linear
-from fxfuse.report import Reason, Refusal
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.undo import folded_modules
 
 if TYPE_CHECKING:

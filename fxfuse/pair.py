@@ -11,8 +11,9 @@ from fxfuse.graph import Graph
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.norms import BatchNorm
 from fxfuse.operators.roles import Linear, View
-from fxfuse.report import FuseError, Refusal
-from fxfuse.rules.fold_affine import fold_upstream
+from fxfuse.reasons import Refusal
+from fxfuse.report import FuseError
+from fxfuse.rules.fold_upstream import fold_upstream
 
 M = TypeVar("M", bound=nn.Module)
 

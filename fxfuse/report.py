@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -13,103 +12,11 @@ from torch.export import ExportedProgram
 if TYPE_CHECKING:
     from torch import fx
 
+    from fxfuse.reasons import Reason
+
 
 class FuseError(Exception):
     """The only exception that users of fxfuse see: what was wrong, what was left untouched, what to do."""
-
-
-class Reason(Enum):
-    """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it."""
-
-    TRAINING = (
-        "it is in training mode and uses the statistics of each batch; call .eval() on it (or on the model) first"
-    )
-    BATCH_STATISTICS = (
-        "it keeps no running statistics, so that it depends on each batch; "
-        "train it with track_running_stats=True, or leave it"
-    )
-    NOT_LINEAR = (
-        "it follows {value}, which is neither a convolution nor a linear layer; "
-        "swap the order of the layers if you can retrain, or leave it"
-    )
-    SEVERAL_USES = (
-        "{value} is also used by {users}, which would see the norm applied; "
-        "give the other use a layer of its own, or leave it"
-    )
-    SHARED = (
-        "{value} is also used by {users}, and must stay as it is there; "
-        "allow_copies=True and structure='graph' let this call have a copy of its own"
-    )
-    HOOKED = "{value} has hooks, which would see other values; remove them before fusing"
-    COMPUTED = (
-        "{name} of {value} is computed from the input, so there is no constant to fold into; leave it, "
-        "or make it a parameter"
-    )
-    MUTATED = "{value} is changed in place by {users}; use the out-of-place form of that operation"
-    NOT_PER_CHANNEL = (
-        "it does not act along the output channels of {value} ({detail}); "
-        "check the order of the axes, it may be a mistake in the model"
-    )
-    UNKNOWN_SHAPE = "the number of axes of {value} is {detail}; pass example_inputs to prove it"
-    NOT_FLOATING = (
-        "{name} of {value} is {dtype}, and only real floating-point tensors are folded; "
-        "fuse before you quantize or convert"
-    )
-    PROMOTES = "the result would have another dtype ({detail}); convert both to one dtype before fusing"
-    MIXED_DEVICE = "it is on {device}, {value} on {other}; move both to one device before fusing"
-    NOT_FINITE = (
-        "the folded {name} of {value} would not be finite in {dtype}; "
-        "fuse in a wider dtype, or look for a tiny running variance"
-    )
-    NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
-    OPAQUE = (
-        "it is called by Python code that cannot be traced ({value}: {detail}); "
-        "pass example_inputs, so that the code can be captured from a run"
-    )
-    BRANCHES = (
-        "it is called by Python code that may branch for other inputs ({value}: {detail}), so a run proves nothing; "
-        "call it directly on the result of the layer before it, or in a submodule of its own"
-    )
-    REACHED_INTO = (
-        "code that was not traced ({users}) reads {value} by itself, and would see another value; "
-        "pass example_inputs, or call the enclosing module as a whole"
-    )
-    NOT_CALLED = "it is not called in the forward that was traced; remove it if it is not needed"
-    DIFFERS = (
-        "with it the fused model gave another result on the example inputs (relative error {detail}), so the fold "
-        "was undone; please report the model"
-    )
-    OWN_FORWARD = (
-        "{value} is called in a way that cannot be written back into its Python class; "
-        "use structure='graph', or pass example_inputs"
-    )
-
-    def sentence(self, **facts: object) -> str:
-        """Return the reason with its facts filled in, as one sentence with advice."""
-        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", **facts}
-        return self.value.format_map(_Facts(known))
-
-
-class _Facts(dict[str, object]):
-    """Leaves a fact that nobody gave readable, instead of failing while telling what failed."""
-
-    def __missing__(self, key: str) -> str:
-        return f"an unknown {key}"
-
-
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error, and never leaves the engine
-    """A rewrite that was not done.  Private: raised deep inside, caught in one place, the engine."""
-
-    def __init__(self, reason: Reason, **facts: object) -> None:
-        """Remember the reason and its facts."""
-        super().__init__(reason.sentence(**facts))
-        self.reason = reason
-
-
-def require(condition: bool, reason: Reason, **facts: object) -> None:  # noqa: FBT001 - reads as a sentence
-    """Refuse the rewrite under way unless ``condition`` holds."""
-    if not condition:
-        raise Refusal(reason, **facts)
 
 
 @dataclass(frozen=True)
@@ -125,6 +32,7 @@ class Decision:
         detail: the reason as a sentence with its facts, or what the fold rests on.
         assumed: the fold rests on an assumption, which ``detail`` names.
         copied_bytes: what untying a shared weight costs.
+        onwards: why it could not move into what follows, where that was tried as well.
     """
 
     rule: str
@@ -135,6 +43,7 @@ class Decision:
     detail: str = ""
     assumed: bool = False
     copied_bytes: int = 0
+    onwards: Reason | None = None
 
     @property
     def folded(self) -> bool:
@@ -148,8 +57,9 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        reason = None if self.reason is None else self.reason.name
-        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), "reason": reason}
+        reasons = {"reason": self.reason, "onwards": self.onwards}
+        names = {key: None if reason is None else reason.name for key, reason in reasons.items()}
+        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names}
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from fxfuse.guards import require_rank
+from fxfuse.rank_tables import ARITHMETIC, checked_rank, keeps_rank, usual_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from fxfuse.graph import Graph
 
@@ -66,10 +64,31 @@ class _Ranks:
             self._set(node, None if shape is None else len(shape))
         seen = set(self.known) - proven
         for node in self.nodes:
+            self._usual_flatten(node)
+        for node in self.nodes:
             if node not in self.known:
-                self._set(node, self._from_inputs(node) or _usual(self._called(node)))
+                self._set(node, self._from_inputs(node) or usual_rank(self._called(node)))
+        for node in self.nodes:
+            self._usual_before(node)
         known = proven | seen
         return {node: Rank(axes, node not in known, node in seen) for node, axes in self.known.items()}
+
+    def _usual_flatten(self, node: fx.Node) -> None:
+        """Batch and sequence become one axis before a norm over vectors."""
+        flattens = node.target in (torch.flatten, "flatten") and _flatten_arguments(node) == (0, 1)
+        if flattens and node not in self.known and node.all_input_nodes[0] not in self.known:
+            self._set(node.all_input_nodes[0], 3)
+            self._set(node, 2)
+
+    def _usual_before(self, node: fx.Node) -> None:
+        """A norm of vectors is usual before a linear layer."""
+        first = node.args[0] if node.args else None
+        if isinstance(self.modules[node], nn.BatchNorm1d) and isinstance(first, fx.Node) and first not in self.known:
+            readers = list(node.users)
+            while len(readers) == 1 and isinstance(self.modules[readers[0]], (nn.Identity, nn.Dropout)):
+                readers = list(readers[0].users)
+            if readers and all(isinstance(self.modules[reader], nn.Linear) for reader in readers):
+                self._set(first, 2)
 
     def _set(self, node: fx.Node, axes: int | None) -> None:
         if axes is not None:
@@ -96,21 +115,45 @@ class _Ranks:
             return self.graph.tensor_rank(node)
         if isinstance(called, type):
             flatten = isinstance(module, nn.Flatten) and called is nn.Flatten
-            return _flattened(module.start_dim, module.end_dim) if flatten else _checked(called)  # type: ignore[union-attr] # not None
+            return _flattened(module.start_dim, module.end_dim) if flatten else checked_rank(called)  # type: ignore[union-attr] # not None
         if called is require_rank:
             return node.args[1] if isinstance(node.args[1], int) else None
+        if called in ("permute", torch.permute):
+            return _permuted(node)
         return _reshaped(node) if called in (torch.flatten, "flatten", "view", "reshape") else None
 
     def _from_inputs(self, node: fx.Node) -> int | None:
         called = self._called(node)
         if keeps_rank(called):
             return next((self.known[i] for i in node.all_input_nodes[:1] if i in self.known), None)
-        if called in _ARITHMETIC:
+        if called in ARITHMETIC:
             axes = [self.known.get(i) for i in node.all_input_nodes]
             return max(a for a in axes if a is not None) if axes and None not in axes else None
         if called in (torch.cat, torch.concat):
             return next((self.known[i] for i in node.all_input_nodes if i in self.known), None)
-        return None
+        if called in ("reshape_as", "view_as", "expand_as"):
+            return self.known.get(node.all_input_nodes[-1])
+        flattens = called in (torch.flatten, "flatten", nn.Flatten)
+        return self._after_flatten(node) if flattens else self._after_mean(node)
+
+    def _after_flatten(self, node: fx.Node) -> int | None:
+        """Return what is left of the axes of the input, where it says how many are merged."""
+        module = self.modules[node]
+        start, end = (module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else _flatten_arguments(node)
+        before = self.known.get(node.all_input_nodes[0])
+        if before is None or not isinstance(start, int) or not isinstance(end, int):
+            return None
+        return before - (end % before - start % before)
+
+    def _after_mean(self, node: fx.Node) -> int | None:
+        if node.target not in (torch.mean, "mean"):
+            return None
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        before = self.known.get(node.all_input_nodes[0])
+        if before is None or dims is None or not isinstance(keep, bool):
+            return None
+        return before if keep else before - (len(dims) if isinstance(dims, (list, tuple)) else 1)
 
 
 def _recorded(node: fx.Node) -> int | None:
@@ -120,86 +163,27 @@ def _recorded(node: fx.Node) -> int | None:
     return None if shape is None else len(shape)
 
 
+def _permuted(node: fx.Node) -> int | None:
+    """Return the number of axes that ``permute`` names."""
+    dims: Any = node.kwargs.get("dims", node.args[1] if len(node.args) == 2 else node.args[1:])
+    return len(dims) if isinstance(dims, (list, tuple)) else None
+
+
 def _reshaped(node: fx.Node) -> int | None:
     """Return the number of axes after ``flatten``, ``view`` or ``reshape``."""
     if node.target in (torch.flatten, "flatten"):
-        start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
-        return _flattened(node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end))
+        return _flattened(*_flatten_arguments(node))
     sizes: Sequence[object] = node.args[1:]
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     # A single node can be a size or a whole shape.
     return len(sizes) if len(sizes) > 1 else None
 
 
+def _flatten_arguments(node: fx.Node) -> tuple[object, object]:
+    start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
+    return node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end)
+
+
 def _flattened(start: object, end: object) -> int | None:
     """Everything from ``start`` on becomes one axis."""
     return start + 1 if isinstance(start, int) and start >= 0 and end == -1 else None
-
-
-@functools.cache
-def _checked(called: type) -> int | None:
-    return next((axes for cls, axes in _CHECKED.items() if issubclass(called, cls)), None)
-
-
-@functools.cache
-def keeps_rank(called: Any) -> bool:
-    """Whether an operation gives a tensor with as many axes as its first input has."""
-    if isinstance(called, type):
-        return called.__module__.startswith("torch.nn.modules") and called.__name__.startswith(_KEEPING_MODULES)
-    return called in _KEEPING
-
-
-def _usual(called: object) -> int | None:
-    if isinstance(called, type):
-        return next((axes for cls, axes in _USUAL_MODULES.items() if issubclass(called, cls)), None)
-    return _USUAL_FUNCTIONS.get(called)
-
-
-# A class that raises for any other number of axes: its name is a proof.
-_CHECKED: dict[type, int] = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
-
-# Leading words of class names in torch.nn of which the output has as many axes as the input.
-_KEEPING_MODULES = (
-    *("Conv", "Linear", "BatchNorm", "SyncBatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm"),
-    *("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "LPPool", "Upsample", "Identity", "Dropout"),
-    *("AlphaDropout", "FeatureAlphaDropout", "ReLU", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU"),
-    *("SiLU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh", "Sigmoid", "Tanh", "Softplus", "Softsign", "Softmax"),
-    *("LogSigmoid", "LogSoftmax", "Threshold", "ZeroPad", "ReflectionPad", "ReplicationPad", "ConstantPad"),
-    *("CircularPad", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle"),
-)
-_KEEPING: frozenset[Callable[..., Tensor] | str] = frozenset([
-    *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
-    *(F.batch_norm, torch.batch_norm, F.instance_norm, F.group_norm, F.layer_norm, F.pad, F.interpolate),
-    *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
-    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-    *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.relu, F.relu6, F.leaky_relu, F.elu),
-    *(F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.sigmoid, F.tanh, F.softplus, F.softmax),
-    *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, torch.clamp, torch.exp, torch.abs, torch.neg),
-    *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "exp", "abs", "neg", "contiguous", "float"),
-    *("half", "double", "detach", "clone", "softmax", require_rank),
-])  # fmt: skip
-_ARITHMETIC = frozenset([
-    *(operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div),
-    *("add", "sub", "mul", "div", "add_", "mul_", "sub_", "div_", operator.iadd, operator.imul),
-])  # fmt: skip
-GIVE_TENSORS = (_KEEPING | _ARITHMETIC | {torch.cat, torch.concat, torch.stack, torch.flatten, torch.mean}) | frozenset(
-    "view reshape flatten permute transpose mean unsqueeze squeeze expand repeat".split()
-)
-_USUAL_MODULES: dict[type, int] = {
-    nn.Conv1d: 3,
-    nn.Conv2d: 4,
-    nn.Conv3d: 5,
-    nn.Linear: 2,
-    nn.ConvTranspose1d: 3,
-    nn.ConvTranspose2d: 4,
-    nn.ConvTranspose3d: 5,
-}
-_USUAL_FUNCTIONS: dict[object, int] = {
-    F.conv1d: 3,
-    F.conv2d: 4,
-    F.conv3d: 5,
-    F.linear: 2,
-    F.conv_transpose1d: 3,
-    F.conv_transpose2d: 4,
-    F.conv_transpose3d: 5,
-}

@@ -22,7 +22,7 @@ from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED, Derived
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
-from fxfuse.shapes import GIVE_TENSORS, keeps_rank
+from fxfuse.rank_tables import GIVE_TENSORS, keeps_rank
 from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, resolve_types
 from fxfuse.state import State, sentence
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def uses(node: fx.Node) -> list[fx.Node]:
     """Return the values that a node reads, once for each time it reads them: ``cat([y, y])`` reads y twice."""
     found: list[fx.Node] = []
-    pending: list[Any] = [node.args, node.kwargs]
+    seen = node.args[:1] if node.op == "call_method" and node.target in _SHAPED_LIKE else node.args
+    pending: list[Any] = [seen, node.kwargs]
     while pending:
         item = pending.pop()
         if isinstance(item, fx.Node):
@@ -29,6 +30,10 @@ def uses(node: fx.Node) -> list[fx.Node]:
         elif isinstance(item, (tuple, list)):
             pending += item
     return found
+
+
+# Methods that ask their second argument for its shape alone.
+_SHAPED_LIKE = frozenset("reshape_as view_as expand_as".split())
 
 
 def asks_shape(node: fx.Node) -> bool:

@@ -20,9 +20,9 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 # Every module imports from rows above its own, or from its own row.
 LAYERS: dict[str, str] = {
     "what needs nothing": (
-        "affine linear_map report guards modules draft state python_source questions proxies own_forward"
+        "affine linear_map reasons report guards modules draft state python_source questions proxies own_forward"
     ),
-    "a graph, read": "operator_table uses constants shapes call graph",
+    "a graph, read": "operator_table uses constants rank_tables shapes sizes call graph aliases",
     "a graph, changed": "storage history arguments editor",
     "what is folded": "operators",
     "what folds it": "rules engine",

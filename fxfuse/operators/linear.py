@@ -14,7 +14,7 @@ from fxfuse.call import Write
 from fxfuse.linear_map import LinearMap
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import Linear
-from fxfuse.report import Reason, require
+from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,19 @@ class Convolution(Linear):
         return Write(self.call, stored)
 
     @property
+    def reads_zeros(self) -> bool:
+        """Whether it pads with zeros; a transposed convolution lets fewer taps reach its border."""
+        taps = self.weight.shape[_LINEAR_RANK:]
+        if self._transposed:
+            return bool(taps)
+        if self.call.get("padding_mode", "zeros") != "zeros":
+            return False
+        padding = self.call.get("padding", 0)
+        if isinstance(padding, str):
+            return padding != "valid" and any(size > 1 for size in taps)
+        return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
+
+    @property
     def _transposed(self) -> bool:
         # One function of ATen does both; modules of either kind say which they are.
         return bool(self.call.get("transposed", False))
@@ -85,6 +98,11 @@ class LinearLayer(Convolution):
     def output_axis(self) -> int:
         """The last axis."""
         return -1
+
+    @property
+    def reads_zeros(self) -> bool:
+        """Never."""
+        return False
 
     def _split(self, weight: Tensor) -> Tensor:
         """Return the one group there is."""
@@ -148,7 +166,7 @@ def _swaps_two_axes(node: fx.Node) -> bool:
     return node.target in transposes and swap in ((0, 1), (1, 0), (-1, -2), (-2, -1))
 
 
-_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 
 _aten = torch.ops.aten

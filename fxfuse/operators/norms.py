@@ -12,7 +12,7 @@ from torch import nn
 from fxfuse.affine import Affine
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import AffineSource
-from fxfuse.report import Reason, Refusal, require
+from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank
 
 if TYPE_CHECKING:

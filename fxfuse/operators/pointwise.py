@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from fxfuse.affine import Affine
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import AffineSource
-from fxfuse.report import Reason, require
+from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,9 @@
 role                  law
 ====================  ==================================================================
 :class:`Linear`       ``call(x) == linear_map()`` applied to ``x``
-:class:`AffineSource` ``call(x) == affine()(x)``
-:class:`Carrier`      ``affine(call(x)) == call(pulled(x))`` for ``[(x, pulled)] = pull(affine)``
+:class:`AffineSource` ``call(x) == affine()(x)``, or of the bare normalisation of ``x``
+:class:`Carrier`      ``affine(call(x)) == call(pulled(x))`` for ``[(x, pulled)] = pull(affine)``, and
+                      ``call(affine(x)) == push(affine, x)(call(x))``
 ====================  ==================================================================
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from fxfuse.report import Reason, require
+from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,16 @@ class Linear(View):
     def output_axis(self) -> int:
         """The axis of the output channels, counted from the last (negative)."""
 
+    @property
+    def input_axis(self) -> int:
+        """The axis of the input channels, counted from the last (negative)."""
+        return self.output_axis
+
+    @property
+    @abstractmethod
+    def reads_zeros(self) -> bool:
+        """Whether it reads zeros at the border, which an affine of the input does not reach."""
+
     @abstractmethod
     def linear_map(self) -> LinearMap:
         """Return the weights as a linear map."""
@@ -95,6 +106,25 @@ class AffineSource(View):
         return False
 
     @property
+    def vanishes(self) -> bool:
+        """Whether nothing is left of the operation without the affine."""
+        return self.detached() is None
+
+    @property
+    def moves_on(self) -> bool:
+        """Whether the affine may move into what follows."""
+        return True
+
+    @property
+    def keeps_dtype(self) -> bool:
+        """Whether the result has the dtype of the value, whatever that is."""
+        return not self.promotes
+
+    def detached(self) -> Write | None:
+        """Return the edit that leaves the bare normalisation, None where nothing is left."""
+        return None
+
+    @property
     def unproven_rank(self) -> Rank | None:
         """The number of axes of the input, where the affine hangs on it and another input could have another one."""
         return None
@@ -106,6 +136,10 @@ class Carrier(View):
     @abstractmethod
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Return what the inputs must become, so that the output comes out as ``affine`` of what it was."""
+
+    @abstractmethod
+    def push(self, affine: Affine, source: fx.Node) -> Affine:
+        """Return what happens to the output when the input ``source`` becomes ``affine`` of what it was."""
 
 
 class Noop(Carrier):
@@ -120,6 +154,11 @@ class Noop(Carrier):
         """Return the same affine for the only input."""
         require(self.idle, Reason.NOT_LINEAR, value=self.call.path)
         return [(self.input, affine)]
+
+    def push(self, affine: Affine, source: fx.Node) -> Affine:  # noqa: ARG002 - it has one input
+        """Return the same affine."""
+        require(self.idle, Reason.NOT_LINEAR, value=self.call.path)
+        return affine
 
     @property
     def droppable(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from fxfuse.rules.drop_noops import drop_noops
-from fxfuse.rules.fold_affine import fold_upstream
 from fxfuse.rules.fold_constants import fold_constants
+from fxfuse.rules.fold_downstream import fold_downstream
+from fxfuse.rules.fold_upstream import fold_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ Rule: TypeAlias = "Callable[[Graph, fx.Node], Plan | None]"
 
 DEFAULT_RULES: tuple[Rule, ...] = (
     fold_upstream,  # conv -> norm: the norm goes into the weights before it
+    fold_downstream,  # norm -> conv: else into the weights of all who read it
     fold_constants,  # a weight that is computed from parameters alone becomes a parameter
     drop_noops,  # identity and dropout in evaluation mode go, where the graph itself is the result
 )

@@ -1,0 +1,106 @@
+"""Normalisations by the statistics of the value itself: only the weight and bias behind them are an affine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fxfuse.affine import Affine
+from fxfuse.call import Write
+from fxfuse.operator_table import register
+from fxfuse.operators.roles import AffineSource
+from fxfuse.reasons import Reason, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fxfuse.shapes import Rank
+
+
+class NormTail(AffineSource):
+    """``normalised(x) * weight + bias``, both of the shape of the trailing axes (layer norm, RMS norm)."""
+
+    @property
+    def moves_on(self) -> bool:
+        """Whether there is a weight or a bias."""
+        return bool(self.tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The weight and the bias."""
+        return tuple(t for t in (self.call.tensor("weight"), self.call.tensor("bias")) if t is not None)
+
+    def affine(self) -> Affine:
+        """Return the weight and bias."""
+        weight, bias = self.call.tensor("weight"), self.call.tensor("bias")
+        like = weight if weight is not None else bias
+        # normalised * weight + bias
+        scale = torch.ones_like(like, dtype=torch.float64) if weight is None else weight.detach().double()
+        shift = torch.zeros_like(like, dtype=torch.float64) if bias is None else bias.detach().double()
+        return self._shaped(Affine(scale, shift))
+
+    def _shaped(self, affine: Affine) -> Affine:
+        return affine
+
+    def detached(self) -> Write:
+        """Take the weight and bias away."""
+        passed = {name: None for name in ("weight", "bias") if self.call.get(name, None) is not None}
+        flags = ("elementwise_affine", "affine")
+        known = {} if self.call.module is None else vars(self.call.module)
+        attributes = {name: False for name in flags if name in known}
+        return Write(self.call, dict(passed), attributes=attributes)
+
+
+class GroupNormTail(NormTail):
+    """The same along axis 1, whatever follows."""
+
+    def _shaped(self, affine: Affine) -> Affine:
+        rank = self._rank()
+        return affine.rearrange(lambda t: t.reshape(-1, *[1] * (rank.axes - 2)))
+
+    def _rank(self) -> Rank:
+        rank = self.call.rank(self.input)
+        value = self.call.graph.describe(self.input)
+        require(rank is not None, Reason.UNKNOWN_SHAPE, value=value, detail="not known")
+        assert rank is not None  # noqa: S101 - as required
+        return rank
+
+    @property
+    def unproven_rank(self) -> Rank | None:
+        """The number of axes of the input, if another input could have another one."""
+        rank = self._rank()
+        return rank if rank.assumed or rank.seen else None
+
+
+_aten = torch.ops.aten
+register(
+    "layer_norm",
+    NormTail,
+    arguments=("input", "normalized_shape", "weight", "bias", "eps"),
+    modules=[nn.LayerNorm],
+    functions=[F.layer_norm, torch.layer_norm, _aten.layer_norm.default],
+)
+register(
+    "layer_norm",
+    NormTail,
+    arguments=("input", "normalized_shape", "weight", "bias", "eps"),
+    functions=[torch.native_layer_norm, _aten.native_layer_norm.default],
+    tuples=True,
+)
+register(
+    "rms_norm",
+    NormTail,
+    arguments=("input", "normalized_shape", "weight", "eps"),
+    modules=[nn.RMSNorm],
+    functions=[F.rms_norm, torch.rms_norm, _aten.rms_norm.default],
+)
+register(
+    "group_norm",
+    GroupNormTail,
+    arguments=("input", "num_groups", "weight", "bias", "eps"),
+    modules=[nn.GroupNorm],
+    functions=[F.group_norm, torch.group_norm, _aten.group_norm.default],
+)

@@ -1,0 +1,93 @@
+"""The walk onwards: move an affine to everybody who reads it, until every path ends in a linear operation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fxfuse.aliases import writer_between
+from fxfuse.call import Plan, Write
+from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.walk import Walk
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.affine import Affine
+    from fxfuse.graph import Graph
+    from fxfuse.operators.roles import View
+
+
+def fold_downstream(graph: Graph, node: fx.Node) -> Plan | None:
+    """``bn -> conv`` becomes ``conv``, and ``layer_norm -> linear`` a bare normalisation before the linear layer.
+
+    All who read the value take the affine over, or none.
+    """
+    if not graph.plays(node, AffineSource):
+        return None
+    source = graph.view(node)
+    if not isinstance(source, AffineSource) or not source.moves_on or not graph.users(node):
+        return None
+    return _Onwards(graph, source).plan()
+
+
+class _Onwards(Walk):
+    """One affine on its way down from the node that applies it."""
+
+    def plan(self) -> Plan:
+        """Walk to the end of every path."""
+        source = self.sources[0]
+        pending = [(source.node, self.take(source))]
+        detached, bypass = source.detached(), ((source.node, source.input),)
+        writes: dict[fx.Node, Write] = {}
+        while pending:
+            value, affine = pending.pop()
+            for reader in self._readers(value):
+                view = self._view(reader, value)
+                if isinstance(view, Linear):
+                    require(reader not in writes, Reason.SEVERAL_USES, value=self.name(value), users=self.name(reader))
+                    writes[reader] = self._absorb(view, affine)
+                elif isinstance(view, Carrier):
+                    pending.append((reader, view.push(affine, value)))
+        if detached is not None:
+            return Plan((detached, *writes.values()), (), self.guard, self.assumed, stripped=(source.node,))
+        self._require_same_until(source.input, source.node, writes)
+        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed)
+
+    def _readers(self, value: fx.Node) -> list[fx.Node]:
+        """Return who reads the value, each once."""
+        users = self.graph.users(value)
+        twice = [user for user in users if users.count(user) > 1]
+        require(not twice, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(twice))
+        return users
+
+    def _view(self, reader: fx.Node, value: fx.Node) -> View:
+        """Return what reads the value, if it can take the affine over."""
+        view = self.graph.view(reader)
+        takes = isinstance(view, Carrier) or (isinstance(view, Linear) and view.input is value)
+        require(takes, Reason.READ_BY, value=self.name(reader))
+        assert view is not None  # noqa: S101 - it takes the affine over
+        return view
+
+    def _absorb(self, view: Linear, affine: Affine) -> Write:
+        """Return the edit that makes ``view`` read ``affine`` of what it reads."""
+        self.graph.require_changeable(view.node)
+        self.require_same_kind(view)
+        linear_map = view.linear_map()
+        vector = self.vector(view, affine, view.input_axis, linear_map.in_channels)
+        require(not view.reads_zeros or not vector.shift.any(), Reason.ZERO_PADDING, value=self.name(view.node))
+        return view.with_map(linear_map.after_affine(vector))
+
+    def take(self, source: AffineSource) -> Affine:
+        """Return the affine, if the value has the same dtype without it."""
+        value, result = (node.meta.get("val") for node in (source.input, source.node))
+        known = getattr(value, "dtype", None) is not None and getattr(result, "dtype", None) == value.dtype  # type: ignore[union-attr] # it has one
+        detail = f"the dtype of {self.name(source.input)} is not known"
+        require(source.keeps_dtype or known, Reason.PROMOTES, detail=detail)
+        return super().take(source)
+
+    def _require_same_until(self, value: fx.Node, start: fx.Node, ends: dict[fx.Node, Write]) -> None:
+        """Refuse to read a value later than before, if it is written into until then."""
+        writer = writer_between(self.graph, value, start, set(ends))
+        if writer is not None:
+            raise Refusal(Reason.MUTATED, value=self.name(value), users=self.name(writer))

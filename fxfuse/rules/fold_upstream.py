@@ -1,0 +1,90 @@
+"""The walk: move an affine upstream until every path ends in a linear operation that absorbs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fxfuse.call import Plan, Write
+from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.walk import Walk
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.affine import Affine
+    from fxfuse.graph import Graph
+    from fxfuse.operators.roles import View
+
+
+def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
+    """``conv -> bn`` becomes ``conv``, through anything that an affine can pass.
+
+    Sources that follow each other directly are composed first, so that the weights are rounded once.
+    """
+    if not graph.plays(node, AffineSource):
+        return None
+    source = graph.view(node)
+    if not isinstance(source, AffineSource) or not source.vanishes:
+        return None
+    return _Back(graph, source).plan()
+
+
+class _Back(Walk):
+    """One affine on its way up from the node that applies it."""
+
+    def plan(self) -> Plan:
+        """Walk to the end of every path."""
+        source = self.sources[0]
+        writes: dict[fx.Node, Write] = {}
+        pending = [(source.input, source.node, self.take(source))]
+        while pending:
+            value, reader, affine = pending.pop()
+            view = self._view(value, reader)
+            if isinstance(view, Linear):
+                require(value not in writes, Reason.SEVERAL_USES, value=self.name(value), users=self.name(reader))
+                writes[value] = self._absorb(view, affine)
+            elif isinstance(view, AffineSource):
+                self.sources.append(view)
+                pending.append((view.input, view.node, affine.after(self.take(view))))
+            elif isinstance(view, Carrier):
+                pending += [(inner, view.node, moved) for inner, moved in view.pull(affine)]
+        # From the last to the first: each reads the one before until that goes too.
+        bypass = tuple((s.node, s.input) for s in self.sources)
+        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed)
+
+    def _view(self, value: fx.Node, reader: fx.Node) -> View:
+        """Return what makes the value, if the affine may pass there: nobody else sees the value."""
+        view = self.graph.view(value)
+        bare = not isinstance(view, AffineSource) or view.vanishes
+        if view is None or not bare:
+            raise Refusal(Reason.NOT_LINEAR, value=self.name(value))
+        users = self.graph.users(value)
+        others = [user for user in users if user is not reader] or users
+        changed = [user for user in others if value in self.graph.mutated(user)]
+        require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
+        # A reader of which nobody uses the result is no user, and may be the one that asks.
+        alone = users in ([reader], [])
+        require(alone, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(others))
+        return view
+
+    def _absorb(self, view: Linear, affine: Affine) -> Write:
+        """Return the edit that makes ``view`` give ``affine`` of what it gave."""
+        self.graph.require_changeable(view.node)
+        self.require_same_kind(view)
+        linear_map = view.linear_map()
+        vector = self.vector(view, affine, view.output_axis, linear_map.out_channels)
+        self._require_not_enlarged(view, affine)
+        return view.with_map(linear_map.then_affine(vector))
+
+    def _require_not_enlarged(self, view: Linear, affine: Affine) -> None:
+        """Refuse a constant with more axes than the value: the result would have more axes as well."""
+        if affine.rank <= -view.output_axis:
+            return
+        rank = self.graph.rank(view.node)
+        if rank is None:
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.name(view.node), detail="not known")
+        detail = f"it has {affine.rank} axes, the value {rank.axes}"
+        require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)
+        if rank.assumed or rank.seen:
+            self.rely_on(view.node, rank)

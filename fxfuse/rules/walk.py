@@ -1,0 +1,73 @@
+"""What both walks check: constants of one kind, along the channels, and nothing that rests on an unproven rank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fxfuse.reasons import Reason, Refusal, require
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.affine import Affine
+    from fxfuse.graph import Graph
+    from fxfuse.operators.roles import AffineSource, Linear
+    from fxfuse.shapes import Rank
+
+
+class Walk:
+    """One affine on its way from the node that applies it.
+
+    Attributes:
+        sources: the nodes that apply it; several that follow each other directly are one affine.
+        guard: the number of axes that has to be checked from now on, None for no check.
+        assumed: that number is only usual.
+    """
+
+    def __init__(self, graph: Graph, source: AffineSource) -> None:
+        """Start at ``source``."""
+        self.graph = graph
+        self.sources = [source]
+        self.guard: int | None = None
+        self.assumed = False
+
+    def take(self, source: AffineSource) -> Affine:
+        """Return the affine of a source, once everything it rests on is checked."""
+        self.graph.require_changeable(source.node)
+        affine = source.affine()
+        if source.unproven_rank is not None:
+            self.rely_on(source.input, source.unproven_rank)
+        return affine
+
+    def rely_on(self, value: fx.Node, rank: Rank) -> None:
+        """Let a check stay in the model; without one, only what example inputs have shown is enough."""
+        detail = "only usual, and guards=False asks for a proof"
+        allowed = self.graph.guards or not rank.assumed
+        require(allowed, Reason.UNKNOWN_SHAPE, value=self.name(value), detail=detail)
+        self.guard = rank.axes if self.graph.guards else None
+        self.assumed = self.assumed or rank.assumed
+
+    def vector(self, view: Linear, affine: Affine, axis: int, channels: int) -> Affine:
+        """Return the affine as two vectors along the channels, where the weights are."""
+        vector = affine.vector(axis, channels)
+        if vector is None:
+            detail = f"{channels} channels on axis {axis}, shape {tuple(affine.scale.shape)}"
+            raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)
+        return vector.rearrange(lambda t: t.to(view.weight.device))  # scalars live on the CPU
+
+    def require_same_kind(self, view: Linear) -> None:
+        """Refuse constants on another device, or of a dtype that would change that of the result."""
+        weight, name = view.weight, self.name(view.node)
+        for source in self.sources:
+            for tensor in source.tensors:
+                elsewhere = tensor.device != weight.device
+                require(not elsewhere, Reason.MIXED_DEVICE, value=name, device=tensor.device, other=weight.device)
+                promoted = torch.promote_types(tensor.dtype, weight.dtype) if tensor.ndim else weight.dtype
+                same = promoted == weight.dtype or not source.promotes
+                require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype} gives {promoted}")
+
+    def name(self, value: fx.Node) -> str:
+        """Return a node for a sentence."""
+        return self.graph.describe(value)
