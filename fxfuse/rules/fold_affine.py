@@ -9,6 +9,7 @@ import torch
 from fxfuse.call import Plan, Write
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.report import Reason, Refusal, require
+from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
     from torch import fx
@@ -105,6 +106,10 @@ class _Walk:
     def _require_same_kind(self, view: Linear) -> None:
         """Refuse constants on another device, or of a dtype that would change that of the result."""
         weight, name = view.weight, self._name(view.node)
+        before, after = recorded_dtype(view.node), recorded_dtype(self.sources[0].node)
+        # Under autocast a layer gives another dtype than its weights have.
+        same = before is None or after is None or before == after
+        require(same, Reason.PROMOTES, detail=f"{before} becomes {after}")
         for source in self.sources:
             for tensor in source.tensors:
                 elsewhere = tensor.device != weight.device
