@@ -6,15 +6,16 @@ weights are inputs of what is compiled too, and are computed anew when other par
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.api import fuse_graph
+from fxfuse.checks import checked_rules
 from fxfuse.constants import fetch
-from fxfuse.report import FuseError
+from fxfuse.report import FuseError, Report
+from fxfuse.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,25 +47,46 @@ def fxfuse(
             those of ``fuse_graph``.
 
     Raises:
-        FuseError: if there is no backend of that name.
+        FuseError: if an option is unknown, or there is no backend of that name.
     """
-    chosen = dict(options or {})
-    compiler, tell = _backend(chosen.pop("backend", "inductor")), chosen.pop("report", None)
-    trained = torch.is_grad_enabled() and any(isinstance(i, Tensor) and i.requires_grad for i in example_inputs)
-    constants = {} if trained else _constants(graph_module, example_inputs)
+    chosen = _Options.of(options)
+    compiler, inputs = chosen.compiler, list(example_inputs)
+    constants = {} if _trained(graph_module, inputs) else _constants(graph_module, inputs)
     if not constants:
-        return compiler(graph_module, list(example_inputs))
-    folding = _Folding(graph_module, tuple(constants), chosen)
+        return compiler(graph_module, inputs)
+    folding = _Folding(graph_module, tuple(constants), chosen.folding)
     try:
         folded = folding.folded(list(constants.values()))
     except FuseError:
-        return compiler(graph_module, list(example_inputs))
-    if tell is not None:
-        tell(folded.report)
+        return compiler(graph_module, inputs)
+    chosen.report(folded.report)
     if not folded.report:
-        return compiler(graph_module, list(example_inputs))
+        return compiler(graph_module, inputs)
     added = [_example(graph_module, tensor) for tensor in folded.tensors.values()]
-    return _Compiled(folding, folded, compiler(folded.graph_module, [*example_inputs, *added]))
+    return Compiled(folding, folded.plan, compiler(folded.graph_module, [*inputs, *added]))
+
+
+class _Options(NamedTuple):
+    """The options of the backend, checked."""
+
+    compiler: Callable[..., Any]
+    report: Callable[[Report], object]
+    folding: dict[str, Any]
+
+    @staticmethod
+    def of(options: Mapping[str, Any] | None) -> _Options:
+        given = dict(options or {})
+        compiler, report = _backend(given.pop("backend", "inductor")), given.pop("report", lambda _: None)
+        unknown = sorted(given.keys() - {"rules", "allow_copies", "guards"})
+        if unknown or not callable(report):
+            wrong = f"unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
+            raise FuseError(
+                f"The backend 'fxfuse' got an {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
+                "'allow_copies' and 'guards'."
+            )
+        if "rules" in given:
+            given["rules"] = checked_rules(given["rules"])
+        return _Options(compiler, report, given)
 
 
 def _backend(chosen: Any) -> Callable[..., Any]:
@@ -73,18 +95,28 @@ def _backend(chosen: Any) -> Callable[..., Any]:
     try:
         return torch._dynamo.lookup_backend(chosen)
     except Exception as error:
-        known = ", ".join(torch._dynamo.list_backends())
+        known = ", ".join(torch._dynamo.list_backends(exclude_tags=()))
         raise FuseError(f"There is no backend {chosen!r} to hand the folded graph to; known are {known}.") from error
+
+
+def _trained(graph_module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
+    """Whether gradients may be asked for: they are on, or the graph turns them on."""
+    turned_on = any(
+        node.target is torch._C._set_grad_enabled and node.args[0] is not False for node in graph_module.graph.nodes
+    )
+    return (torch.is_grad_enabled() or turned_on) and any(isinstance(i, Tensor) and i.requires_grad for i in inputs)
 
 
 def _constants(graph_module: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[str, Tensor]:
     """Return the inputs that are parameters and buffers of modules, by the names of their placeholders."""
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    return {
+    found = {
         node.name: value
         for node, value in zip(placeholders, example_inputs, strict=True)
         if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and "_buffers[" in _source(node))
     }
+    # Nothing tells when a tensor of inference mode is written into.
+    return {} if any(tensor.is_inference() for tensor in found.values()) else found
 
 
 def _source(node: fx.Node) -> str:
@@ -101,9 +133,16 @@ def _example(graph_module: fx.GraphModule, tensor: Tensor) -> Tensor:
 
 
 class _Folded(NamedTuple):
+    """A graph with the folded weights as further inputs."""
+
     graph_module: fx.GraphModule
     tensors: dict[str, Tensor]
-    report: Any
+    report: Report
+
+    @property
+    def plan(self) -> tuple[object, ...]:
+        """What two folds have in common that differ in numbers alone."""
+        return (self.graph_module.code, [(path, tensor.shape) for path, tensor in self.tensors.items()])
 
 
 class _Folding:
@@ -141,49 +180,34 @@ def _lift_new(graph_module: fx.GraphModule) -> dict[str, Tensor]:
     return tensors
 
 
-class _Known(NamedTuple):
-    """The folded weights of some parameters, as long as these are what they were."""
-
-    parameters: list[weakref.ref[Tensor]]
-    versions: list[tuple[int, int]]
-    folded: list[Tensor] | None
-
-    def of(self, parameters: Sequence[Tensor]) -> bool:
-        same = all(ref() is p for ref, p in zip(self.parameters, parameters, strict=True))
-        return same and self.versions == [_version(p) for p in parameters]
-
-
-class _Compiled:
+class Compiled:
     """What Dynamo calls: the compiled graph, with the folded weights of the parameters that come in."""
 
-    def __init__(self, folding: _Folding, folded: _Folded, compiled: Callable[..., Any]) -> None:
+    def __init__(self, folding: _Folding, plan: object, compiled: Callable[..., Any]) -> None:
+        """Keep what folds, how it folded when it was compiled, and what was compiled."""
         self.folding = folding
+        self.plan = plan
         self.compiled = compiled
-        self.shapes = {path: tensor.shape for path, tensor in folded.tensors.items()}
-        self.known: list[_Known] = []
+        self.known: list[tuple[Snapshot, list[Tensor] | None]] = []
 
     def __call__(self, *args: Any) -> Any:
+        """Run the compiled graph, or what was not folded where these parameters fold in another way."""
         parameters = [args[position] for position in self.folding.positions]
-        known = next((known for known in self.known if known.of(parameters)), None) or self._fold(parameters)
-        if known.folded is None:  # other values, with which another fold is possible: run what was not folded
-            return self.folding.graph_module(*args)
-        return self.compiled(*args, *known.folded)
+        folded = next((folded for snapshot, folded in self.known if snapshot.holds(parameters)), _UNKNOWN)
+        tensors = self._fold(parameters) if folded is _UNKNOWN else folded
+        return self.folding.graph_module(*args) if tensors is None else self.compiled(*args, *tensors)
 
-    def _fold(self, parameters: list[Tensor]) -> _Known:
+    def _fold(self, parameters: list[Tensor]) -> list[Tensor] | None:
+        if any(parameter.is_inference() for parameter in parameters):
+            return None
         try:
-            tensors = self.folding.folded(parameters).tensors
+            folded = self.folding.folded(parameters)
         except FuseError:
-            tensors = {}
-        same = {path: tensor.shape for path, tensor in tensors.items()} == self.shapes
-        known = _Known(
-            [weakref.ref(p) for p in parameters],
-            [_version(p) for p in parameters],
-            list(tensors.values()) if same else None,
-        )
-        self.known = [known, *self.known[: _KEPT - 1]]
-        return known
+            tensors = None
+        else:
+            tensors = list(folded.tensors.values()) if folded.plan == self.plan else None
+        self.known = [(Snapshot(parameters), tensors), *self.known[: _KEPT - 1]]
+        return tensors
 
 
-def _version(tensor: Tensor) -> tuple[int, int]:
-    """Return where a tensor is, and how often it was written into; tensors of inference mode do not count that."""
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+_UNKNOWN: Any = object()

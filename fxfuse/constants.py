@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import random
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
+from fxfuse.mutations import mutated
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -43,7 +42,7 @@ class Constants:
         self._module = module
         self._sources: dict[fx.Node, frozenset[str]] = {}
         self._computed: dict[fx.Node, Tensor] = {}
-        self._changed_tensors: dict[int, str] = {}
+        self._changed: dict[object, str] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
 
@@ -56,17 +55,19 @@ class Constants:
         module = self._module(node)
         if module is not None and operator_of(module) is None and not type(module).__module__.startswith("torch.nn."):
             # Code of the user's runs there, and may write into its buffers.
-            self._changed_tensors |= {id(buffer): node.name for buffer in module.buffers()}
+            self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
+        elif module is not None and module.training and getattr(module, "running_mean", None) is not None:
+            self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
         changes = list(mutated(node, module))
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
-            self._changed_tensors[id(fetch(self.graph_module, source))] = node.name
+            self._changed[_memory(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
         if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
 
     def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
         """Refuse a parameter or buffer that the graph changes in place, whoever reads it."""
-        user = self._changed_tensors.get(id(tensor))
+        user = self._changed.get(_memory(tensor)) if self._changed else None
         require(user is None, Reason.MUTATED, value=f"{name} of {of}", users=user)
 
     def __contains__(self, node: object) -> bool:
@@ -127,6 +128,15 @@ class Constants:
         return values[node]
 
 
+def _memory(tensor: Tensor) -> object:
+    """Return what identifies the memory of a tensor, which views of it share."""
+    try:
+        address = tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        address = 0  # tensors without values, and some classes of the user's
+    return ("memory", address) if address else ("tensor", id(tensor))
+
+
 def _in_order(node: fx.Node) -> list[fx.Node]:
     """Return everything a node is computed from, inputs first, and the node."""
     order: dict[fx.Node, None] = {}
@@ -139,59 +149,3 @@ def _in_order(node: fx.Node) -> list[fx.Node]:
         else:
             order[pending.pop()] = None
     return list(order)
-
-
-def mutated(node: fx.Node, module: torch.nn.Module | None) -> Iterable[fx.Node]:
-    """Yield the inputs that a node changes in place.
-
-    Args:
-        node: the node.
-        module: the module that it calls, if it calls one.
-    """
-    schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
-    if schema is not None:
-        written = [argument.is_write for argument in schema.arguments]
-        names = [argument.name for argument in schema.arguments]
-        passed = [
-            *zip(written, node.args, strict=False),
-            *((written[names.index(n)], a) for n, a in node.kwargs.items()),
-        ]
-        yield from (argument for writes, argument in passed if writes and isinstance(argument, fx.Node))
-        return
-    first = node.args[0] if node.args else node.kwargs.get("input")
-    if isinstance(first, fx.Node) and (getattr(module, "inplace", False) or _changes_first_argument(node)):
-        yield first
-    out = node.kwargs.get("out")
-    if isinstance(out, fx.Node):
-        yield out
-
-
-def _changes_first_argument(node: fx.Node) -> bool:
-    if node.op not in _COMPUTES:
-        return False
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name in _IN_PLACE_OPERATORS or _passes_inplace(node)
-
-
-def _passes_inplace(node: fx.Node) -> bool:
-    """Whether ``F.relu(x, inplace=True)`` was meant, by name or by position."""
-    if "inplace" in node.kwargs:
-        return bool(node.kwargs["inplace"])
-    position = _inplace_position(node.target) if node.op == "call_function" else None
-    return position is not None and len(node.args) > position and bool(node.args[position])
-
-
-@functools.cache
-def _inplace_position(function: Any) -> int | None:
-    try:
-        names = list(inspect.signature(function).parameters)
-    except (ValueError, TypeError):
-        return None
-    return names.index("inplace") if "inplace" in names else None
-
-
-# operator.iadd(x, y) is what ``x += y`` becomes, and tensors do it in place.
-_IN_PLACE_OPERATORS = frozenset(
-    "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift setitem __setitem__".split()
-)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked, operator_at, read
-from fxfuse.constants import Constants, fetch, mutated
+from fxfuse.constants import Constants, fetch
+from fxfuse.mutations import mutated
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank, ranks
 from fxfuse.uses import asks_shape, first_items, uses

@@ -29,6 +29,8 @@ from fxfuse.lifted import copied, holder_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch.export import ModuleCallEntry
+
 _CONSTANT = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _MUTATION = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 
@@ -79,11 +81,20 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
         graph_signature=signature,
         state_dict=_replaced(program.state_dict, before, {**kept, **needed}),
         range_constraints=program.range_constraints,
-        module_call_graph=copy.deepcopy(program.module_call_graph),
+        module_call_graph=[_copied_entry(entry) for entry in program.module_call_graph],
         example_inputs=program.example_inputs,
         constants={n: v for n, v in program.constants.items() if n not in before or n in kept or needed.get(n) is v},
         verifiers=program.verifiers,
     )
+
+
+def _copied_entry(entry: ModuleCallEntry) -> ModuleCallEntry:
+    """Return an entry of which torch may rename the arguments."""
+    signature = entry.signature
+    if signature is None:
+        return copy.copy(entry)
+    inputs, outputs = ([copy.copy(argument) for argument in part] for part in (signature.inputs, signature.outputs))
+    return replace(entry, signature=replace(signature, inputs=inputs, outputs=outputs))
 
 
 def _kept_unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -157,10 +157,18 @@ class _Ranks:
 
 
 def _recorded(node: fx.Node) -> int | None:
-    # Graphs of torch.export, of shape propagation, and of Dynamo.
-    value = next((node.meta[key] for key in ("val", "tensor_meta", "example_value") if key in node.meta), None)
-    shape = getattr(value, "shape", None)
+    shape = getattr(_description(node), "shape", None)
     return None if shape is None else len(shape)
+
+
+def recorded_dtype(node: fx.Node) -> torch.dtype | None:
+    """Return the dtype of a value, where the graph says it."""
+    return getattr(_description(node), "dtype", None)
+
+
+def _description(node: fx.Node) -> object:
+    # Graphs of torch.export, of shape propagation, and of Dynamo.
+    return next((node.meta[key] for key in ("val", "tensor_meta", "example_value") if key in node.meta), None)
 
 
 def _permuted(node: fx.Node) -> int | None:

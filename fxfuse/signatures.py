@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.constants import mutated
+from fxfuse.mutations import mutated
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
     from torch import fx
@@ -60,6 +61,10 @@ class Walk:
     def require_same_kind(self, view: Linear) -> None:
         """Refuse constants on another device, or of a dtype that would change that of the result."""
         weight, name = view.weight, self.name(view.node)
+        before, after = recorded_dtype(view.node), recorded_dtype(self.sources[0].node)
+        # Under autocast a layer gives another dtype than its weights have.
+        same = before is None or after is None or before == after
+        require(same, Reason.PROMOTES, detail=f"{before} becomes {after}")
         for source in self.sources:
             for tensor in source.tensors:
                 elsewhere = tensor.device != weight.device
