@@ -97,6 +97,8 @@ class _Ranks:
         if isinstance(called, type):
             flatten = isinstance(module, nn.Flatten) and called is nn.Flatten
             return _flattened(module.start_dim, module.end_dim) if flatten else _checked(called)  # type: ignore[union-attr] # not None
+        if called in (torch.mm, torch.addmm):
+            return 2
         if called is require_rank:
             return node.args[1] if isinstance(node.args[1], int) else None
         return _reshaped(node) if called in (torch.flatten, "flatten", "view", "reshape") else None

@@ -22,7 +22,7 @@ LAYERS: dict[str, str] = {
     "what needs nothing": (
         "affine linear_map report guards modules draft state python_source questions proxies own_forward"
     ),
-    "a graph, read": "operator_table mutations uses constants shapes call graph",
+    "a graph, read": "operator_table mutations uses constants shapes call naming graph",
     "a graph, changed": "storage history arguments editor",
     "what is folded": "operators",
     "what folds it": "rules engine",
