@@ -33,7 +33,7 @@ class Naming:
 
     def owner(self, node: fx.Node) -> str:
         """Return the path, within the captured module, of the module whose forward contains the call."""
-        stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
+        stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
         if node.op == "call_module" and stack and stack[-1] == node.target:
             stack.pop()
         return _OF_DYNAMO.sub("", str(stack[-1])) if stack else ""
@@ -54,12 +54,12 @@ class Naming:
 
     def owner_class(self, node: fx.Node) -> type | None:
         """Return the class of the module in whose forward a node stands, if that is known."""
-        stack = list(node.meta.get("nn_module_stack", {}).values())
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
         return stack[-1][1] if stack and isinstance(stack[-1][1], type) else None
 
     def owner_kind(self, node: fx.Node) -> str:
         """Return the class of the module that does the operation in its forward, or the kind of the node."""
-        stack = list(node.meta.get("nn_module_stack", {}).values())
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
         if node.op == "call_module" or not stack:
             return self.kind(node)
         cls = stack[-1][1]

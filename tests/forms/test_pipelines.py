@@ -42,6 +42,13 @@ def test_it_folds_in_place(capture: Callable[[nn.Module], fx.GraphModule]) -> No
     assert_equal(run(model, (x,)), run(graph_module, (x,)))
 
 
+def test_metadata_without_a_stack_of_modules() -> None:
+    graph_module = traced(conv_norm())
+    for node in graph_module.graph.nodes:
+        node.meta["nn_module_stack"] = None  # as Dynamo writes for some functions
+    assert len(fuse_graph(graph_module).folded) == 1
+
+
 def test_the_modules_of_the_model_are_not_those_that_were_changed() -> None:
     """A trace shares the modules of the model, which a fold in the graph must not reach."""
     model = conv_norm()

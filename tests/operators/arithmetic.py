@@ -63,12 +63,9 @@ def _overloads() -> Iterator[tuple[nn.Module, Any, Tensor]]:
             yield Function(overload, parameter(3, 1, 1), flipped=True), overload, randn(*X)
         if overload not in (aten.div.Tensor, aten.mul.Tensor):
             yield Function(overload, parameter(3, 1, 1), alpha=-2), overload, randn(*X)
-    for overload, known in (
-        (aten.multiply.Tensor, False),
-        (aten.subtract.Tensor, True),
-        (aten.true_divide.Tensor, False),
-    ):
-        yield Function(overload, parameter(3, 1, 1), **({"alpha": 2} if known else {})), overload, randn(*X)
+    for overload in (aten.multiply.Tensor, aten.true_divide.Tensor):
+        yield Function(overload, parameter(3, 1, 1)), overload, randn(*X)
+    yield Function(aten.subtract.Tensor, parameter(3, 1, 1), alpha=2), aten.subtract.Tensor, randn(*X)
     yield Function(aten.negative.default), aten.negative.default, randn(*X)
     yield Function(aten.rsub.Scalar, 5), aten.rsub.Scalar, randn(*X)
     yield Function(aten.rsub.Scalar, 2, 3), aten.rsub.Scalar, randn(*X)
