@@ -27,7 +27,8 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
     """
     if write.target is not None:
         _retarget(graph, write.call, write.target)
-    node, names = write.call.node, OPERATORS[write.call.node.target].arguments
+    node = graph.source(write.call.node)
+    names = OPERATORS[node.target].arguments
     requires_grad = _requires_grad(graph, write.call)
     for name, tensor in write.constants.items():
         old, between = write.call.arguments.get(name), _Copied.of(write.through.get(name))

@@ -31,7 +31,12 @@ Structure = Literal["graph", "module"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for; see ``fx_fuse``."""
+    """What the user asked for; see ``fx_fuse``.
+
+    Attributes:
+        constants: what is passed for some placeholders at every call; see ``fuse_graph``.
+        holder: what holds the tensors of an exported program, the same for every attempt.
+    """
 
     rules: tuple[Rule, ...]
     structure: Structure | None
@@ -39,6 +44,7 @@ class Options:
     guards: bool
     inplace: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    holder: nn.Module | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,6 +50,12 @@ class Call:
             raise Refusal(Reason.COMPUTED, name=name, value=self.path)
         return value
 
+    def require_one_result(self) -> None:
+        """Refuse a call that gives a tuple of which more than the first item is used."""
+        source = self.graph.source(self.node)
+        others = [user for user in source.users if user is not self.node] if source is not self.node else []
+        require(not others, Reason.SEVERAL_USES, value=self.path, users=self.graph.names(others))
+
     def get(self, name: str, default: Any) -> Any:
         """Return an argument, or its default where it was not passed."""
         return self.arguments.get(name, default)

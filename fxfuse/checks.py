@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,7 +56,11 @@ def require_graph(graph_module: Any, constants: Any) -> None:
             "Nothing was changed. For modules and exported programs use fx_fuse."
         )
     inputs = {n.name: n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"}
-    for name, tensor in dict(constants or {}).items():
+    if constants is not None and not isinstance(constants, Mapping):
+        raise FuseError(
+            f"constants={constants!r} is no dictionary. Nothing was changed; pass names of placeholders with tensors."
+        )
+    for name, tensor in (constants or {}).items():
         problem = _problem_of_constant(name, tensor, inputs)
         if problem:
             raise FuseError(f"The constant {name!r} {problem}. Nothing was changed; pass names of placeholders.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 import fxfuse
-from fxfuse import FuseError, bench, explain, export, models, plots
+from fxfuse import FuseError, bench, explain, export, export_formats, models, plots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -188,7 +188,7 @@ def _image(text: str) -> Path:
 
 def _exported(text: str) -> Path:
     """A file that a model can be written to."""
-    return _output_in(export.FORMATS, text)
+    return _output_in(export_formats.FORMATS, text)
 
 
 def _output_in(suffixes: Iterable[str], text: str) -> Path:

@@ -145,15 +145,20 @@ def _of_program(settings: Settings) -> Subject:
     with explained(f'"{settings.model}" cannot be run', "run it in Python to see more"):
         original = program.module()
         trials = saved_program.inputs_of(program, original)
-    return Subject(original, program, fx_fuse(program), trials)
+        fused = fx_fuse(program)
+    return Subject(original, program, fused, trials)
 
 
 def _exported(model: nn.Module, example: Inputs, settings: Settings) -> ExportedProgram:
     """The graph of a model; the batch is its first axis."""
     shapes = ({0: torch.export.Dim("batch", min=1)},) if settings.dynamic_batch else None
-    whether = " with batches of any size" if settings.dynamic_batch else ""
-    advice = "leave out --dynamic-batch, or change" if settings.dynamic_batch else "change"
-    with explained(f'torch.export refuses "{settings.model}"{whether}', f"{advice} the forward as torch.export says"):
+    whether = " with batches of any size" if shapes else ""
+    advice = (
+        "leave out --dynamic-batch, or look for what fixes the batch"
+        if shapes
+        else "change the forward, or fuse it in Python"
+    )
+    with explained(f'torch.export refuses "{settings.model}"{whether}', advice):
         return torch.export.export(model, example.copied().args, dynamic_shapes=shapes)
 
 

@@ -86,7 +86,7 @@ def _copied(result: fx.Graph, node: fx.Node, values: dict[fx.Node, fx.Node]) -> 
 
 
 def _stack(node: fx.Node) -> list[tuple[str, tuple[str, Any]]]:
-    return list(node.meta.get("nn_module_stack", {}).items())
+    return list((node.meta.get("nn_module_stack") or {}).items())
 
 
 def _child_call(node: fx.Node) -> str | None:

@@ -14,7 +14,7 @@ from fxfuse.examples import Inputs, agree, difference, reference
 from fxfuse.export_capture import add_exported
 from fxfuse.faithful import unfaithful
 from fxfuse.optional_arguments import decisive_arguments
-from fxfuse.programs import capture_program, runnable
+from fxfuse.programs import capture_program, holder_of_program, runnable
 from fxfuse.prove import prove
 from fxfuse.report import FuseError, Report
 from fxfuse.undo import culprits, folded_modules
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> nn.Module | ExportedProgram:
     """Return the fused model; with example inputs, one that was compared with the model on them."""
+    if isinstance(model, ExportedProgram):
+        options = replace(options, holder=holder_of_program(model))
     if example_inputs is None:
         return _attempt(model, None, options, {})[1]
     inputs = Inputs.of(example_inputs)
@@ -79,7 +81,8 @@ def _attempt(
 def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
-        return capture_program(model)
+        assert options.holder is not None  # noqa: S101 - made before
+        return capture_program(model, options.holder)
     if isinstance(model, fx.GraphModule):
         captured = capture_graph(model, options.constants)
         if inputs is not None:

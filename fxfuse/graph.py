@@ -9,7 +9,9 @@ from torch import Tensor, fx, nn
 from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch
 from fxfuse.mutations import mutated
-from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.naming import Naming
+from fxfuse.operator_table import OPERATORS
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.shapes import Rank, ranks
 from fxfuse.uses import asks_shape, first_items, uses
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from fxfuse.operators.roles import View
 
 
-class Graph:
+class Graph(Naming):
     """A captured graph, as the rules read it; only the editor changes it."""
 
     def __init__(
@@ -96,8 +98,6 @@ class Graph:
         row = self.operator(node)
         if row is None:
             return None
-        others = [user for user in self.source(node).users if user is not node] if row.tuples else []
-        require(not others, Reason.SEVERAL_USES, value=self.path(node), users=self.names(others))
         view = row.view(read(self, node, row))
         return view if view.matches() else None
 
@@ -131,11 +131,17 @@ class Graph:
     def _find_dead(self) -> dict[fx.Node, None]:
         dead: dict[fx.Node, None] = {}
         for node in reversed(self.nodes):
-            module, row = self.module(node), self.operator(node)
+            module, row = self.module(node), self.operator(node) or self._tuple_row(node)
             pure = row is not None and not self.mutated(node) and (module is None or _is_idle(module))
             if pure and all(user in dead for user in node.users):
                 dead[node] = None
         return dead
+
+    @staticmethod
+    def _tuple_row(node: fx.Node) -> Operator | None:
+        """Return the row of a call that gives a tuple, of which a node of its own is the value."""
+        row = OPERATORS.get(node.target) if node.op == "call_function" else None
+        return row if row is not None and row.tuples else None
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module that a node calls, if it calls one."""
@@ -160,57 +166,6 @@ class Graph:
     def mutated(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that a node changes in place."""
         return list(mutated(node, self.module(node)))
-
-    def owner(self, node: fx.Node) -> str:
-        """Return the path, within the captured module, of the module whose forward contains the call."""
-        stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
-        if node.op == "call_module" and stack and stack[-1] == node.target:
-            stack.pop()
-        return str(stack[-1]) if stack else ""
-
-    def path(self, node: fx.Node) -> str:
-        """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
-        inner = str(node.target) if node.op == "call_module" else self.owner(node)
-        path = f"{self.prefix}.{inner}" if self.prefix and inner else self.prefix + inner
-        return path or node.name
-
-    def kind(self, node: fx.Node) -> str:
-        """Return the class or function that does the operation."""
-        module = self.module(node)
-        if module is not None:
-            return type(module).__name__
-        row = self.operator(node)
-        return row.name if row else node.name
-
-    def owner_class(self, node: fx.Node) -> type | None:
-        """Return the class of the module in whose forward a node stands, if that is known."""
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        return stack[-1][1] if stack and isinstance(stack[-1][1], type) else None
-
-    def owner_kind(self, node: fx.Node) -> str:
-        """Return the class of the module that does the operation in its forward, or the kind of the node."""
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        if node.op == "call_module" or not stack:
-            return self.kind(node)
-        cls = stack[-1][1]
-        return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
-
-    def describe(self, node: fx.Node) -> str:
-        """Return a node for a sentence: a module by its path, a function by its name and where it stands."""
-        if node.op == "placeholder":
-            return "the input"
-        if node.op == "output":
-            return "the output"
-        if node.op == "call_module":
-            return self.path(node)
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
-        owner = self.owner(node)
-        return f"{name} in {self.path(node)}" if owner or self.prefix else f"{name} ({node.name})"
-
-    def names(self, nodes: list[fx.Node]) -> str:
-        """Return a few nodes by their paths, for a sentence."""
-        paths = list(dict.fromkeys(map(self.describe, nodes)))
-        return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
     def require_changeable(self, node: fx.Node) -> None:
         """Refuse to touch what code outside of this graph relies on."""

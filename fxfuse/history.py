@@ -42,5 +42,5 @@ class Origin(NamedTuple):
     @staticmethod
     def of(graph: Graph, node: fx.Node) -> Origin:
         """Read the origin of a node from its metadata."""
-        keys = [k for k, entry in node.meta.get("nn_module_stack", {}).items() if entry[0] != node.target]
+        keys = [k for k, entry in (node.meta.get("nn_module_stack") or {}).items() if entry[0] != node.target]
         return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "", node.target)

@@ -7,14 +7,17 @@ import copy
 import difflib
 import importlib
 import inspect
+import io
 import logging
 import os
+import re
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fxfuse.report import FuseError
 
@@ -82,7 +85,7 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
     """Give every norm with running statistics numbers that are far from the identity, in place.
 
     A fresh batch norm hardly changes its input, and would hide every error of a fold.  A tenth of the
-    scales is negative.
+    scales is negative.  Matrices of zeros, with which some heads start, get numbers for the same reason.
     """
     draw = torch.Generator().manual_seed(seed)
     for norm in norms(model).values():
@@ -98,6 +101,10 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
                 weight.copy_(sign * (0.6 + 0.8 * torch.rand(weight.shape, generator=draw)))
             if bias is not None:
                 bias.copy_(0.3 * torch.randn(bias.shape, generator=draw))
+    for parameter in model.parameters():
+        values = None if parameter.is_meta or is_lazy(parameter) else parameter.data
+        if values is not None and values.dim() > 1 and not values.any():
+            values.copy_(0.02 * torch.randn(values.shape, generator=draw))
 
 
 def weights_are_random(name: str) -> bool:
@@ -143,7 +150,7 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def explained(problem: str, advice: str) -> Iterator[None]:
-    """Make one sentence of whatever torch raises, and keep it from printing warnings and tracebacks beside it.
+    """Make one sentence of whatever torch raises, and keep it from printing graphs and tracebacks beside it.
 
     Args:
         problem: what is not possible.
@@ -152,25 +159,34 @@ def explained(problem: str, advice: str) -> Iterator[None]:
     Raises:
         FuseError: inside of the block something was raised.
     """
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about code that is not the user's
+        with _quiet():
             yield
     except FuseError:
         raise
     except Exception as error:
         raise FuseError(f"{problem} ({_root(error)}), so nothing was written; {advice}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is printed, logged or warned of."""
+    level = logging.root.manager.disable
+    nowhere = io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(level)
 
 
 def _root(error: BaseException) -> str:
-    """The first line of the error that led to the others, which say only that something failed."""
+    """The first sentence of the error that led to the others, which say only that something failed."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_line(error).rstrip(".")
+    return re.split(r"(?<=[\w)])[.!] (?=[A-Z])", first_line(error))[0].rstrip(".!")
 
 
 def _torchvision(name: str) -> Factory:

@@ -24,11 +24,11 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
         module: the module that it calls, if it calls one.
     """
     schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
-    if schema is not None:
+    if schema is not None and schema.name not in _CHANGE_NO_VALUES:
         writes = {argument.name: argument.is_write for argument in schema.arguments}
         passed = [*zip(writes.values(), node.args, strict=False), *((writes[n], a) for n, a in node.kwargs.items())]
         yield from (value for written, argument in passed if written for value in _nodes(argument))
-    else:
+    elif schema is None:
         first = node.args[0] if node.args else node.kwargs.get("input")
         if getattr(module, "inplace", False) or _changes_first_argument(node):
             yield from _nodes(first)
@@ -56,6 +56,7 @@ def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
         yield from _nodes([passed.get("running_mean"), passed.get("running_var")])
 
 
+_CHANGE_NO_VALUES = ("aten::detach_", "aten::requires_grad_")
 _TRAINS = {"training": False, "use_input_stats": True}
 _COMPUTES = ("call_function", "call_method")
 

@@ -7,6 +7,7 @@ which.  What the signature, the state and the graph say has to agree, which torc
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +36,15 @@ _CONSTANT = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _MUTATION = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 
 
-def capture_program(program: ExportedProgram) -> Capture:
-    """Take the graph of a program, with its parameters as attributes."""
-    tensors = _tensors(program)
-    holder = holder_of(tensors)
+def holder_of_program(program: ExportedProgram) -> nn.Module:
+    """Return modules that hold the tensors of a program, under their names."""
+    holder = holder_of(_tensors(program))
     holder._modules |= {n: m for n, m in program.graph_module._modules.items() if n not in holder._modules}
+    return holder
+
+
+def capture_program(program: ExportedProgram, holder: nn.Module) -> Capture:
+    """Take the graph of a program, with its parameters as attributes of what ``holder_of_program`` gave."""
     names = {spec.arg.name: str(spec.target) for spec in _constant_specs(program)}
     draft = Draft(holder, copied(program.graph, names), "ExportedProgram")
     return Capture(holder, [Part(holder, "", draft)], program=program)
@@ -127,7 +132,7 @@ def _input_specs(program: ExportedProgram, before: dict[str, Tensor], after: dic
 
 
 def _free(path: str, taken: set[str]) -> str:
-    name = stem = "p_" + path.replace(".", "_")
+    name = stem = "p_" + re.sub(r"\W", "_", path)
     number = 0
     while name in taken:
         number += 1

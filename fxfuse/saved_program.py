@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from fxfuse.models import explained
 from fxfuse.report import FuseError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import nn
@@ -28,28 +30,58 @@ RUNS_CODE = {
     "custom_obj_": "an object of a C++ extension",
     "data/aotinductor/": "a compiled library",
 }
+WEIGHTS_ONLY = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
 
 
 def load(path: Path) -> ExportedProgram:
     """Read a program, and refuse what torch would unpickle with code in it.
 
-    ``torch.export.load`` has no ``weights_only``, and where such a load fails it tries again without the restriction.
-    The environment variable stands above both.
+    Args:
+        path: a file that ``torch.export.save`` wrote.
 
     Raises:
         FuseError: there is no such file, it is no exported program, or it holds more than tensors and a graph.
     """
     if not path.is_file():
         raise FuseError(f'"{path}" is not a file, so nothing was written; check the path')
-    advice = "load it in Python if you trust it, and write it again with torch.export.save"
-    with explained(f'"{path}" cannot be read as an exported program', advice):
+    with explained(f'"{path}" cannot be read as an exported program', "write it again with torch.export.save"):
         with PT2ArchiveReader(str(path)) as archive:
             names = [name.lower() for name in archive.get_file_names()]
         for mark, kind in RUNS_CODE.items():
             if any(mark in name for name in names):
-                raise FuseError(f'"{path}" holds {kind}, which can run code, so nothing was written; {advice}')
-        with mock.patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="0"):
-            return torch.export.load(path)
+                raise _runs_code(path, kind)
+        try:
+            with _weights_only():
+                return torch.export.load(path)
+        except pickle.UnpicklingError as error:
+            raise _runs_code(path, "a pickle of more than tensors") from error
+
+
+def _runs_code(path: Path, kind: str) -> FuseError:
+    """What to say of a file that was not opened any further."""
+    return FuseError(
+        f'"{path}" holds {kind}, which can run code when it is read, so nothing was written;'
+        " if you trust it, load it in Python and call fx_fuse on it"
+    )
+
+
+@contextlib.contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let ``torch.load`` make nothing but tensors and plain data, whatever its caller asks for.
+
+    ``torch.export.load`` has no argument for it, and where such a load fails it tries again without the restriction.
+    The environment stands above both.
+    """
+    before = {name: os.environ.get(name) for name in WEIGHTS_ONLY}
+    os.environ.update(WEIGHTS_ONLY)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def inputs_of(program: ExportedProgram, module: nn.Module) -> list[Inputs]:
@@ -103,8 +135,8 @@ def _sizes(program: ExportedProgram, *, other: bool) -> dict[Any, int]:
                 continue
             for symbol in size.node.expr.free_symbols:
                 numbers.setdefault(symbol, max(2, int(program.range_constraints[symbol].lower)))
-            if size.node.expr.is_Symbol and size.node.has_hint():
-                numbers[size.node.expr] = int(size.node.hint)
+            hint: Any = size.node.hint if size.node.expr.is_Symbol and size.node.has_hint() else None
+            numbers |= {} if hint is None else {size.node.expr: int(hint)}
     if not other:
         return numbers
     return {symbol: _beside(number, program.range_constraints[symbol]) for symbol, number in numbers.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.guards import require_rank
@@ -32,6 +33,11 @@ class Rank(NamedTuple):
     axes: int
     assumed: bool = False
     seen: bool = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether no input can have another number."""
+        return not self.assumed and not self.seen
 
 
 def ranks(graph: Graph) -> dict[fx.Node, Rank]:
@@ -98,7 +104,7 @@ class _Ranks:
         if node not in self.known:
             self._set(node, _recorded(node) or self._fixed(node) or self._from_inputs(node))
         first = node.args[0] if node.args else None
-        if node in self.known and isinstance(first, fx.Node) and keeps_rank(self._called(node)):
+        if node in self.known and isinstance(first, fx.Node) and self._keeps(node):
             self._set(first, self.known[node])
 
     def _called(self, node: fx.Node) -> object:
@@ -116,15 +122,25 @@ class _Ranks:
         if isinstance(called, type):
             flatten = isinstance(module, nn.Flatten) and called is nn.Flatten
             return _flattened(module.start_dim, module.end_dim) if flatten else checked_rank(called)  # type: ignore[union-attr] # not None
+        if called in (torch.mm, torch.addmm):
+            return 2
         if called is require_rank:
             return node.args[1] if isinstance(node.args[1], int) else None
         if called in ("permute", torch.permute):
             return _permuted(node)
         return _reshaped(node) if called in (torch.flatten, "flatten", "view", "reshape") else None
 
+    def _keeps(self, node: fx.Node) -> bool:
+        """Whether the result has as many axes as the first input; a vector as weight takes one away."""
+        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+        called = self._called(node)
+        if called is F.linear and not (isinstance(weight, fx.Node) and self.known.get(weight) == 2):
+            return False
+        return keeps_rank(called)
+
     def _from_inputs(self, node: fx.Node) -> int | None:
         called = self._called(node)
-        if keeps_rank(called):
+        if self._keeps(node):
             return next((self.known[i] for i in node.all_input_nodes[:1] if i in self.known), None)
         if called in ARITHMETIC:
             axes = [self.known.get(i) for i in node.all_input_nodes]

@@ -21,7 +21,7 @@ def sizes(graph: Graph, node: fx.Node) -> tuple[int | None, ...]:
     if isinstance(value, Tensor):
         return tuple(_number(size) for size in value.shape)
     rank = graph.rank(node)
-    if rank is None or rank.assumed:
+    if rank is None or not rank.proven:
         return ()
     trailing = _trailing(graph, node)
     return (None,) * (rank.axes - len(trailing)) + trailing
@@ -63,8 +63,15 @@ _ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 _ADAPTIVE_FUNCTIONS = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 
 
-def _axes(called: object) -> int:
-    return int(str(getattr(called, "__name__", ""))[-2])
+def _axes(called: Any) -> int:
+    """Return how many axes an adaptive pool has sizes for; a subclass has those of its base."""
+    kinds = zip(_ADAPTIVE, _ADAPTIVE_FUNCTIONS, strict=True)
+    found = (
+        axes
+        for axes, (module, function) in enumerate(kinds, start=1)
+        if called is function or (isinstance(called, type) and issubclass(called, module))
+    )
+    return next(found)
 
 
 def size_label(graph: Graph, node: fx.Node, axis: int) -> object:
@@ -73,6 +80,8 @@ def size_label(graph: Graph, node: fx.Node, axis: int) -> object:
     if isinstance(value, Tensor):
         number = _number(value.shape[axis])
         return str(value.shape[axis]) if number is None else number
+    if _reshaped_in_place(graph, node):
+        return None
     known = sizes(graph, node)
     return known[axis] if known[axis] is not None else (_origin(graph, node), axis)
 
@@ -100,6 +109,15 @@ def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
         return None, None
     shape = source.target == "size" or source.args[1:] == ("shape",)
     return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
+
+
+def _reshaped_in_place(graph: Graph, node: fx.Node) -> bool:
+    """Whether the axes of a value, or of one of the same shape before it, are moved in place at some time."""
+    values = {node, _origin(graph, node)}
+    return any(user.target in _MOVING for value in values for user in value.users)
+
+
+_MOVING = frozenset("transpose_ t_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_ resize_as_ set_ as_strided_".split())
 
 
 def _origin(graph: Graph, node: fx.Node) -> fx.Node:

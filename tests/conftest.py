@@ -1,4 +1,4 @@
-"""Fixtures of all tests: every test starts from the same random numbers."""
+"""Fixtures of all tests: every test starts from the same random numbers, and may be run in every form of graph."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from tests.graph_forms import EXPORTED_FORMS, FORMS
+
 if TYPE_CHECKING:
+    from tests.graph_forms import Form
     from tests.helpers import Structure
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the export of torch 2.13 pass, which warns of a deprecation in its own code."""
+    config.addinivalue_line("filterwarnings", "ignore:`isinstance.treespec, LeafSpec:FutureWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -20,4 +28,23 @@ def _same_random_numbers() -> None:
 def structure(request: pytest.FixtureRequest) -> Structure:
     """Both kinds of object that can come back."""
     chosen: Any = request.param
+    return chosen
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Form:
+    """Every form of graph that the pass can read."""
+    return FORMS[request.param]
+
+
+@pytest.fixture(params=EXPORTED_FORMS)
+def exported_form(request: pytest.FixtureRequest) -> Form:
+    """The forms that torch.export gives."""
+    return FORMS[request.param]
+
+
+@pytest.fixture(params=[False, True], ids=["training IR", "core ATen"])
+def decomposed(request: pytest.FixtureRequest) -> bool:
+    """Whether an exported program is decomposed before it is fused."""
+    chosen: bool = request.param
     return chosen

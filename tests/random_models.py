@@ -73,6 +73,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+TWO_VALUES = ("add", "iadd", "cat")
+
+
 # -- a model is a list of steps, each of which makes a value from earlier ones
 
 
@@ -85,10 +88,15 @@ class Step:
     first: int = 9
     second: int = 0
 
+    def picked(self, count: int) -> tuple[int, ...]:
+        """The numbers of the values it reads, of so many; the first is the latest but for one time in three."""
+        first = count - 1 if self.first > 2 else self.first % count
+        return (first, self.second % count) if self.kind in TWO_VALUES else (first,)
+
     def pick(self, found: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Two values; the first is the latest but for one time in three."""
-        first = found[-1] if self.first > 2 else found[self.first % len(found)]
-        return first, found[self.second % len(found)]
+        """Two values, of which most steps read only the first."""
+        numbers = self.picked(len(found))
+        return found[numbers[0]], found[numbers[-1]]
 
 
 @dataclass(frozen=True)

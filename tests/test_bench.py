@@ -148,6 +148,15 @@ def test_random_norms_are_far_from_the_identity_and_the_same_each_time() -> None
     assert 0 < (first.weight < 0).sum() < 50
 
 
+def test_a_head_of_zeros_would_hide_every_error() -> None:
+    head, other, lazy = nn.Linear(4, 3), nn.Linear(4, 3), nn.LazyLinear(3)
+    nn.init.zeros_(head.weight)
+    before = other.weight.clone()
+    models.randomize(nn.Sequential(other, head, lazy, nn.Linear(4, 3, device="meta")))
+    assert head.weight.abs().min() > 0
+    assert torch.equal(other.weight, before)
+
+
 def test_a_model_without_its_norms_keeps_their_activations_and_leaves_the_argument_alone() -> None:
     norm = NormWithActivation(4)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.BatchNorm2d(4)).eval()

@@ -152,7 +152,7 @@ def test_a_missing_package_names_the_extra(
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    expected = f'{package} is not installed; it comes with the extra "bench": pip install ".[bench]"'
+    expected = f'{package} is not installed; it comes with the extra "bench": pip install "fxfuse[bench]"'
     assert expected in sentence(capsys, *arguments)
 
 

@@ -22,7 +22,7 @@ LAYERS: dict[str, str] = {
     "what needs nothing": (
         "affine linear_map reasons report guards modules draft state python_source questions proxies own_forward"
     ),
-    "a graph, read": "operator_table mutations uses constants rank_tables shapes sizes call graph aliases",
+    "a graph, read": "operator_table mutations uses constants rank_tables shapes sizes call naming graph aliases",
     "a graph, changed": "storage history arguments editor",
     "what is folded": "operators",
     "what folds it": "rules engine",

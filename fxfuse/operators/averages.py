@@ -96,7 +96,7 @@ class Mean(Carrier):
 
     def _known(self) -> int | None:
         rank = self.call.rank(self.input)
-        return rank.axes if rank is not None and not rank.assumed else None
+        return rank.axes if rank is not None and rank.proven else None
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Put axes of size one where they were averaged."""

@@ -40,7 +40,7 @@ class Permute(Carrier):
 
     def _rank(self, affine: Affine) -> int:
         rank = self.call.rank(self.input)
-        proven = self.known_rank or (rank.axes if rank is not None and not rank.assumed else None)
+        proven = self.known_rank or (rank.axes if rank is not None and rank.proven else None)
         if proven is None:
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(self.input), detail="not known")
         require(affine.rank <= proven, Reason.NOT_LINEAR, value=self.call.path)

@@ -18,11 +18,19 @@ class Identity(Noop):
 class Dropout(Noop):
     """``x -> x`` in evaluation mode."""
 
+    trains_by_default = True
+
     @property
     def idle(self) -> bool:
         """Whether it is in evaluation mode."""
-        default = self.call.module is None
+        default = self.call.module is None and self.trains_by_default
         return not self.call.get("training", self.call.get("train", default))
+
+
+class AlphaDropout(Dropout):
+    """Functions that do nothing unless they are told to train."""
+
+    trains_by_default = False
 
 
 class Guard(Noop):
@@ -40,9 +48,22 @@ register(
     Dropout,
     arguments=("input", "p", "training"),
     modules=[nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout],
-    functions=[F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout],
+    functions=[F.dropout, F.dropout1d, F.dropout2d, F.dropout3d],
 )
 register(
-    "dropout", Dropout, arguments=("input", "p", "train"), functions=[torch.dropout, torch.ops.aten.dropout.default]
+    "dropout",
+    AlphaDropout,
+    arguments=("input", "p", "training"),
+    functions=[F.alpha_dropout, F.feature_alpha_dropout],
+)
+_aten = torch.ops.aten
+register(
+    "dropout",
+    Dropout,
+    arguments=("input", "p", "train"),
+    functions=[
+        *(torch.dropout, _aten.dropout.default, _aten.feature_dropout.default),
+        *(_aten.alpha_dropout.default, _aten.feature_alpha_dropout.default),
+    ],
 )
 register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])

@@ -32,6 +32,7 @@ class BatchNorm(AffineSource):
     def affine(self) -> Affine:
         """Return the affine, shaped for the rank of the input."""
         self._require_running_statistics()
+        self.call.require_one_result()
         mean, variance, weight, bias = self._constants
         mean, variance = mean.detach().double(), variance.detach().double()
         # (x - mean) / sqrt(var + eps) * weight + bias, sorted by x
@@ -43,7 +44,8 @@ class BatchNorm(AffineSource):
 
     def _require_running_statistics(self) -> None:
         # A module without running statistics uses the batch's own in evaluation mode too.
-        require(all(tensor is not None for tensor in self._constants[:2]), Reason.BATCH_STATISTICS)
+        passed = [self.call.get(name, None) for name in ("running_mean", "running_var")]
+        require(None not in passed, Reason.BATCH_STATISTICS)
         require(not self._uses_batch_statistics(), Reason.TRAINING)
 
     def _uses_batch_statistics(self) -> bool:
@@ -119,7 +121,10 @@ register(
     "batch_norm",
     BatchNorm,
     arguments=(*_CORE, "training", "momentum", "eps"),
-    functions=[torch.native_batch_norm, _aten.native_batch_norm.default],
+    functions=[
+        *(torch.native_batch_norm, _aten.native_batch_norm.default),
+        _aten._native_batch_norm_legit_functional.default,  # in training mode
+    ],
     tuples=True,
 )
 register(
@@ -127,6 +132,13 @@ register(
     BatchNorm,
     arguments=(*_CORE, "momentum", "eps"),
     functions=[_aten._native_batch_norm_legit_no_training.default, _aten._batch_norm_no_update.default],
+    tuples=True,
+)
+register(
+    "batch_norm",
+    BatchNorm,
+    arguments=("input", "weight", "bias", "training", "momentum", "eps"),  # of the statistics of the batch
+    functions=[_aten._native_batch_norm_legit.no_stats],
     tuples=True,
 )
 register(

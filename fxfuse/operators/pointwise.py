@@ -57,6 +57,11 @@ class Arithmetic(AffineSource):
         return (constant,) if isinstance(constant, Tensor) else ()
 
     @property
+    def moves_on(self) -> bool:
+        """No: without it the value may have fewer axes, other sizes, or another dtype."""
+        return False
+
+    @property
     def promotes(self) -> bool:
         """Arithmetic returns the wider of the two dtypes; a norm always returns that of its input."""
         return True
@@ -142,15 +147,15 @@ def _register(name: str, view: type[Arithmetic], functions: list[Callable[..., A
 
 
 _aten = torch.ops.aten
-_register("mul", Multiply, [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor])
+_register("mul", Multiply, [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor])
 _register("add", Add, [operator.add, torch.add, _aten.add.Tensor], "alpha")
-_register("sub", Subtract, [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor], "alpha")
+_register("sub", Subtract, [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor], "alpha")
 _register("rsub", ReverseSubtract, [torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar], "alpha")
-_register("div", Divide, [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor])
+_register("div", Divide, [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor])
 register(
     "neg",
     Negate,
     arguments=("input",),
-    functions=[operator.neg, torch.neg, torch.negative, _aten.neg.default],
+    functions=[operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default],
     methods=["neg"],
 )

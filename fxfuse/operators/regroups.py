@@ -84,7 +84,7 @@ class Flatten(Regroup):
     def _rank(self, start: int, end: int) -> int:
         """Return the number of axes of the input; what is assumed of the result, the norm that reads it checks."""
         before, after = self.call.rank(self.input), self.call.rank(self.node)
-        if before is not None and not before.assumed:
+        if before is not None and before.proven:
             return before.axes
         reader = self.call.graph.users(self.node)[:1]
         checked = after is not None and 0 <= start <= end and reader and self.call.graph.plays(reader[0], AffineSource)

@@ -50,6 +50,11 @@ class _Onwards(Walk):
                 elif isinstance(view, Carrier):
                     pending.append((reader, view.push(affine, value)))
         if detached is not None:
+            # The check would have to stand where the normalisation stays.
+            unproven = self.guard is not None or self.assumed
+            require(
+                not unproven, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail="only usual, or only seen"
+            )
             return Plan((detached, *writes.values()), (), self.guard, self.assumed, stripped=(source.node,))
         self._require_same_until(source.input, source.node, writes)
         return Plan(tuple(writes.values()), bypass, self.guard, self.assumed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.call import Plan, Write
-from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.operators.roles import AffineSource, Carrier, Linear, Noop
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk
 
@@ -48,6 +48,7 @@ class _Back(Walk):
                 self.sources.append(view)
                 pending.append((view.input, view.node, affine.after(self.take(view))))
             elif isinstance(view, Carrier):
+                self._require_no_more_axes(view, affine)
                 pending += [(inner, view.node, moved) for inner, moved in view.pull(affine)]
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
@@ -76,6 +77,13 @@ class _Back(Walk):
         vector = self.vector(view, affine, view.output_axis, linear_map.out_channels)
         self._require_not_enlarged(view, affine)
         return view.with_map(linear_map.then_affine(vector))
+
+    def _require_no_more_axes(self, view: Carrier, affine: Affine) -> None:
+        """Refuse axes of size one in front that only a value of as many axes swallows."""
+        if affine.rank > affine.trimmed().rank and not isinstance(view, Noop):
+            rank = self.graph.rank(view.node)
+            known = rank is not None and rank.proven and affine.rank <= rank.axes
+            require(known, Reason.UNKNOWN_SHAPE, value=self.name(view.node), detail="not known")
 
     def _require_not_enlarged(self, view: Linear, affine: Affine) -> None:
         """Refuse a constant with more axes than the value: the result would have more axes as well."""

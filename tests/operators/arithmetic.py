@@ -14,6 +14,9 @@ from tests.samples import parameter, randn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+aten = torch.ops.aten
+# Overloads take tensors where the value and the constant stand, numbers included.
+OVERLOADS: list[Any] = [aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.rsub.Tensor, aten.div.Tensor]
 FUNCTIONS: dict[str, list[Any]] = {
     "mul": [operator.mul, torch.mul, torch.multiply],
     "add": [operator.add, torch.add],
@@ -49,6 +52,24 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
     for name in ("add", "sub"):
         yield Method(name, parameter(3, 1, 1), alpha=3), name, randn(*X)
         yield Method(name, parameter(3, 1, 1), flipped=True, alpha=0.5), name, randn(*X)
+    yield from _overloads()
+
+
+def _overloads() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    for overload in OVERLOADS:
+        yield Function(overload, parameter(3, 1, 1)), overload, randn(*X)
+        yield Function(overload, randn(1)[0]), overload, randn(*X)
+        if overload is not aten.div.Tensor:
+            yield Function(overload, parameter(3, 1, 1), flipped=True), overload, randn(*X)
+        if overload not in (aten.div.Tensor, aten.mul.Tensor):
+            yield Function(overload, parameter(3, 1, 1), alpha=-2), overload, randn(*X)
+    for overload in (aten.multiply.Tensor, aten.true_divide.Tensor):
+        yield Function(overload, parameter(3, 1, 1)), overload, randn(*X)
+    yield Function(aten.subtract.Tensor, parameter(3, 1, 1), alpha=2), aten.subtract.Tensor, randn(*X)
+    yield Function(aten.negative.default), aten.negative.default, randn(*X)
+    yield Function(aten.rsub.Scalar, 5), aten.rsub.Scalar, randn(*X)
+    yield Function(aten.rsub.Scalar, 2, 3), aten.rsub.Scalar, randn(*X)
+    yield Function(aten.neg.default), aten.neg.default, randn(*X)
 
 
 def _calls(name: str, function: Any) -> Iterator[tuple[nn.Module, Any, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -43,26 +44,47 @@ class _Arguments(nn.Module):
 
 
 class Function(_Arguments):
-    """Calls a function with the input first, last (``flipped``) or by keyword."""
+    """Calls a function with the input first, last (``flipped``), behind a few others (``behind``) or by keyword."""
 
     def __init__(
         self,
         function: Callable[..., Any],
         *args: Any,
         flipped: bool = False,
+        behind: int = 0,
         by_keyword: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.function = function
-        self.flipped = flipped
+        self.behind = len(args) if flipped else behind
         self.by_keyword = by_keyword
 
     def forward(self, x: Tensor) -> Any:
         args, kwargs = self.arguments()
         if self.by_keyword:
             return self.function(*args, **{self.by_keyword: x}, **kwargs)
-        return self.function(*args, x, **kwargs) if self.flipped else self.function(x, *args, **kwargs)
+        args.insert(self.behind, x)
+        return self.function(*args, **kwargs)
+
+
+class FirstItem(Function):
+    """Calls a function that gives a tuple, of which the first item is the value."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[0]
+
+
+class Swapped(_Arguments):
+    """Multiplies by a weight that is stored as ``(out, in)``, and swapped before the call."""
+
+    def __init__(self, swap: Callable[[Tensor], Tensor], weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(weight, *([] if bias is None else [bias]))
+        self.swap = swap
+
+    def forward(self, x: Tensor) -> Any:
+        (weight, *bias), _ = self.arguments()
+        return torch.addmm(bias[0], x, self.swap(weight)) if bias else torch.mm(x, self.swap(weight))
 
 
 class Method(_Arguments):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.operators.calls import Function, Single
+from tests.operators.calls import Function, Single, Swapped
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module], Any, Any]] = {
     1: (nn.Conv1d, nn.ConvTranspose1d, F.conv1d, F.conv_transpose1d),
@@ -19,6 +20,7 @@ CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module], Any, Any]] = {
     3: (nn.Conv3d, nn.ConvTranspose3d, F.conv3d, F.conv_transpose3d),
 }
 IN = 4
+aten = torch.ops.aten
 
 MODULE_OPTIONS: list[dict[str, Any]] = [
     {},
@@ -55,6 +57,10 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
             yield call, transposed_function, x
         yield _module(conv, {}), conv, x[0]  # without a batch axis
     yield from _linear()
+    yield from _matrix_products()
+    for function in (torch.convolution, aten.convolution.default):
+        yield from ((call, function, x) for call, x in _core_convolutions(function))
+    yield from _overloads()
 
 
 def _module(cls: type[nn.Module], options: dict[str, Any]) -> nn.Module:
@@ -96,3 +102,59 @@ def _linear() -> Iterator[tuple[nn.Module, Any, Tensor]]:
         Function(F.linear, weight=weight, by_keyword="input"),
     ):
         yield call, F.linear, randn(3, IN)
+
+
+def _matrix_products() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    """``x @ weight`` with the weight as ``(in, out)``, and as ``(out, in)`` with its axes swapped in every way."""
+    x, bias = randn(3, IN), parameter(6, seed=1)
+    for mm, addmm in ((torch.mm, torch.addmm), (aten.mm.default, aten.addmm.default)):
+        yield Function(mm, parameter(IN, 6)), mm, x
+        yield Function(addmm, bias, parameter(IN, 6), behind=1), addmm, x
+        yield Function(addmm, bias, parameter(IN, 6), behind=1, beta=1, alpha=1), addmm, x
+    swaps: list[Callable[[Tensor], Tensor]] = [
+        torch.t,
+        lambda weight: weight.t(),
+        lambda weight: weight.permute(1, 0),
+        lambda weight: weight.transpose(0, 1),
+        lambda weight: torch.permute(weight, (1, 0)),
+        lambda weight: torch.transpose(weight, -1, -2),
+        aten.t.default,
+        lambda weight: aten.permute.default(weight, [1, 0]),
+        lambda weight: aten.transpose.int(weight, 0, 1),
+    ]
+    for swap in swaps:
+        yield Swapped(swap, parameter(6, IN)), torch.mm, x
+        yield Swapped(swap, parameter(6, IN), bias), torch.addmm, x
+
+
+def _core_convolutions(function: Any) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The one function for convolutions of either kind, with all of its nine arguments."""
+    bias = parameter(6, seed=1)
+    for dims in (1, 2, 3):
+        x, taps, ones, zeros, twos = randn(2, IN, *[5] * dims), [3] * dims, [1] * dims, [0] * dims, [2] * dims
+        ordinary, transposed = parameter(6, IN, *taps), parameter(IN, 6, *taps)
+        grouped, transposed_grouped = parameter(6, IN // 2, *taps), parameter(IN, 3, *taps)
+        for call in (
+            Function(function, ordinary, bias, ones, zeros, ones, False, zeros, 1),
+            Function(function, grouped, None, twos, ones, twos, False, zeros, 2),
+            Function(function, transposed, bias, ones, zeros, ones, True, zeros, 1),
+            Function(function, transposed_grouped, None, twos, ones, ones, True, ones, 2),
+            Function(function, transposed_grouped, bias, twos, ones, ones, True, ones, 2),
+        ):
+            yield call, x
+
+
+def _overloads() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    """What torch.export writes for the functions above: every argument in its place."""
+    bias = parameter(6, seed=1)
+    for dims in (1, 2, 3):
+        x, taps, ones, zeros, twos = randn(2, IN, *[5] * dims), [3] * dims, [1] * dims, [0] * dims, [2] * dims
+        conv, transposed = getattr(aten, f"conv{dims}d"), getattr(aten, f"conv_transpose{dims}d")
+        padding, turned = conv.padding, transposed.default if dims == 1 else transposed.input
+        yield Function(conv.default, parameter(6, IN // 2, *taps), None, twos, ones, ones, 2), conv.default, x
+        yield Function(padding, parameter(6, IN, *taps), bias, ones, "same", ones), padding, x
+        weight = parameter(IN, 3, *taps)
+        yield Function(turned, weight, bias, twos, ones, ones, 2), turned, x
+        yield Function(turned, weight, None, ones, zeros, zeros, 2, twos), turned, x
+    yield Function(aten.linear.default, parameter(6, IN)), aten.linear.default, randn(3, IN)
+    yield Function(aten.linear.default, parameter(6, IN), bias), aten.linear.default, randn(2, 3, IN)

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.helpers import trained
 from tests.operators import arithmetic, linears
-from tests.operators.calls import Function, Single
+from tests.operators.calls import FirstItem, Function, Single
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from fxfuse.guards import AssumedRank, require_rank
+
+# What the decompositions make of norms that use the statistics of the batch: rows that only refuse.
+NEVER_FOLDED = {
+    torch.ops.aten._native_batch_norm_legit_functional.default,
+    torch.ops.aten._native_batch_norm_legit.no_stats,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Sample:
 
     def __str__(self) -> str:
         name = self.target if isinstance(self.target, str) else self.target.__name__
-        return f"{self.form}-{name}"
+        return f"{self.form}-{name}".replace(".default", "-aten")
 
 
 def samples() -> list[Sample]:
@@ -103,6 +109,25 @@ def _norm_functions() -> Iterator[_Call]:
         Function(F.instance_norm, use_input_stats=False, weight=weight, **statistics),
     ):
         yield call, call.function, x
+    yield from _overloads_of_norms()
+
+
+def _overloads_of_norms() -> Iterator[_Call]:
+    """What torch.export and its decompositions write for norms; most give tuples."""
+    x, aten = randn(3, 4, 5), torch.ops.aten
+    mean, variance = randn(4), randn(4, seed=1).abs() + 0.3
+    constants: tuple[Any, ...]
+    for constants in ((parameter(4, seed=2), parameter(4, seed=3), mean, variance), (None, None, mean, variance)):
+        calls = (
+            FirstItem(torch.native_batch_norm, *constants, False, 0.1, 0.2),
+            FirstItem(aten.native_batch_norm.default, *constants, False, 0.1, 0.2),
+            FirstItem(aten._native_batch_norm_legit_no_training.default, *constants, 0.1, 0.2),
+            FirstItem(aten._batch_norm_no_update.default, *constants, 0.1, 0.2),
+            Function(aten.batch_norm.default, *constants, False, 0.1, 0.2, True),
+            Function(torch.instance_norm, *constants, False, 0.1, 0.2, True),
+            Function(aten.instance_norm.default, *constants, False, 0.1, 0.2, True),
+        )
+        yield from ((call, call.function, x) for call in calls)
 
 
 def _noops() -> Iterator[_Call]:
@@ -134,3 +159,6 @@ def _noops() -> Iterator[_Call]:
     yield Function(F.feature_alpha_dropout, 0.3), F.feature_alpha_dropout, image
     yield Function(torch.dropout, 0.4, False), torch.dropout, batch
     yield Function(torch.dropout, p=0.4, train=False), torch.dropout, batch
+    aten = torch.ops.aten
+    for overload in (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout):
+        yield Function(overload.default, 0.4, False), overload.default, image

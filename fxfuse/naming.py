@@ -1,0 +1,83 @@
+"""What a node is called in reports and refusals, in the words of the user's model."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+    from fxfuse.operator_table import Operator
+
+_OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
+
+
+class Naming:
+    """The names of nodes; what a graph knows besides.
+
+    Attributes:
+        prefix: the path of the captured module in the user's model.
+    """
+
+    prefix: str
+
+    @abstractmethod
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """Return the module that a node calls, if it calls one."""
+
+    @abstractmethod
+    def operator(self, node: fx.Node) -> Operator | None:
+        """Return the row of the table for what a node calls."""
+
+    def owner(self, node: fx.Node) -> str:
+        """Return the path, within the captured module, of the module whose forward contains the call."""
+        stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
+        if node.op == "call_module" and stack and stack[-1] == node.target:
+            stack.pop()
+        return _OF_DYNAMO.sub("", str(stack[-1])) if stack else ""
+
+    def path(self, node: fx.Node) -> str:
+        """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
+        inner = str(node.target) if node.op == "call_module" else self.owner(node)
+        path = f"{self.prefix}.{inner}" if self.prefix and inner else self.prefix + inner
+        return path or node.name
+
+    def kind(self, node: fx.Node) -> str:
+        """Return the class or function that does the operation."""
+        module = self.module(node)
+        if module is not None:
+            return type(module).__name__
+        row = self.operator(node)
+        return row.name if row else node.name
+
+    def owner_class(self, node: fx.Node) -> type | None:
+        """Return the class of the module in whose forward a node stands, if that is known."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        return stack[-1][1] if stack and isinstance(stack[-1][1], type) else None
+
+    def owner_kind(self, node: fx.Node) -> str:
+        """Return the class of the module that does the operation in its forward, or the kind of the node."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        if node.op == "call_module" or not stack:
+            return self.kind(node)
+        cls = stack[-1][1]
+        return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
+
+    def describe(self, node: fx.Node) -> str:
+        """Return a node for a sentence: a module by its path, a function by its name and where it stands."""
+        if node.op == "placeholder":
+            return "the input"
+        if node.op == "output":
+            return "the output"
+        if node.op == "call_module":
+            return self.path(node)
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
+        owner = self.owner(node)
+        return f"{name} in {self.path(node)}" if owner or self.prefix else f"{name} ({node.name})"
+
+    def names(self, nodes: list[fx.Node]) -> str:
+        """Return a few nodes by their paths, for a sentence."""
+        paths = list(dict.fromkeys(map(self.describe, nodes)))
+        return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

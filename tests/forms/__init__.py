@@ -1,0 +1,1 @@
+"""Tests of what holds in every form of graph, and of what is special to one."""

@@ -1,0 +1,139 @@
+"""Every row of the table in every form that can express it: the fold happens, and changes nothing.
+
+Each sample of ``tests.operators`` becomes a branch of a model, with an affine behind what is linear, and something
+linear before the rest; one model holds all samples of one role and one shape, since an export costs more than a fold.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxfuse.guards import AssumedRank, require_rank
+from tests.forms.exceptions import ROWS
+from tests.graph_forms import FORMS
+from tests.helpers import Model, assert_equal, run
+from tests.operators.calls import FirstItem
+from tests.operators.samples import Sample, samples
+from tests.samples import parameter
+
+CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+
+
+class Scaled(Model):
+    """A linear operation, and a scale for each of its channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x) * self.gain
+        return y
+
+
+class Behind(Model):
+    """A linear operation, and what carries or is an affine behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.sample(self.linear(x)))
+        return y
+
+
+class Gain(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x * self.gain
+        return y
+
+
+class Branches(nn.Module):
+    """Several models side by side."""
+
+    def __init__(self, branches: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict(branches)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [branch(x) for branch in self.branches.values()]
+
+
+def branch(sample: Sample) -> nn.Module:
+    """A model in which the sample folds, or is folded into."""
+    if sample.role == "Linear":
+        shape = run(sample.model, (sample.x,)).shape
+        axis = output_axis(sample)
+        return Scaled(linear=sample.model, gain=parameter(shape[axis], *[1] * (-1 - axis), seed=7))
+    channels_axis = 1 if sample.x.ndim > 1 else 0
+    layer = linear_before(sample)
+    if sample.role == "AffineSource":
+        return Behind(linear=layer, sample=sample.model, last=nn.Identity())
+    gain = parameter(sample.x.shape[channels_axis], *[1] * (sample.x.ndim - 2), seed=8)
+    return Behind(linear=layer, sample=sample.model, last=Gain(gain=gain))
+
+
+def output_axis(sample: Sample) -> int:
+    """The axis of the channels, from the right: the number of spatial axes is in the name of the operation."""
+    name = str(getattr(sample.target, "__name__", sample.target)).lower()
+    if "conv" not in name:
+        return -1
+    dims = next((dims for dims in (1, 2, 3) if f"{dims}d" in name), sample.x.ndim - 2)
+    return -1 - dims
+
+
+def linear_before(sample: Sample) -> nn.Module:
+    """A layer that gives what the sample takes."""
+    unbatched = "InstanceNorm" in str(sample.target) and sample.x.shape[0] == 4
+    axes = sample.x.ndim + unbatched
+    if axes == 2:
+        return nn.Linear(sample.x.shape[-1], sample.x.shape[-1]).double()
+    channels = sample.x.shape[0 if unbatched else 1]
+    return CONVOLUTIONS[axes](channels, channels, 1).double()
+
+
+def can_be_exported(sample: Sample) -> bool:
+    """Whether torch has a derivative for it: without weights this one has none."""
+    without = isinstance(sample.model, FirstItem) and sample.model.plain[0] is None
+    return not (without and sample.target is torch.ops.aten._batch_norm_no_update.default)
+
+
+def first_and_last(every: list[Sample]) -> list[Sample]:
+    """The plainest and the most awkward call of each target; the laws have all combinations."""
+    targets = {sample.target: [other for other in every if other.target == sample.target] for sample in every}
+    return [sample for alike in targets.values() for sample in (alike[0], *alike[1:][-1:])]
+
+
+@functools.cache
+def groups() -> dict[str, tuple[nn.Module, Tensor, list[Sample]]]:
+    """The models, each with its input and the samples in it, by role and shape."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples():  # but for fxfuse's own checks, which stand only in its results
+        if sample.target not in (AssumedRank, require_rank) and can_be_exported(sample):
+            shape = "x".join(map(str, sample.x.shape))
+            found.setdefault(f"{sample.role}-{shape}", []).append(sample)
+    models: dict[str, tuple[nn.Module, Tensor, list[Sample]]] = {}
+    for name, every in found.items():
+        chosen = first_and_last(every)
+        branches = {f"b{number}": branch(sample) for number, sample in enumerate(chosen)}
+        models[name] = (Branches(branches).eval(), chosen[0].x, chosen)
+    return models
+
+
+def excused(sample: Sample, form: str) -> bool:
+    """Whether a sample is known not to fold in a form."""
+    return any(row.applies(sample) and form in row.forms for row in ROWS)
+
+
+@pytest.mark.filterwarnings("ignore:.*(deprecated|Using padding='same')")
+@pytest.mark.parametrize("group", list(groups()))
+def test_every_row_folds_in_every_form(group: str) -> None:
+    model, x, chosen = groups()[group]
+    expected, folds = run(model, (x,)), {}
+    for name, form in FORMS.items():
+        fused = form.fuse(model, (x,))
+        assert_equal(expected, list(fused.run(x)))
+        folds[name] = len(fused.report.folded)
+    assert folds == {name: sum(not excused(sample, name) for sample in chosen) for name in FORMS}
+
+
+def test_every_exception_is_a_sample() -> None:
+    assert all(any(row.applies(sample) for sample in samples()) for row in ROWS)
+    assert all(row.why.endswith(".") for row in ROWS)
