@@ -79,9 +79,9 @@ class _Options(NamedTuple):
         compiler, report = _backend(given.pop("backend", "inductor")), given.pop("report", lambda _: None)
         unknown = sorted(given.keys() - {"rules", "allow_copies", "guards"})
         if unknown or not callable(report):
-            wrong = f"unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
+            wrong = f"an unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
             raise FuseError(
-                f"The backend 'fxfuse' got an {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
+                f"The backend 'fxfuse' got {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
                 "'allow_copies' and 'guards'."
             )
         if "rules" in given:
