@@ -33,6 +33,15 @@ class AlphaDropout(Dropout):
     trains_by_default = False
 
 
+class Copy(Noop):
+    """The same values in memory of their own, on which a later write may rely; so it stays."""
+
+    @property
+    def droppable(self) -> bool:
+        """Never."""
+        return False
+
+
 class Guard(Noop):
     """A check of the number of axes; an affine passes, but the check stays."""
 
@@ -66,4 +75,5 @@ register(
         *(_aten.alpha_dropout.default, _aten.feature_alpha_dropout.default),
     ],
 )
+register("clone", Copy, arguments=("input",), functions=[torch.clone, _aten.clone.default])
 register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])
