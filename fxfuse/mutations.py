@@ -23,6 +23,10 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
         node: the node.
         module: the module that it calls, if it calls one.
     """
+    if module is not None:
+        if getattr(module, "inplace", False):
+            yield from _nodes(node.args[0] if node.args else node.kwargs.get("input"))
+        return
     schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
     if schema is not None and schema.name not in _CHANGE_NO_VALUES:
         writes = {argument.name: argument.is_write for argument in schema.arguments}
@@ -30,7 +34,7 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
         yield from (value for written, argument in passed if written for value in _nodes(argument))
     elif schema is None:
         first = node.args[0] if node.args else node.kwargs.get("input")
-        if getattr(module, "inplace", False) or _changes_first_argument(node):
+        if _changes_first_argument(node):
             yield from _nodes(first)
         yield from _nodes(node.kwargs.get("out"))
     yield from _moved_statistics(node)
