@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from fxfuse.api import fuse_graph
 from fxfuse.checks import checked_rules
 from fxfuse.constants import fetch
+from fxfuse.lifted import copied
 from fxfuse.report import FuseError, Report
 from fxfuse.snapshot import Snapshot
 
@@ -157,9 +158,7 @@ class _Folding:
 
     def folded(self, constants: Sequence[Tensor]) -> _Folded:
         """Return the graph with the folded weights as further inputs, and these."""
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(self.graph_module.graph, {}))
-        result = fx.GraphModule(self.graph_module, graph)
+        result = fx.GraphModule(self.graph_module, copied(self.graph_module.graph))
         with torch.no_grad():
             report = fuse_graph(result, dict(zip(self.names, constants, strict=True)), **self.options)
         return _Folded(result, _lift_new(result), report)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxfuse.mutations import mutated
+from fxfuse.mutations import COMPUTES, mutated
 from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal, require
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
-
-_COMPUTES = ("call_function", "call_method")
 
 
 def fetch(root: torch.nn.Module, target: str) -> Any:
@@ -53,16 +51,13 @@ class Constants:
                 self._sources[node] = frozenset([str(node.target)])
             return
         module = self._module(node)
-        if module is not None and operator_of(module) is None and not type(module).__module__.startswith("torch.nn."):
-            # Code of the user's runs there, and may write into its buffers.
-            self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
-        elif module is not None and module.training and getattr(module, "running_mean", None) is not None:
+        if module is not None and _writes_into_buffers(module):
             self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
         changes = list(mutated(node, module))
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
             self._changed[_memory(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
-        if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
+        if node.op in COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
 
     def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
@@ -126,6 +121,12 @@ class Constants:
             else:
                 values[step] = step.target(*args, **kwargs)  # type: ignore[operator] # a function here
         return values[node]
+
+
+def _writes_into_buffers(module: nn.Module) -> bool:
+    """Whether a call of a module may change its buffers: it is code of the user's, or a norm that trains."""
+    theirs = operator_of(module) is None and not type(module).__module__.startswith("torch.nn.")
+    return theirs or (module.training and getattr(module, "running_mean", None) is not None)
 
 
 def _memory(tensor: Tensor) -> object:
