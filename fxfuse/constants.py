@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, fx
 from fxfuse.mutations import COMPUTES, mutated
 from fxfuse.operator_table import operator_of
 from fxfuse.report import Reason, Refusal, require
+from fxfuse.state import chance, same_chance, set_chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,15 +96,14 @@ class Constants:
         return self._computed[node]
 
     def _compute(self, node: fx.Node, name: str, of: str) -> Tensor:
-        chance = (torch.get_rng_state(), random.getstate())
+        before = chance()
         try:
             with torch.no_grad():
                 result = self._evaluate(node)
         except Exception as error:
             raise Refusal(Reason.COMPUTED, name=name, value=of) from error
-        deterministic = bool((torch.get_rng_state() == chance[0]).all()) and random.getstate() == chance[1]
-        torch.set_rng_state(chance[0])
-        random.setstate(chance[1])
+        deterministic = same_chance(chance(), before)
+        set_chance(before)
         require(deterministic and isinstance(result, Tensor), Reason.COMPUTED, name=name, value=of)
         return result
 
