@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from fxfuse.api import fuse_graph
 from fxfuse.checks import checked_rules
 from fxfuse.constants import fetch
+from fxfuse.lifted import copied
 from fxfuse.report import FuseError, Report
 from fxfuse.snapshot import Snapshot
 
@@ -79,9 +80,9 @@ class _Options(NamedTuple):
         compiler, report = _backend(given.pop("backend", "inductor")), given.pop("report", lambda _: None)
         unknown = sorted(given.keys() - {"rules", "allow_copies", "guards"})
         if unknown or not callable(report):
-            wrong = f"unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
+            wrong = f"an unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
             raise FuseError(
-                f"The backend 'fxfuse' got an {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
+                f"The backend 'fxfuse' got {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
                 "'allow_copies' and 'guards'."
             )
         if "rules" in given:
@@ -157,9 +158,7 @@ class _Folding:
 
     def folded(self, constants: Sequence[Tensor]) -> _Folded:
         """Return the graph with the folded weights as further inputs, and these."""
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(self.graph_module.graph, {}))
-        result = fx.GraphModule(self.graph_module, graph)
+        result = fx.GraphModule(self.graph_module, copied(self.graph_module.graph))
         with torch.no_grad():
             report = fuse_graph(result, dict(zip(self.names, constants, strict=True)), **self.options)
         return _Folded(result, _lift_new(result), report)

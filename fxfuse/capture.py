@@ -6,11 +6,9 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, fx, nn
-
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, takes_required_only
-from fxfuse.draft import Draft
+from fxfuse.draft import Draft, hold
 from fxfuse.lifted import copied
 from fxfuse.modules import shallow_copy
 from fxfuse.operator_table import operator_of
@@ -21,6 +19,7 @@ from fxfuse.tracer import Tracer
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from torch import Tensor, fx, nn
     from torch.export import ExportedProgram
 
 
@@ -110,8 +109,7 @@ def capture_graph(graph_module: fx.GraphModule, constants: Mapping[str, Tensor] 
     holder, paths = shallow_copy(graph_module), dict[str, str]()
     for name, tensor in (constants or {}).items():
         path = paths[name] = f"{name}_constant" if hasattr(graph_module, name) else name
-        registry: dict[str, Any] = holder._parameters if isinstance(tensor, nn.Parameter) else holder._buffers
-        registry[path] = tensor
+        hold(holder, path, tensor)
     graph = copied(graph_module.graph, paths, keep=True)
     draft = Draft(holder, graph, type(graph_module).__name__)
     lifted = {paths[name]: tensor for name, tensor in (constants or {}).items()}

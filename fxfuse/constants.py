@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
-from fxfuse.mutations import mutated
+from fxfuse.mutations import COMPUTES, mutated
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.state import chance, same_chance, set_chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
-
-_COMPUTES = ("call_function", "call_method")
 
 
 def fetch(root: torch.nn.Module, target: str) -> Any:
@@ -53,16 +51,13 @@ class Constants:
                 self._sources[node] = frozenset([str(node.target)])
             return
         module = self._module(node)
-        if module is not None and operator_of(module) is None and not type(module).__module__.startswith("torch.nn."):
-            # Code of the user's runs there, and may write into its buffers.
-            self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
-        elif module is not None and module.training and getattr(module, "running_mean", None) is not None:
+        if module is not None and _writes_into_buffers(module):
             self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
         changes = list(mutated(node, module))
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
             self._changed[_memory(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
-        if node.op in _COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
+        if node.op in COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
 
     def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
@@ -101,15 +96,14 @@ class Constants:
         return self._computed[node]
 
     def _compute(self, node: fx.Node, name: str, of: str) -> Tensor:
-        chance = (torch.get_rng_state(), random.getstate())
+        before = chance()
         try:
             with torch.no_grad():
                 result = self._evaluate(node)
         except Exception as error:
             raise Refusal(Reason.COMPUTED, name=name, value=of) from error
-        deterministic = bool((torch.get_rng_state() == chance[0]).all()) and random.getstate() == chance[1]
-        torch.set_rng_state(chance[0])
-        random.setstate(chance[1])
+        deterministic = same_chance(chance(), before)
+        set_chance(before)
         require(deterministic and isinstance(result, Tensor), Reason.COMPUTED, name=name, value=of)
         return result
 
@@ -126,6 +120,12 @@ class Constants:
             else:
                 values[step] = step.target(*args, **kwargs)  # type: ignore[operator] # a function here
         return values[node]
+
+
+def _writes_into_buffers(module: nn.Module) -> bool:
+    """Whether a call of a module may change its buffers: it is code of the user's, or a norm that trains."""
+    theirs = operator_of(module) is None and not type(module).__module__.startswith("torch.nn.")
+    return theirs or (module.training and getattr(module, "running_mean", None) is not None)
 
 
 def _memory(tensor: Tensor) -> object:

@@ -51,7 +51,11 @@ def _share(root: nn.Module, holder: nn.Module, target: str) -> None:
         if inner is None:
             inner = holder._modules[container] = nn.Module()
         holder = inner
-    value = getattr(source, name)
+    hold(holder, name, getattr(source, name))
+
+
+def hold(holder: nn.Module, name: str, value: object) -> None:
+    """Let a module have a child, a parameter, a buffer or an attribute, whichever the value is."""
     registries = ((nn.Module, holder._modules), (nn.Parameter, holder._parameters), (Tensor, holder._buffers))
     places: Any = next((place for kind, place in registries if isinstance(value, kind)), holder.__dict__)
     places[name] = value

@@ -70,7 +70,8 @@ def into_graph_module(
     model, graph_module = captured.model, editor.graph_module
     release(graph_module, captured.placeholders, captured.lifted)
     if not inplace:
-        called = {str(node.target): module for node in editor.graph.nodes if (module := editor.graph.module(node))}
+        modules = {str(node.target): editor.graph.module(node) for node in editor.graph.nodes}
+        called = {target: module for target, module in modules.items() if module is not None}  # empty ones are false
         copies = copies_of(model, replaced.modules, called.values())
         for target, module in called.items():
             if module in copies:

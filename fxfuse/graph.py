@@ -10,10 +10,9 @@ from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch
 from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
-from fxfuse.operator_table import OPERATORS
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.shapes import Rank, ranks
-from fxfuse.uses import asks_shape, first_items, uses
+from fxfuse.uses import asks_shape, first_items, tuple_row, uses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -119,9 +118,12 @@ class Graph(Naming):
 
     def users(self, node: fx.Node) -> list[fx.Node]:
         """Return who uses the values of a node, once for each use; questions for its shape do not count."""
-        users = {user: self._values.get(user, user) for user in node.users}
-        seeing = {user: value for user, value in users.items() if value not in self._dead and not asks_shape(user)}
-        return [value for user, value in seeing.items() for used in uses(user) if used is node]
+        found: list[fx.Node] = []
+        for user in node.users:
+            value = self._values.get(user, user)
+            if value not in self._dead and not asks_shape(user):
+                found += [value] * uses(user).count(node)
+        return found
 
     @property
     def dead(self) -> Collection[fx.Node]:
@@ -131,17 +133,11 @@ class Graph(Naming):
     def _find_dead(self) -> dict[fx.Node, None]:
         dead: dict[fx.Node, None] = {}
         for node in reversed(self.nodes):
-            module, row = self.module(node), self.operator(node) or self._tuple_row(node)
+            module, row = self.module(node), self.operator(node) or tuple_row(node)
             pure = row is not None and not self.mutated(node) and (module is None or _is_idle(module))
             if pure and all(user in dead for user in node.users):
                 dead[node] = None
         return dead
-
-    @staticmethod
-    def _tuple_row(node: fx.Node) -> Operator | None:
-        """Return the row of a call that gives a tuple, of which a node of its own is the value."""
-        row = OPERATORS.get(node.target) if node.op == "call_function" else None
-        return row if row is not None and row.tuples else None
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module that a node calls, if it calls one."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
 from fxfuse.constants import fetch
+from fxfuse.draft import hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +47,7 @@ def holder_of(tensors: Mapping[str, Tensor]) -> nn.Module:
         holder = root
         for container in containers:
             holder = holder._modules.setdefault(container, nn.Module())  # type: ignore[assignment] # never None here
-        registry: dict[str, Any] = holder._parameters if isinstance(tensor, nn.Parameter) else holder._buffers
-        registry[name] = tensor
+        hold(holder, name, tensor)
     return root
 
 

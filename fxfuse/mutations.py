@@ -6,14 +6,13 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from torch import fx
-
 from fxfuse.operator_table import OPERATORS
+from fxfuse.uses import nodes_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from torch import nn
+    from torch import fx, nn
 
 
 def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
@@ -23,25 +22,24 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
         node: the node.
         module: the module that it calls, if it calls one.
     """
+    if module is not None:
+        if getattr(module, "inplace", False):
+            yield from _first_argument(node)
+        return
     schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
     if schema is not None and schema.name not in _CHANGE_NO_VALUES:
         writes = {argument.name: argument.is_write for argument in schema.arguments}
         passed = [*zip(writes.values(), node.args, strict=False), *((writes[n], a) for n, a in node.kwargs.items())]
-        yield from (value for written, argument in passed if written for value in _nodes(argument))
+        yield from (value for written, argument in passed if written for value in nodes_in(argument))
     elif schema is None:
-        first = node.args[0] if node.args else node.kwargs.get("input")
-        if getattr(module, "inplace", False) or _changes_first_argument(node):
-            yield from _nodes(first)
-        yield from _nodes(node.kwargs.get("out"))
+        if _changes_first_argument(node):
+            yield from _first_argument(node)
+        yield from nodes_in(node.kwargs.get("out"))
     yield from _moved_statistics(node)
 
 
-def _nodes(argument: object) -> Iterator[fx.Node]:
-    """Yield a node, or those in a list."""
-    if isinstance(argument, fx.Node):
-        yield argument
-    elif isinstance(argument, (list, tuple)):
-        yield from (node for item in argument for node in _nodes(item))
+def _first_argument(node: fx.Node) -> list[fx.Node]:
+    return nodes_in(node.args[0] if node.args else node.kwargs.get("input"))
 
 
 def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
@@ -53,16 +51,16 @@ def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
     # torch's defaults: F.batch_norm does not train, F.instance_norm does.
     flags = [(name, default) for name, default in _TRAINS.items() if name in row.arguments]
     if any(passed.get(name, default) is not False for name, default in flags):
-        yield from _nodes([passed.get("running_mean"), passed.get("running_var")])
+        yield from nodes_in(passed.get("running_mean"), passed.get("running_var"))
 
 
 _CHANGE_NO_VALUES = ("aten::detach_", "aten::requires_grad_")
 _TRAINS = {"training": False, "use_input_stats": True}
-_COMPUTES = ("call_function", "call_method")
+COMPUTES = ("call_function", "call_method")  # nodes that run code that is no module's
 
 
 def _changes_first_argument(node: fx.Node) -> bool:
-    if node.op not in _COMPUTES:
+    if node.op not in COMPUTES:
         return False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")

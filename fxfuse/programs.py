@@ -76,7 +76,8 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
     needed = {path: value for path, value in needed.items() if isinstance(value, Tensor)}
     before = _tensors(program)
     kept = _kept_unused(program, before, needed)
-    specs = _input_specs(program, before, {**kept, **needed})
+    after = {**kept, **needed}
+    specs = _input_specs(program, before, after)
     graph, names = _lifted(draft.graph, specs, program)
     signature = ExportGraphSignature(specs, _output_specs(program, names))
     graph_module = copy.copy(program.graph_module)
@@ -84,7 +85,7 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
         root=graph_module,
         graph=graph,
         graph_signature=signature,
-        state_dict=_replaced(program.state_dict, before, {**kept, **needed}),
+        state_dict=_replaced(program.state_dict, before, after),
         range_constraints=program.range_constraints,
         module_call_graph=[_copied_entry(entry) for entry in program.module_call_graph],
         example_inputs=program.example_inputs,
@@ -125,8 +126,8 @@ def _input_specs(program: ExportedProgram, before: dict[str, Tensor], after: dic
             same = after[path] is before[path]
             specs.append(spec if same else replace(spec, kind=InputKind.PARAMETER, persistent=None))
     taken = {spec.arg.name for spec in specs} | {node.name for node in program.graph.nodes}
-    added = [InputSpec(InputKind.PARAMETER, TensorArgument(_free(path, taken)), path) for path in after.keys() - before]
-    added.sort(key=lambda spec: list(after).index(str(spec.target)))
+    new = [path for path in after if path not in before]
+    added = [InputSpec(InputKind.PARAMETER, TensorArgument(_free(path, taken)), path) for path in new]
     first = next((n for n, spec in enumerate(specs) if spec.kind != InputKind.PARAMETER), len(specs))
     return [*specs[:first], *added, *specs[first:]]
 
@@ -177,16 +178,17 @@ def _output_specs(program: ExportedProgram, names: list[str | None]) -> list[Out
 
 def _replaced(state: dict[str, Any], before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Any]:
     """Return the state, in its order, with new entries behind those of the same module."""
-    added = {path: value for path, value in after.items() if path not in before}
+    added: dict[str, list[str]] = {}
+    for path in (path for path in after if path not in before):
+        added.setdefault(_module(path), []).append(path)
     result: dict[str, Any] = {}
     for path, value in state.items():
         if path in after:
             result[path] = after[path]
         elif path not in before:
             result[path] = value
-        for new in [new for new in added if _module(new) == _module(path)]:
-            result[new] = added.pop(new)
-    return {**result, **added}
+        result |= {new: after[new] for new in added.pop(_module(path), ())}
+    return {**result, **{new: after[new] for left in added.values() for new in left}}
 
 
 def runnable(model: nn.Module | ExportedProgram) -> nn.Module:

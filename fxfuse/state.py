@@ -28,7 +28,7 @@ class State:
         for module in root.modules():
             self._remember_module(module)
         self.classes = {cls: dict(vars(cls)) for cls in {c for m in root.modules() for c in _own_classes(type(m))}}
-        self.chance = _chance()
+        self.chance = chance()
 
     def _remember_module(self, module: nn.Module) -> None:
         attributes, name = module.__dict__, type(module).__name__
@@ -68,12 +68,12 @@ class State:
                 _refill(value, content)
         for cls, members in self.classes.items():
             found = _restore_class(cls, members) or found
-        drawn = not _same_chance(_chance(), self.chance)
+        drawn = not same_chance(chance(), self.chance)
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
             generator.set_state(before)
         if drawn:
-            _set_chance(self.chance)
+            set_chance(self.chance)
             found = "its forward draws random numbers that a graph would repeat"
         return found
 
@@ -116,7 +116,7 @@ def _refill(value: Any, content: Any) -> None:
         value.update(content)
 
 
-def _chance() -> tuple[Any, ...]:
+def chance() -> tuple[Any, ...]:
     """Return the state of the generators of torch, Python, and NumPy where it is in use."""
     numpy = sys.modules.get("numpy")
     drawn = numpy.random.get_state(legacy=True) if numpy is not None else ()
@@ -124,17 +124,19 @@ def _chance() -> tuple[Any, ...]:
     return (torch.get_rng_state(), random.getstate(), parts)
 
 
-def _same_chance(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+def same_chance(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether nothing was drawn between two states of the generators."""
     return torch.equal(one[0], other[0]) and one[1:] == other[1:]
 
 
-def _set_chance(chance: tuple[Any, ...]) -> None:
-    torch.set_rng_state(chance[0])
-    random.setstate(chance[1])
+def set_chance(state: tuple[Any, ...]) -> None:
+    """Put the generators back."""
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
     numpy = sys.modules.get("numpy")
-    if numpy is not None and chance[2]:
-        words = numpy.frombuffer(chance[2][0], dtype=numpy.uint32)
-        numpy.random.set_state(("MT19937", words, chance[2][1]))
+    if numpy is not None and state[2]:
+        words = numpy.frombuffer(state[2][0], dtype=numpy.uint32)
+        numpy.random.set_state(("MT19937", words, state[2][1]))
 
 
 def sentence(error: Exception) -> str:

@@ -13,12 +13,19 @@ from fxfuse.operator_table import OPERATORS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fxfuse.operator_table import Operator
+
 
 def uses(node: fx.Node) -> list[fx.Node]:
     """Return the values that a node reads, once for each time it reads them: ``cat([y, y])`` reads y twice."""
-    found: list[fx.Node] = []
     seen = node.args[:1] if node.op == "call_method" and node.target in _SHAPED_LIKE else node.args
-    pending: list[Any] = [seen, node.kwargs]
+    return nodes_in(seen, node.kwargs)
+
+
+def nodes_in(*arguments: Any) -> list[fx.Node]:
+    """Return the nodes among some arguments, and in the lists and dictionaries among them."""
+    found: list[fx.Node] = []
+    pending: list[Any] = list(arguments)
     while pending:
         item = pending.pop()
         if isinstance(item, fx.Node):
@@ -46,11 +53,16 @@ def asks_shape(node: fx.Node) -> bool:
     return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")
 
 
+def tuple_row(node: fx.Node) -> Operator | None:
+    """Return the row of a call that gives a tuple, None for all others."""
+    row = OPERATORS.get(node.target) if node.op == "call_function" else None
+    return row if row is not None and row.tuples else None
+
+
 def first_items(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
     """Yield the nodes that take the first result of a call that gives a tuple, each with the call."""
     for node in graph.nodes:
         if node.op == "call_function" and node.target is operator.getitem and node.args[1] == 0:
             source = node.args[0]
-            row = OPERATORS.get(source.target) if source.op == "call_function" else None
-            if row is not None and row.tuples:
+            if tuple_row(source) is not None:
                 yield node, source

@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fxfuse.operator_table import register
-from fxfuse.operators.roles import Carrier, Noop
+from fxfuse.operators.roles import Carrier
 from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from torch import fx
 
     from fxfuse.affine import Affine
-
-
-class Copy(Noop):
-    """``contiguous`` and ``clone``: the same values, in memory of their own, which a later view may need."""
-
-    @property
-    def droppable(self) -> bool:
-        """Never."""
-        return False
 
 
 class Permute(Carrier):
@@ -96,20 +87,6 @@ class Transpose(Permute):
 
 _aten = torch.ops.aten
 
-register(
-    "contiguous",
-    Copy,
-    arguments=("input", "memory_format"),
-    methods=["contiguous"],
-    functions=[_aten.contiguous.default],
-)
-register(
-    "clone",
-    Copy,
-    arguments=("input", "memory_format"),
-    methods=["clone"],
-    functions=[torch.clone, _aten.clone.default, _aten.alias.default],
-)
 register(
     "permute",
     PermuteTo,

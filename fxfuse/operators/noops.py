@@ -1,4 +1,4 @@
-"""Operations that return their input: identity, dropout in evaluation mode, and fxfuse's own guards."""
+"""Operations that return the values of their input: identity, copies, dropout in evaluation mode, and checks."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ class AlphaDropout(Dropout):
     trains_by_default = False
 
 
+class Copy(Noop):
+    """``contiguous`` and ``clone``: the same values in memory of their own, on which later code may rely; it stays."""
+
+    @property
+    def droppable(self) -> bool:
+        """Never."""
+        return False
+
+
 class Guard(Noop):
     """A check of the number of axes; an affine passes, but the check stays."""
 
@@ -65,5 +74,19 @@ register(
         *(torch.dropout, _aten.dropout.default, _aten.feature_dropout.default),
         *(_aten.alpha_dropout.default, _aten.feature_alpha_dropout.default),
     ],
+)
+register(
+    "contiguous",
+    Copy,
+    arguments=("input", "memory_format"),
+    methods=["contiguous"],
+    functions=[_aten.contiguous.default],
+)
+register(
+    "clone",
+    Copy,
+    arguments=("input", "memory_format"),
+    methods=["clone"],
+    functions=[torch.clone, _aten.clone.default, _aten.alias.default],
 )
 register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])

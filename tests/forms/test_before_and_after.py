@@ -78,23 +78,25 @@ def written(name: str) -> str:
     return "\n".join(parts)
 
 
-CLONED = pytest.mark.xfail(
-    BEFORE_2_14,
-    strict=True,
-    reason="before torch 2.14 dropout is decomposed to a clone, which has no row in the table",
-)
+# Before torch 2.14 dropout is decomposed to a clone, which stays where the norm behind it went.
+OLDER = {"dropped": "dropped_before_2_14"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=CLONED) if n == "dropped" else n for n in MODELS])
+def text_file(name: str) -> Path:
+    """Where the text of a model is stored, for the torch that runs."""
+    return FOLDER / f"{OLDER.get(name, name) if BEFORE_2_14 else name}.txt"
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_rule_before_and_after(name: str) -> None:
-    assert written(name) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    assert written(name) == text_file(name).read_text(encoding="utf-8")
 
 
 def test_every_text_has_a_model() -> None:
-    assert {path.stem for path in FOLDER.glob("*")} == set(MODELS)
+    assert {path.stem for path in FOLDER.glob("*")} == {*MODELS, *OLDER.values()}
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for model_name in MODELS:
-        (FOLDER / f"{model_name}.txt").write_text(written(model_name), encoding="utf-8")
+        text_file(model_name).write_text(written(model_name), encoding="utf-8")

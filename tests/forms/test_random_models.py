@@ -81,7 +81,7 @@ def test_every_form_gives_the_same_and_folds_the_same(shape: Shape) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*deprecated")
-@examples(150)
+@examples(90)
 @given(shape=SHAPES_OF_ALL_FORMS)
 def test_many_more_of_them(shape: Shape) -> None:
     assert_same_in_every_form(shape)

@@ -196,3 +196,13 @@ def test_in_place_nothing_to_fold_changes_no_code() -> None:
     assert (graph_module.code, folds(graph_module)) == (code, [])
     assert reasons(graph_module) == {("2", Reason.NOT_LINEAR)}
     assert_equal(expected, run(graph_module, (inputs,)))
+
+
+def test_a_container_without_children_is_copied_too(structure: Structure) -> None:
+    empty = nn.Sequential()
+    empty.register_forward_hook(lambda *_: None)  # so that it is a node of its own
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), empty))
+    fused = fx_fuse(model, structure=structure)
+    assert fused.get_submodule("2") is not empty
+    fused.train()
+    assert not empty.training

@@ -160,5 +160,7 @@ def _noops() -> Iterator[_Call]:
     yield Function(torch.dropout, 0.4, False), torch.dropout, batch
     yield Function(torch.dropout, p=0.4, train=False), torch.dropout, batch
     aten = torch.ops.aten
+    for copy in (torch.clone, aten.clone.default):
+        yield Function(copy), copy, image
     for overload in (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout):
         yield Function(overload.default, 0.4, False), overload.default, image

@@ -76,6 +76,7 @@ FUNCTIONS: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda y, g: y / g,
     lambda y, g: -y,  # noqa: ARG005 - likewise
     lambda y, g: F.dropout(y * g, training=False),
+    lambda y, g: torch.clone(y * g) + g,
     lambda y, g: F.dropout2d(torch.multiply(y, g), training=False),
     lambda y, g: F.alpha_dropout(torch.subtract(y, g)),
     lambda y, g: F.feature_alpha_dropout(torch.true_divide(torch.negative(y), g)),
