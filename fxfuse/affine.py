@@ -64,6 +64,38 @@ class Affine:
         """The number of axes that the affine spans, counted from the last one of the value."""
         return max(self.scale.ndim, self.shift.ndim)
 
+    def size(self, axis: int) -> int:
+        """Return the size along an axis counted from the last (negative): one, or that of the value."""
+        return max(t.shape[axis] if -axis <= t.ndim else 1 for t in (self.scale, self.shift))
+
+    def with_axis(self, axis: int) -> Affine:
+        """Return the affine of the value with one more axis, of size one, at ``axis`` (negative)."""
+        return self.with_rank(max(self.rank, -axis - 1)).rearrange(lambda t: t.unsqueeze(axis))
+
+    def without_axis(self, axis: int) -> Affine:
+        """Return the affine of the value without its axis ``axis`` (negative), where there is one size along it."""
+        return self.with_rank(max(self.rank, -axis)).rearrange(lambda t: t.squeeze(axis))
+
+    def within(self, axis: int, start: int, length: int, size: int) -> Affine:
+        """Return the affine of a larger value: this one on a range, the identity on the rest.
+
+        Args:
+            axis: the axis along which the value is larger (negative).
+            start: where this value begins.
+            length: how long it is there.
+            size: how long the larger value is there.
+        """
+        full = self.with_rank(max(self.rank, -axis))
+
+        def around(part: Tensor, rest: float) -> Tensor:
+            shape = list(part.shape)
+            shape[axis] = size
+            whole = part.new_full(shape, rest)
+            whole.narrow(axis, start, length).copy_(part)
+            return whole
+
+        return Affine(around(full.scale, 1.0), around(full.shift, 0.0))
+
     def vector(self, axis: int, size: int) -> Affine | None:
         """Return the affine as two vectors along one axis of the value, or None where it is not per channel.
 

@@ -55,8 +55,8 @@ def reach(module: nn.Module, entries: Iterable[str] = ("forward",)) -> Reach:
     return reader.found
 
 
-def unreached_methods(module: nn.Module) -> list[str]:
-    """Return the methods of the user's classes that ``forward`` does not use, directly or through others.
+def methods_beside_forward(module: nn.Module) -> list[str]:
+    """Return the methods of the user's classes that somebody may call: not what ``forward`` alone uses, and private.
 
     Raises:
         OSError: if there is no source.
@@ -69,7 +69,8 @@ def unreached_methods(module: nn.Module) -> list[str]:
         n for c in classes for n, v in vars(c).items() if plain_function(v) is not None and not isinstance(v, bound)
     }
     others = defined - {"__init__", "forward"}
-    return sorted(others - {name for _, name in _Reader(module).read(("forward",))}) if others else []
+    used = {name for _, name in _Reader(module).read(("forward",))} if others else set()
+    return sorted(name for name in others if name not in used or not name.startswith("_"))
 
 
 def parsed_methods(module: nn.Module, method: str = "forward") -> list[tuple[ast.AST, str]]:

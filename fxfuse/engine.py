@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from fxfuse.operators.norms import BatchNorm
+from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Refusal
 from fxfuse.report import Decision
 from fxfuse.rules.drop_noops import drop_noops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from torch import fx
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fxfuse.rules import Rule
 
 
-def run(editor: Editor, rules: Iterable[Rule]) -> list[Decision]:
+def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
     """Apply the rules to one graph, and return a decision for every fold and for every norm that stays.
 
     The nodes are visited from the last to the first, so that a chain of norms is composed before it is folded.
@@ -31,28 +31,53 @@ def run(editor: Editor, rules: Iterable[Rule]) -> list[Decision]:
     graph = editor.graph
     folded: list[tuple[Decision, Plan]] = []
     skipped: dict[fx.Node, Decision | None] = {}
-    for rule in rules:
+    for number, rule in enumerate(rules):
         for node in reversed(graph.nodes):
             if node in editor.bypassed:
                 continue
             try:
-                plan = rule(graph, node)
-                if plan is None:
-                    continue
-                copied = editor.copied_bytes(plan)
+                offer = _offer(editor, rule, node)
             except Refusal as refusal:
                 skipped[node] = _both(skipped.get(node), _skipped(editor, rule, node, refusal))
                 continue
-            decisions = _folded(editor, rule, plan, copied)
-            editor.apply(plan)
-            folded += [(decision, plan) for decision in decisions]
+            if offer is not None:
+                offer = _cheapest(editor, offer, rules[number + 1 :], node)
+                decisions = _folded(editor, offer)
+                editor.apply(offer.plan)
+                folded += [(decision, offer.plan) for decision in decisions]
     settled = editor.settle()
     done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
     return done + [d for node, d in skipped.items() if d is not None and node not in editor.bypassed]
 
 
-def _folded(editor: Editor, rule: Rule, plan: Plan, copied: int) -> list[Decision]:
+class _Offer(NamedTuple):
+    """What a rule would do, and the bytes of copies that it costs."""
+
+    rule: Rule
+    plan: Plan
+    copied: int
+
+
+def _offer(editor: Editor, rule: Rule, node: fx.Node) -> _Offer | None:
+    plan = rule(editor.graph, node)
+    return None if plan is None else _Offer(rule, plan, editor.copied_bytes(plan))
+
+
+def _cheapest(editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node) -> _Offer:
+    """Return the offer of a later rule for the same node, where that costs less: the way onwards may be free."""
+    for rule in later if offer.copied else ():
+        try:
+            other = _offer(editor, rule, node)
+        except Refusal:
+            continue
+        if other is not None and other.copied < offer.copied:
+            offer = other
+    return offer
+
+
+def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     """Return a decision for each operation that a plan removes, all parts of one module as one."""
+    rule, plan, copied = offer
     if rule is drop_noops:
         return []
     graph = editor.graph
@@ -81,7 +106,9 @@ def _without_copy(editor: Editor, decision: Decision, plan: Plan, settled: set[n
 def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Decision | None:
     """Return the decision for a norm that stays; other operations are not worth a line."""
     graph = editor.graph
-    if not graph.plays(node, BatchNorm) and not _in_norm(graph, node):
+    row = graph.operator(node)
+    is_norm = row is not None and issubclass(row.view, AffineSource) and row.view.is_norm
+    if not is_norm and not _in_norm(graph, node):
         return None
     return Decision(rule.__name__, graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
 

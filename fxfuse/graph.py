@@ -12,6 +12,7 @@ from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.shapes import Rank, ranks
+from fxfuse.sizes import Sizes
 from fxfuse.uses import asks_shape, first_items, tuple_row, uses
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Graph(Naming):
         self._modules: dict[str, nn.Module] = {}
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
+        self.sizes = Sizes(self)
         self._operators: dict[fx.Node, Operator | None] = {}
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}

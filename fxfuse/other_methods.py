@@ -1,7 +1,8 @@
 """Where the user's class is kept, its other methods are too: a fold must not change what they give.
 
-The forward is proven by its graph.  A method that the forward does not use (``features`` beside ``forward``) still
-calls the same modules.  If it calls the convolution without the norm, the fold would change its result.
+The forward is proven by its graph.  Another method that is there to be called (``features`` beside ``forward``,
+whether the forward uses it or not) calls the same modules.  If it calls the convolution without the norm, or the norm
+without the linear layer, the fold would change its result.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.adjacent import always_follows
-from fxfuse.call_sites import Reach, reach, unreached_methods
+from fxfuse.call_sites import Reach, methods_beside_forward, reach
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import Linear
 from fxfuse.reasons import Reason, Refusal
@@ -52,9 +53,9 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
 
 
 def _other_methods(module: nn.Module) -> list[str]:
-    """Return the methods that ``forward`` does not use."""
+    """Return the methods, besides ``forward``, that somebody may call on the fused model."""
     try:
-        methods = unreached_methods(module)
+        methods = methods_beside_forward(module)
     except (OSError, TypeError, SyntaxError, AttributeError):
         return []  # without source nobody can say; the class was not written in a file
     # What initialises, loads or configures a model is not meant to be called on a fused one.

@@ -46,6 +46,10 @@ class Reason(Enum):
         "check the order of the axes, it may be a mistake in the model"
     )
     UNKNOWN_SHAPE = "the number of axes of {value} is {detail}; pass example_inputs to prove it"
+    UNKNOWN_SIZE = (
+        "the size of {value} along {detail} is not known, so the constants cannot be brought to it; "
+        "fuse the exported program, where sizes are known, or write the size as a number"
+    )
     NOT_FLOATING = (
         "{name} of {value} is {dtype}, and only real floating-point tensors are folded; "
         "fuse before you quantize or convert"
@@ -97,7 +101,7 @@ class _Facts(dict[str, object]):
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error, and never leaves the engine
-    """A rewrite that was not done.  Private: raised deep inside, caught in one place, the engine."""
+    """A rewrite that was not done.  Private: raised deep inside, and caught by the engine."""
 
     def __init__(self, reason: Reason, **facts: object) -> None:
         """Remember the reason and its facts."""

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from fxfuse.guards import require_rank
 from fxfuse.rank_tables import ARITHMETIC, checked_rank, keeps_rank, usual_rank
+from fxfuse.uses import first_operand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,8 +104,8 @@ class _Ranks:
     def _prove(self, node: fx.Node) -> None:
         if node not in self.known:
             self._set(node, _recorded(node) or self._fixed(node) or self._from_inputs(node))
-        first = node.args[0] if node.args else None
-        if node in self.known and isinstance(first, fx.Node) and self._keeps(node):
+        first = first_operand(node)
+        if node in self.known and first is not None and self._keeps(node):
             self._set(first, self.known[node])
 
     def _called(self, node: fx.Node) -> object:
@@ -141,7 +142,8 @@ class _Ranks:
     def _from_inputs(self, node: fx.Node) -> int | None:
         called = self._called(node)
         if self._keeps(node):
-            return next((self.known[i] for i in node.all_input_nodes[:1] if i in self.known), None)
+            first = first_operand(node)
+            return None if first is None else self.known.get(first)
         if called in ARITHMETIC:
             axes = [self.known.get(i) for i in node.all_input_nodes]
             return max(a for a in axes if a is not None) if axes and None not in axes else None

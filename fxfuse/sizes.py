@@ -1,102 +1,115 @@
-"""The sizes of the axes of a value, as far as they are the same for every input."""
+"""The sizes of the axes of values, as far as they are the same for every input."""
 
 from __future__ import annotations
 
 import operator
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from fxfuse.rank_tables import keeps_size
+from fxfuse.rank_tables import ARITHMETIC, keeps_size
+from fxfuse.reasons import Refusal
+from fxfuse.uses import first_operand
 
 if TYPE_CHECKING:
     from fxfuse.graph import Graph
 
 
-def sizes(graph: Graph, node: fx.Node) -> tuple[int | None, ...]:
-    """Return the sizes of all axes, None where they are not known; nothing where their number is not known."""
-    value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        return tuple(_number(size) for size in value.shape)
-    rank = graph.rank(node)
-    if rank is None or not rank.proven:
-        return ()
-    trailing = _trailing(graph, node)
-    return (None,) * (rank.axes - len(trailing)) + trailing
+class Sizes:
+    """What is known of the sizes of the values of one graph; found out once, when somebody asks."""
+
+    def __init__(self, graph: Graph) -> None:
+        """Know the sizes of the values of ``graph``."""
+        self.graph = graph
+        self._known: dict[fx.Node, dict[int, int]] = {}
+
+    def along(self, node: fx.Node, axis: int) -> int | None:
+        """Return the size along an axis that is counted from the last (negative), if it is known."""
+        return self.all(node).get(axis)
+
+    def all(self, node: fx.Node) -> dict[int, int]:
+        """Return the sizes that are known, by axes that are counted from the last (negative)."""
+        if not self._known:  # a sweep, so that nothing has to go back far
+            for before in self.graph.nodes:
+                self._known[before] = self._find(before)
+        if node not in self._known:
+            self._known[node] = self._find(node)
+        return self._known[node]
+
+    def of(self, node: fx.Node) -> tuple[int | None, ...]:
+        """Return the sizes of all axes, None where they are not known; nothing where their number is not known."""
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            return tuple(_number(size) for size in value.shape)
+        rank = self.graph.rank(node)
+        known = rank.axes if rank is not None and rank.proven else 0
+        return tuple(self.along(node, axis) for axis in range(-known, 0))
+
+    def _find(self, node: fx.Node) -> dict[int, int]:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            sizes = [(axis - value.ndim, _number(size)) for axis, size in enumerate(value.shape)]
+            return {axis: size for axis, size in sizes if size is not None}
+        try:
+            view = self.graph.view(node)
+            return self._from_inputs(node) if view is None else dict(view.known_sizes())
+        except Refusal:
+            return {}
+
+    def _from_inputs(self, node: fx.Node) -> dict[int, int]:
+        """Return what is known behind operations that are no rows of the table."""
+        called, first = _called(self.graph, node), first_operand(node)
+        if called in ARITHMETIC:  # one operand may enlarge the other along axes of size one
+            operands = (self.all(operand).items() for operand in node.all_input_nodes)
+            return {axis: size for known in operands for axis, size in known if size > 1}
+        return self.all(first) if first is not None and keeps_size(called) else {}
+
+    def label(self, node: fx.Node, axis: int) -> object:
+        """Return what identifies a size: the number, the symbol, or whose axis it is."""
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            number = _number(value.shape[axis])
+            return str(value.shape[axis]) if number is None else number
+        origin = self._origin(node)
+        # Somebody may move the axes in place at some time.
+        if any(user.target in _MOVING for same in (node, origin) for user in same.users):
+            return None
+        known = self.of(node)
+        return known[axis] if known[axis] is not None else (origin, axis)
+
+    def _origin(self, node: fx.Node) -> fx.Node:
+        """Return the first value of the same shape."""
+        current = node
+        while True:
+            first = first_operand(current)
+            if first is None or current.op not in _CALLS or not keeps_size(_called(self.graph, current)):
+                return current
+            current = first
+
+    def asked(self, size: object) -> object:
+        """Return the label of a size that the model asks for, as ``x.shape[0]``; None for the unknown."""
+        if isinstance(size, int):
+            return None if size < 0 else size
+        if not isinstance(size, fx.Node):
+            return None
+        if size.target in _COMPUTED:
+            operands = [self.asked(operand) for operand in size.args]
+            numbers = [operand for operand in operands if isinstance(operand, int)]
+            return _COMPUTED[size.target](*numbers) if len(numbers) == len(operands) and numbers[-1] else None
+        base, axis = _asked(size)
+        known = self.of(base) if base is not None else ()
+        if base is None or not isinstance(axis, int) or not -len(known) <= axis < len(known):
+            return None
+        return self.label(base, axis % len(known))
 
 
 def _number(size: object) -> int | None:
     return size if isinstance(size, int) else None  # a symbol is none
 
 
-def _trailing(graph: Graph, node: fx.Node) -> tuple[int | None, ...]:
-    """Return what the operation says of the last axes, or one before it of which it keeps the sizes."""
-    current = node
-    while True:
-        module = graph.module(current)
-        called: Any = type(module) if module is not None else current.target
-        if isinstance(module, _ADAPTIVE) or called in _ADAPTIVE_FUNCTIONS:
-            passed = current.args[1] if len(current.args) > 1 else current.kwargs.get("output_size")
-            wanted = module.output_size if module is not None else passed
-            listed = tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,) * _axes(called)
-            return tuple(size if isinstance(size, int) else None for size in listed)
-        if called in (torch.mean, "mean"):
-            return _after_mean(current)
-        inputs = current.all_input_nodes[:1]
-        if not inputs or not keeps_size(called):
-            return ()
-        current = inputs[0]
-
-
-def _after_mean(node: fx.Node) -> tuple[int | None, ...]:
-    """Return the ones that the mean along the last axes leaves."""
-    dims, keep = (
-        node.args[at] if len(node.args) > at else node.kwargs.get(name) for at, name in ((1, "dim"), (2, "keepdim"))
-    )
-    listed = sorted(d for d in dims if isinstance(d, int)) if isinstance(dims, (list, tuple)) else [dims]
-    return (1,) * len(listed) if keep is True and listed == list(range(-len(listed), 0)) else ()
-
-
-_ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-_ADAPTIVE_FUNCTIONS = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
-
-
-def _axes(called: Any) -> int:
-    """Return how many axes an adaptive pool has sizes for; a subclass has those of its base."""
-    kinds = zip(_ADAPTIVE, _ADAPTIVE_FUNCTIONS, strict=True)
-    found = (
-        axes
-        for axes, (module, function) in enumerate(kinds, start=1)
-        if called is function or (isinstance(called, type) and issubclass(called, module))
-    )
-    return next(found)
-
-
-def size_label(graph: Graph, node: fx.Node, axis: int) -> object:
-    """Return what identifies a size: the number, the symbol, or whose axis it is."""
-    value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        number = _number(value.shape[axis])
-        return str(value.shape[axis]) if number is None else number
-    if _reshaped_in_place(graph, node):
-        return None
-    known = sizes(graph, node)
-    return known[axis] if known[axis] is not None else (_origin(graph, node), axis)
-
-
-def asked_label(graph: Graph, size: object) -> object:
-    """Return the same of a size that the model asks for, as ``x.shape[0]`` or ``x.size(0)``; None for the unknown."""
-    if isinstance(size, int):
-        return None if size < 0 else size
-    if not isinstance(size, fx.Node):
-        return None
-    base, axis = _asked(size)
-    known = sizes(graph, base) if base is not None else ()
-    if base is None or not isinstance(axis, int) or not -len(known) <= axis < len(known):
-        return None
-    return size_label(graph, base, axis % len(known))
+def _called(graph: Graph, node: fx.Node) -> Any:
+    module = graph.module(node)
+    return type(module) if module is not None else node.target
 
 
 def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
@@ -111,22 +124,7 @@ def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
     return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
 
 
-def _reshaped_in_place(graph: Graph, node: fx.Node) -> bool:
-    """Whether the axes of a value, or of one of the same shape before it, are moved in place at some time."""
-    values = {node, _origin(graph, node)}
-    return any(user.target in _MOVING for value in values for user in value.users)
-
-
+_CALLS = ("call_module", "call_function", "call_method")
+# What models compute with sizes, as far as all are numbers.
+_COMPUTED: dict[Any, Any] = {operator.mul: operator.mul, operator.floordiv: operator.floordiv}
 _MOVING = frozenset("transpose_ t_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_ resize_as_ set_ as_strided_".split())
-
-
-def _origin(graph: Graph, node: fx.Node) -> fx.Node:
-    """Return the first value of the same shape."""
-    current = node
-    while True:
-        module = graph.module(current)
-        called: Any = type(module) if module is not None else current.target
-        inputs = current.all_input_nodes[:1]
-        if not inputs or current.op not in ("call_module", "call_function", "call_method") or not keeps_size(called):
-            return current
-        current = inputs[0]

@@ -22,6 +22,12 @@ def uses(node: fx.Node) -> list[fx.Node]:
     return nodes_in(seen, node.kwargs)
 
 
+def first_operand(node: fx.Node) -> fx.Node | None:
+    """Return the value that a node transforms: what is passed first, or as ``input``."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if isinstance(first, fx.Node) else None
+
+
 def nodes_in(*arguments: Any) -> list[fx.Node]:
     """Return the nodes among some arguments, and in the lists and dictionaries among them."""
     found: list[fx.Node] = []

@@ -9,9 +9,10 @@ import torch
 
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import Carrier
-from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import fx
 
     from fxfuse.affine import Affine
@@ -29,12 +30,16 @@ class Permute(Carrier):
         """The number of axes that the call itself proves."""
         return None
 
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the sizes in the new order."""
+        rank = self.known_rank or self.require_axes(self.input)
+        pairs = ((position - rank, axis - rank) for position, axis in enumerate(self.order(rank)))
+        before = self.sizes_before()
+        return {after: before[axis] for after, axis in pairs if axis in before}
+
     def _rank(self, affine: Affine) -> int:
-        rank = self.call.rank(self.input)
-        proven = self.known_rank or (rank.axes if rank is not None and rank.proven else None)
-        if proven is None:
-            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(self.input), detail="not known")
-        require(affine.rank <= proven, Reason.NOT_LINEAR, value=self.call.path)
+        proven = self.known_rank or self.require_axes(self.input)
+        self.require(affine.rank <= proven)
         return proven
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
@@ -59,7 +64,7 @@ class PermuteTo(Permute):
     def _dims(self) -> list[Any]:
         dims = self.call.get("dims", ())
         listed = list(dims) if isinstance(dims, (list, tuple)) else list(self.call.graph.source(self.node).args[1:])
-        require(all(isinstance(d, int) for d in listed), Reason.NOT_LINEAR, value=self.call.path)
+        self.require(all(isinstance(d, int) for d in listed))
         return listed
 
     @property
@@ -78,11 +83,27 @@ class Transpose(Permute):
     def order(self, rank: int) -> list[int]:
         """Return all axes with two of them exchanged."""
         pair = [self.call.get(name, None) for name in ("dim0", "dim1")]
-        require(all(isinstance(d, int) for d in pair), Reason.NOT_LINEAR, value=self.call.path)
+        self.require(all(isinstance(d, int) for d in pair))
         one, other = (d % rank for d in pair)
         order = list(range(rank))
         order[one], order[other] = order[other], order[one]
         return order
+
+
+class MoveAxes(Permute):
+    """``movedim``: some axes go elsewhere, the others keep their order."""
+
+    def order(self, rank: int) -> list[int]:
+        """Return the others in order, with the moved ones put between them."""
+        start, end = (self._listed(name) for name in ("source", "destination"))
+        self.require(len(start) == len(end) and all(isinstance(d, int) for d in (*start, *end)))
+        moved = {to % rank: axis % rank for axis, to in zip(start, end, strict=True)}
+        rest = iter([axis for axis in range(rank) if axis not in moved.values()])
+        return [moved[position] if position in moved else next(rest) for position in range(rank)]
+
+    def _listed(self, name: str) -> list[Any]:
+        value = self.call.get(name, ())
+        return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 _aten = torch.ops.aten
@@ -100,4 +121,11 @@ register(
     arguments=("input", "dim0", "dim1"),
     methods=["transpose", "swapaxes"],
     functions=[torch.transpose, torch.swapaxes, _aten.transpose.int],
+)
+register(
+    "movedim",
+    MoveAxes,
+    arguments=("input", "source", "destination"),
+    methods=["movedim", "moveaxis"],
+    functions=[torch.movedim, torch.moveaxis, _aten.movedim.int, _aten.movedim.intlist],
 )

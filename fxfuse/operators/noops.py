@@ -9,6 +9,7 @@ from torch import nn
 from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import Noop
+from fxfuse.shapes import recorded_dtype
 
 
 class Identity(Noop):
@@ -39,6 +40,21 @@ class Copy(Noop):
     @property
     def droppable(self) -> bool:
         """Never."""
+        return False
+
+
+class Cast(Noop):
+    """``x.to(dtype)`` and the like, where the dtype is known to be the same before and after."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is rounded."""
+        before, after = (recorded_dtype(value) for value in (self.input, self.node))
+        return before is not None and before == after
+
+    @property
+    def droppable(self) -> bool:
+        """Never: the result may be on another device, or in memory of its own."""
         return False
 
 
@@ -88,5 +104,15 @@ register(
     arguments=("input", "memory_format"),
     methods=["clone"],
     functions=[torch.clone, _aten.clone.default, _aten.alias.default],
+)
+register(
+    "to",
+    Cast,
+    arguments=("input",),
+    methods=["to", "float", "half", "double", "bfloat16", "type_as"],
+    functions=[
+        *(_aten.to.dtype, _aten.to.device, _aten.to.other, _aten.to.dtype_layout, _aten._to_copy.default),
+        _aten.type_as.default,
+    ],
 )
 register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,32 @@ from fxfuse.reasons import Reason, require
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fxfuse.call import Call
     from fxfuse.shapes import Rank
+
+
+def tail(call: Call) -> Affine:
+    """Return the weight and bias of a norm, as vectors."""
+    weight, bias = call.tensor("weight"), call.tensor("bias")
+    like = weight if weight is not None else bias
+    # normalised * weight + bias
+    scale = torch.ones_like(like, dtype=torch.float64) if weight is None else weight.detach().double()
+    shift = torch.zeros_like(like, dtype=torch.float64) if bias is None else bias.detach().double()
+    return Affine(scale, shift)
+
+
+def without_tail(call: Call) -> Write:
+    """Return the edit that takes the weight and bias away."""
+    passed = {name: None for name in ("weight", "bias") if call.get(name, None) is not None}
+    known = {} if call.module is None else vars(call.module)
+    flags: dict[str, bool] = {name: False for name in ("elementwise_affine", "affine") if name in known}
+    return Write(call, dict(passed), attributes=flags)
 
 
 class NormTail(AffineSource):
     """``normalised(x) * weight + bias``, both of the shape of the trailing axes (layer norm, RMS norm)."""
+
+    is_norm: ClassVar[bool] = True
 
     @property
     def moves_on(self) -> bool:
@@ -35,23 +56,14 @@ class NormTail(AffineSource):
 
     def affine(self) -> Affine:
         """Return the weight and bias."""
-        weight, bias = self.call.tensor("weight"), self.call.tensor("bias")
-        like = weight if weight is not None else bias
-        # normalised * weight + bias
-        scale = torch.ones_like(like, dtype=torch.float64) if weight is None else weight.detach().double()
-        shift = torch.zeros_like(like, dtype=torch.float64) if bias is None else bias.detach().double()
-        return self._shaped(Affine(scale, shift))
+        return self._shaped(tail(self.call))
 
     def _shaped(self, affine: Affine) -> Affine:
         return affine
 
     def detached(self) -> Write:
         """Take the weight and bias away."""
-        passed = {name: None for name in ("weight", "bias") if self.call.get(name, None) is not None}
-        flags = ("elementwise_affine", "affine")
-        known = {} if self.call.module is None else vars(self.call.module)
-        attributes = {name: False for name in flags if name in known}
-        return Write(self.call, dict(passed), attributes=attributes)
+        return without_tail(self.call)
 
 
 class GroupNormTail(NormTail):

@@ -11,12 +11,15 @@ from torch import nn
 
 from fxfuse.affine import Affine
 from fxfuse.operator_table import register
+from fxfuse.operators.norm_tails import tail, without_tail
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from fxfuse.call import Write
 
 
 class BatchNorm(AffineSource):
@@ -25,6 +28,8 @@ class BatchNorm(AffineSource):
     Source of the formula: Ioffe and Szegedy, Batch Normalization, 2015, algorithm 2.
     """
 
+    is_norm: ClassVar[bool] = True
+    leaves_check: ClassVar[bool] = True
     # The class checks the number of axes itself, so that its name is the proof.
     proven_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
     most_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm1d: 3}
@@ -84,7 +89,7 @@ class BatchNorm(AffineSource):
 
 
 class InstanceNorm(BatchNorm):
-    """The same formula in evaluation mode with running statistics.
+    """The same formula in evaluation mode with running statistics; with those of the instance, its weight and bias.
 
     The module accepts inputs without a batch axis and takes the axis before the spatial ones either way, so the
     axis is known from its class; the function always takes axis 1.
@@ -95,6 +100,20 @@ class InstanceNorm(BatchNorm):
         nn.InstanceNorm2d: 4,
         nn.InstanceNorm3d: 5,
     }
+
+    def affine(self) -> Affine:
+        """Return the affine, or what follows the bare normalisation."""
+        trailing = [1] * (self._rank().axes - 2)
+        return tail(self.call).rearrange(lambda t: t.reshape(-1, *trailing)) if self._has_tail else super().affine()
+
+    @property
+    def _has_tail(self) -> bool:
+        passed = {name: self.call.get(name, None) is not None for name in _CORE[1:]}
+        return (passed["weight"] or passed["bias"]) and not (passed["running_mean"] or passed["running_var"])
+
+    def detached(self) -> Write | None:
+        """Take the weight and bias away, where the statistics are those of the instance."""
+        return without_tail(self.call) if self._has_tail else None
 
     def _uses_batch_statistics(self) -> bool:
         # The module's rule: use_input_stats = self.training or not self.track_running_stats

@@ -7,16 +7,13 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxfuse.operator_table import register
-from fxfuse.operators.roles import AffineSource, Carrier
-from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.sizes import asked_label, size_label, sizes
+from fxfuse.operators.roles import Carrier
+from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from fxfuse.affine import Affine
 
 
@@ -55,7 +52,7 @@ class Regroup(Carrier):
         return full.rearrange(lambda t: t.reshape(*t.shape[:left], *into, *t.shape[left + len(old) :])).trimmed()
 
     def _product(self, parts: Sizes) -> int:
-        require(None not in parts, Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(self.input), detail=_SIZES)
+        self._require_sizes(None not in parts)
         count = math.prod(size for size in parts if size is not None)
         require(count <= _LARGEST, Reason.WOULD_GROW, value=self.call.path, detail=f"{count:,} elements")
         return count
@@ -64,9 +61,12 @@ class Regroup(Carrier):
         """Return sizes of which one may be unknown, of a number of elements that is known."""
         known = math.prod(size for size in wanted if size is not None)
         unclear = wanted.count(None) > 1 or count % known or (None not in wanted and known != count)
-        value = self.call.graph.describe(self.input)
-        require(not unclear, Reason.UNKNOWN_SHAPE, value=value, detail=_SIZES)
+        self._require_sizes(not unclear)
         return [count // known if size is None else size for size in wanted]
+
+    def _require_sizes(self, known: bool) -> None:  # noqa: FBT001 - reads as a sentence
+        value = self.call.graph.describe(self.input)
+        require(known, Reason.UNKNOWN_SIZE, value=value, detail="the axes that are merged")
 
 
 class Flatten(Regroup):
@@ -78,19 +78,15 @@ class Flatten(Regroup):
         require(isinstance(start, int) and isinstance(end, int), Reason.NOT_LINEAR, value=self.call.path)
         rank = self._rank(start, end)
         start, end = start % rank, end % rank
-        known = sizes(self.call.graph, self.input) or (None,) * rank
+        known = self.call.graph.sizes.of(self.input) or (None,) * rank
         return Regrouped(start, known[start : end + 1], (None,), rank - 1 - end)
 
     def _rank(self, start: int, end: int) -> int:
         """Return the number of axes of the input; what is assumed of the result, the norm that reads it checks."""
-        before, after = self.call.rank(self.input), self.call.rank(self.node)
-        if before is not None and before.proven:
-            return before.axes
-        reader = self.call.graph.users(self.node)[:1]
-        checked = after is not None and 0 <= start <= end and reader and self.call.graph.plays(reader[0], AffineSource)
-        if after is None or not checked:
-            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(self.input), detail="not known")
-        return after.axes + end - start
+        before = self.call.rank(self.input)
+        if (before is None or not before.proven) and 0 <= start <= end:
+            return self.require_axes_of_result() + end - start
+        return self.require_axes(self.input)
 
 
 class Reshape(Regroup):
@@ -109,17 +105,39 @@ class Reshape(Regroup):
         return Regrouped(left, known[0], known[1], right)
 
     def _labels_before(self) -> list[object]:
-        return [
-            size_label(self.call.graph, self.input, axis) for axis in range(len(sizes(self.call.graph, self.input)))
-        ]
+        sizes = self.call.graph.sizes
+        return [sizes.label(self.input, axis) for axis in range(len(sizes.of(self.input)))]
 
     def _labels_after(self) -> list[object]:
-        value = self.node.meta.get("val")
+        sizes, value = self.call.graph.sizes, self.node.meta.get("val")
         if isinstance(value, Tensor):
-            return [size_label(self.call.graph, self.node, axis) for axis in range(value.ndim)]
+            return [sizes.label(self.node, axis) for axis in range(value.ndim)]
         given: Any = self.call.graph.source(self.node).args[1:]
         given = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
-        return [asked_label(self.call.graph, size) for size in given]
+        return [sizes.asked(size) for size in given]
+
+
+class ReshapeAs(Reshape):
+    """``reshape_as`` and ``view_as``: to the shape of another value."""
+
+    def _labels_after(self) -> list[object]:
+        sizes, other = self.call.graph.sizes, self.call.get("other", None)
+        known = sizes.of(other) if isinstance(other, fx.Node) else ()
+        return [sizes.label(other, axis) for axis in range(len(known))]
+
+
+class Unflatten(Regroup):
+    """One axis becomes several."""
+
+    def regrouped(self) -> Regrouped:
+        """Return the axis that is split, and into what."""
+        axis, into = self.call.get("dim", None), self.call.get("sizes", self.call.get("unflattened_size", None))
+        self.require(isinstance(axis, int) and isinstance(into, (list, tuple)))
+        rank = self.require_axes(self.input)
+        left, sizes = axis % rank, self.call.graph.sizes
+        asked = [sizes.asked(size) for size in into]
+        after = tuple(size if isinstance(size, int) else None for size in asked)
+        return Regrouped(left, (sizes.along(self.input, left - rank),), after, rank - 1 - left)
 
 
 def _common(one: list[object], other: list[object]) -> int:
@@ -141,7 +159,6 @@ class Regrouped(NamedTuple):
 
 
 _LARGEST = 1 << 20  # elements: a vector of channels does not become a tensor of the size of an activation
-_SIZES = "known, but not the sizes along them that are merged"
 _aten = torch.ops.aten
 
 register(
@@ -159,3 +176,12 @@ register(
     methods=["view", "reshape"],
     functions=[torch.reshape, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default],
 )
+register("reshape_as", ReshapeAs, arguments=("input", "other"), methods=["view_as", "reshape_as"])
+register(
+    "unflatten",
+    Unflatten,
+    arguments=("input", "dim", "sizes"),
+    methods=["unflatten"],
+    functions=[torch.unflatten, _aten.unflatten.int],
+)
+register("unflatten", Unflatten, arguments=("input", "dim", "unflattened_size"), modules=[nn.Unflatten])

@@ -13,13 +13,15 @@ role                  law
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import fx
 
-from fxfuse.reasons import Reason, require
+from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from fxfuse.affine import Affine
@@ -48,6 +50,14 @@ class View:
     def input(self) -> fx.Node:
         """The value that the call transforms."""
         return self.call.input
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the sizes of the result that are the same for every input, by axes counted from the last."""
+        return {}
+
+    def sizes_before(self) -> Mapping[int, int]:
+        """Return the same of the input."""
+        return self.call.graph.sizes.all(self.input)
 
 
 class Linear(View):
@@ -82,6 +92,10 @@ class Linear(View):
         constants = self.call.graph.constants
         return {n: v for n, v in passed.items() if isinstance(v, fx.Node) and v.op != "get_attr" and v in constants}
 
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the number of channels."""
+        return {self.output_axis: self.linear_map().out_channels}
+
     @property
     @abstractmethod
     def weight(self) -> Tensor:
@@ -89,7 +103,15 @@ class Linear(View):
 
 
 class AffineSource(View):
-    """An operation that is nothing but ``scale * x + shift`` with constants."""
+    """An operation that is nothing but ``scale * x + shift`` with constants.
+
+    Attributes:
+        is_norm: it normalises, so that the report has a line for it if it stays.
+        leaves_check: where its meaning hangs on an unproven number of axes, a fold leaves a check of that.
+    """
+
+    is_norm: ClassVar[bool] = False
+    leaves_check: ClassVar[bool] = False
 
     @abstractmethod
     def affine(self) -> Affine:
@@ -99,6 +121,10 @@ class AffineSource(View):
     def tensors(self) -> tuple[Tensor, ...]:
         """The constants the affine was made of, for checks of dtype and device."""
         return ()
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return those of the input; a constant may enlarge the axes along which it has one size."""
+        return {axis: size for axis, size in self.sizes_before().items() if size > 1}
 
     @property
     def promotes(self) -> bool:
@@ -141,8 +167,61 @@ class Carrier(View):
     def push(self, affine: Affine, source: fx.Node) -> Affine:
         """Return what happens to the output when the input ``source`` becomes ``affine`` of what it was."""
 
+    def require_axes(self, value: fx.Node) -> int:
+        """Return the number of axes of a value, if no input can have another one."""
+        rank = self.call.rank(value)
+        if rank is None or not rank.proven:
+            detail = "not known" if rank is None else "only usual, or only seen"
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(value), detail=detail)
+        return rank.axes
 
-class Noop(Carrier):
+    def require_axes_of_result(self) -> int:
+        """Return the number of axes of the result; what is only assumed of it, a norm that reads it checks."""
+        rank, readers = self.call.rank(self.node), self.call.graph.users(self.node)
+        row = self.call.graph.operator(readers[0]) if len(readers) == 1 else None
+        checked = row is not None and issubclass(row.view, AffineSource) and row.view.leaves_check
+        return rank.axes if rank is not None and checked else self.require_axes(self.node)
+
+    def require_size(self, value: fx.Node, axis: int) -> int:
+        """Return the size of a value along an axis counted from the last, if it is the same for every input."""
+        size = self.call.graph.sizes.along(value, axis)
+        if size is None:
+            raise Refusal(Reason.UNKNOWN_SIZE, value=self.call.graph.describe(value), detail=f"axis {axis}")
+        return size
+
+    def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
+        """Refuse an affine that does not pass here."""
+        require(condition, Reason.NOT_LINEAR, value=self.call.path)
+
+
+class Passage(Carrier):
+    """A carrier that an affine passes as it is, or not at all."""
+
+    @property
+    def spatial(self) -> int:
+        """How many of the last axes may get other sizes."""
+        return 0
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return those of the input that stay."""
+        return {axis: size for axis, size in self.sizes_before().items() if axis < -self.spatial}
+
+    @abstractmethod
+    def passes(self, affine: Affine) -> None:
+        """Refuse an affine that is not the same before and after."""
+
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Return the same affine for the only input."""
+        self.passes(affine)
+        return [(self.input, affine)]
+
+    def push(self, affine: Affine, source: fx.Node) -> Affine:  # noqa: ARG002 - it has one input
+        """Return the same affine."""
+        self.passes(affine)
+        return affine
+
+
+class Noop(Passage):
     """A carrier that returns its input as it is, at least in some modes."""
 
     @property
@@ -150,15 +229,9 @@ class Noop(Carrier):
         """Whether it returns its input as the call stands."""
         return True
 
-    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
-        """Return the same affine for the only input."""
-        require(self.idle, Reason.NOT_LINEAR, value=self.call.path)
-        return [(self.input, affine)]
-
-    def push(self, affine: Affine, source: fx.Node) -> Affine:  # noqa: ARG002 - it has one input
-        """Return the same affine."""
-        require(self.idle, Reason.NOT_LINEAR, value=self.call.path)
-        return affine
+    def passes(self, affine: Affine) -> None:  # noqa: ARG002 - whatever it is
+        """Refuse all in other modes."""
+        self.require(self.idle)
 
     @property
     def droppable(self) -> bool:

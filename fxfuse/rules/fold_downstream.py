@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fxfuse.aliases import writer_between
 from fxfuse.call import Plan, Write
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.operators.splits import with_items
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk
 
@@ -48,7 +49,7 @@ class _Onwards(Walk):
                     require(reader not in writes, Reason.SEVERAL_USES, value=self.name(value), users=self.name(reader))
                     writes[reader] = self._absorb(view, affine)
                 elif isinstance(view, Carrier):
-                    pending.append((reader, view.push(affine, value)))
+                    pending.append((reader, self._pushed(view, affine, value)))
         if detached is not None:
             # The check would have to stand where the normalisation stays.
             unproven = self.guard is not None or self.assumed
@@ -61,7 +62,9 @@ class _Onwards(Walk):
 
     def _readers(self, value: fx.Node) -> list[fx.Node]:
         """Return who reads the value, each once."""
-        users = self.graph.users(value)
+        users = with_items(self.graph, self.graph.users(value))
+        changed = [user for user in users if value in self.graph.mutated(user)]
+        require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         twice = [user for user in users if users.count(user) > 1]
         require(not twice, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(twice))
         return users
@@ -73,6 +76,16 @@ class _Onwards(Walk):
         require(takes, Reason.READ_BY, value=self.name(reader))
         assert view is not None  # noqa: S101 - it takes the affine over
         return view
+
+    def _pushed(self, view: Carrier, affine: Affine, value: fx.Node) -> Affine:
+        """Return what the affine becomes behind ``view``."""
+        try:
+            return view.push(affine, value)
+        except Refusal as refusal:
+            # Carriers refuse in the words of the walk back.
+            if refusal.reason is not Reason.NOT_LINEAR:
+                raise
+            raise Refusal(Reason.READ_BY, value=self.name(view.node)) from None
 
     def _absorb(self, view: Linear, affine: Affine) -> Write:
         """Return the edit that makes ``view`` read ``affine`` of what it reads."""

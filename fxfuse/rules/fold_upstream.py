@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.call import Plan, Write
+from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear, Noop
+from fxfuse.operators.splits import with_items
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk
 
@@ -40,34 +42,45 @@ class _Back(Walk):
         pending = [(source.input, source.node, self.take(source))]
         while pending:
             value, reader, affine = pending.pop()
-            view = self._view(value, reader)
+            view = self._view(value)
             if isinstance(view, Linear):
+                self._require_alone(value, reader)
                 require(value not in writes, Reason.SEVERAL_USES, value=self.name(value), users=self.name(reader))
                 writes[value] = self._absorb(view, affine)
             elif isinstance(view, AffineSource):
+                self._require_alone(value, reader)
                 self.sources.append(view)
                 pending.append((view.input, view.node, affine.after(self.take(view))))
             elif isinstance(view, Carrier):
                 self._require_no_more_axes(view, affine)
-                pending += [(inner, view.node, moved) for inner, moved in view.pull(affine)]
+                pulled = view.pull(affine)
+                self._require_alone(value, reader)
+                pending += [(inner, view.node, moved) for inner, moved in pulled]
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
         return Plan(tuple(writes.values()), bypass, self.guard, self.assumed)
 
-    def _view(self, value: fx.Node, reader: fx.Node) -> View:
-        """Return what makes the value, if the affine may pass there: nobody else sees the value."""
+    def _view(self, value: fx.Node) -> View:
+        """Return what makes the value."""
         view = self.graph.view(value)
         bare = not isinstance(view, AffineSource) or view.vanishes
         if view is None or not bare:
             raise Refusal(Reason.NOT_LINEAR, value=self.name(value))
-        users = self.graph.users(value)
+        return view
+
+    def _require_alone(self, value: fx.Node, reader: fx.Node) -> None:
+        """Refuse a value that others see as well, but for those who see other parts of it."""
+        users = with_items(self.graph, self.graph.users(value))
         others = [user for user in users if user is not reader] or users
         changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         # A reader of which nobody uses the result is no user, and may be the one that asks.
-        alone = users in ([reader], [])
+        alone = users in ([reader], []) or (users.count(reader) == 1 and self._beside(reader, others))
         require(alone, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(others))
-        return view
+
+    def _beside(self, reader: fx.Node, others: list[fx.Node]) -> bool:
+        piece = self.graph.view(reader)
+        return isinstance(piece, Piece) and all(piece.is_beside(self.graph.view(other)) for other in others)
 
     def _absorb(self, view: Linear, affine: Affine) -> Write:
         """Return the edit that makes ``view`` give ``affine`` of what it gave."""

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fxfuse.rules.fold_affine import fold_upstream
 from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse
 from fxfuse.rules.fold_constants import fold_constants
+from fxfuse.rules.fold_upstream import fold_upstream
 from tests.helpers import Model, Structure, assert_fuses, assert_same, folds, trained, unchanged, values
 from tests.samples import graph_text, lines
 

@@ -1,0 +1,49 @@
+"""Activations that pass a positive scale: ``f(scale * x) == scale * f(x)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fxfuse.operator_table import register
+from fxfuse.operators.roles import Passage
+
+if TYPE_CHECKING:
+    from fxfuse.affine import Affine
+
+
+class Homogeneous(Passage):
+    """ReLU, leaky ReLU and PReLU, whatever the slopes are."""
+
+    def passes(self, affine: Affine) -> None:
+        """Refuse a shift, and scales that turn values round."""
+        self.require(bool((affine.scale > 0).all()) and not affine.shift.any())
+
+
+_aten = torch.ops.aten
+register(
+    "relu",
+    Homogeneous,
+    arguments=("input", "inplace"),
+    modules=[nn.ReLU],
+    methods=["relu", "relu_"],
+    functions=[F.relu, F.relu_, torch.relu, torch.relu_, _aten.relu.default, _aten.relu_.default],
+)
+register(
+    "leaky_relu",
+    Homogeneous,
+    arguments=("input", "negative_slope", "inplace"),
+    modules=[nn.LeakyReLU],
+    functions=[F.leaky_relu, F.leaky_relu_, _aten.leaky_relu.default, _aten.leaky_relu_.default],
+)
+register(
+    "prelu",
+    Homogeneous,
+    arguments=("input", "weight"),
+    modules=[nn.PReLU],
+    methods=["prelu"],
+    functions=[F.prelu, torch.prelu, _aten.prelu.default, _aten._prelu_kernel.default],
+)

@@ -1,0 +1,176 @@
+"""Split, chunk and unbind, and the items of what they give: each item is a part of the whole."""
+
+from __future__ import annotations
+
+import operator
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from fxfuse.operator_table import register
+from fxfuse.operators.pieces import Cut, Piece, position, stretch
+from fxfuse.operators.roles import View
+from fxfuse.reasons import Reason, require
+
+if TYPE_CHECKING:
+    from fxfuse.graph import Graph
+
+
+class Parts(View):
+    """An operation that gives a tuple of parts; the items of the tuple are what an affine passes."""
+
+    def axis(self) -> int:
+        """Return the axis, counted from the last."""
+        axis = self.call.get("dim", 0)
+        require(isinstance(axis, int), Reason.NOT_LINEAR, value=self.call.path)
+        if axis < 0:
+            return int(axis)
+        rank = self.call.rank(self.input)
+        value = self.call.graph.describe(self.input)
+        require(rank is not None and rank.proven, Reason.UNKNOWN_SHAPE, value=value, detail="not known")
+        assert rank is not None  # noqa: S101 - as required
+        return axis - rank.axes
+
+    @abstractmethod
+    def part(self, number: int) -> Cut:
+        """Return the range of one item."""
+
+    def number(self, name: str) -> int:
+        """Return an argument that is a positive number."""
+        value = self.call.get(name, None)
+        require(isinstance(value, int) and value > 0, Reason.NOT_LINEAR, value=self.call.path)
+        return int(value)
+
+    def size(self) -> int:
+        """Return the size of the whole along the axis."""
+        size = self.call.graph.sizes.along(self.input, self.axis())
+        value, detail = self.call.graph.describe(self.input), f"axis {self.axis()}"
+        require(size is not None, Reason.UNKNOWN_SIZE, value=value, detail=detail)
+        assert size is not None  # noqa: S101 - as required
+        return size
+
+
+class Split(Parts):
+    """Into parts of one size, the last may be smaller; or of the sizes in a list."""
+
+    def part(self, number: int) -> Cut:
+        """Return the range of one item."""
+        name = self.call.operator.arguments[1]
+        sizes = self.call.get(name, None)
+        if not isinstance(sizes, (list, tuple)):
+            size = self.number(name)
+            count = -(-self.size() // size) if number < 0 else 0
+            return stretch(self.axis(), (number + count) * size, size)
+        require(all(isinstance(n, int) for n in sizes), Reason.NOT_LINEAR, value=self.call.path)
+        number %= len(sizes)
+        return stretch(self.axis(), sum(sizes[:number]), sizes[number])
+
+
+class Chunk(Parts):
+    """Into at most so many parts, all but the last of one size."""
+
+    def part(self, number: int) -> Cut:
+        """Return the range of one item."""
+        # torch's rule: ceil(size / chunks) each, which may give fewer parts than asked for
+        size = -(-self.size() // self.number("chunks"))
+        count = -(-self.size() // size) if number < 0 else 0
+        return stretch(self.axis(), (number + count) * size, size)
+
+
+class Unbind(Parts):
+    """Into all positions along an axis, which goes."""
+
+    def part(self, number: int) -> Cut:
+        """Return the range of one item."""
+        return position(self.axis(), number)
+
+
+class Item(Piece):
+    """``x[...]``: an item of the parts of a tensor, or a tensor indexed by numbers and slices."""
+
+    def matches(self) -> bool:
+        """Whether it takes an item of known parts, or indexes a tensor; a tuple of anything else is not looked into."""
+        whole = self.call.arguments.get("input")
+        if not isinstance(whole, fx.Node):
+            return False
+        return self._parts() is not None or self.call.rank(whole) is not None
+
+    def _parts(self) -> Parts | None:
+        whole = self.call.input
+        view = self.call.graph.view(whole) if self.call.graph.plays(whole, Parts) else None
+        return view if isinstance(view, Parts) else None
+
+    @property
+    def input(self) -> fx.Node:
+        """The value that is cut."""
+        parts = self._parts()
+        return self.call.input if parts is None else parts.input
+
+    def cuts(self) -> list[Cut]:
+        """Return the range of the item, or that of each axis that is indexed."""
+        parts, index = self._parts(), self.call.get("index", None)
+        if parts is not None:
+            self.require(isinstance(index, int))
+            return [parts.part(index)]
+        listed = list(index) if isinstance(index, tuple) else [index]
+        rank = self.require_axes(self.input)
+        if Ellipsis in listed:
+            at = listed.index(Ellipsis)
+            listed[at : at + 1] = [slice(None)] * (rank - len(listed) + 1)
+        self.require(len(listed) <= rank)
+        cuts = [self._cut(axis - rank, item) for axis, item in enumerate(listed)]
+        return [cut for cut in cuts if (cut.start, cut.stop) != (0, None) or cut.drops]
+
+    def _cut(self, axis: int, item: Any) -> Cut:
+        if isinstance(item, int) and not isinstance(item, bool):
+            return position(axis, item)
+        plain = isinstance(item, slice) and item.step in (None, 1)
+        plain = plain and isinstance(item.start or 0, int) and isinstance(item.stop or 0, int)
+        self.require(plain)
+        return Cut(axis, item.start or 0, item.stop)
+
+
+def with_items(graph: Graph, readers: list[fx.Node]) -> list[fx.Node]:
+    """Return readers of a value, with the items of its parts in place of the call that gives them as a tuple."""
+    found: list[fx.Node] = []
+    for reader in readers:
+        items = graph.users(reader) if graph.plays(reader, Parts) else []
+        taken = bool(items) and all(item.target is operator.getitem for item in items)
+        found += items if taken else [reader]
+    return found
+
+
+_aten = torch.ops.aten
+
+register("getitem", Item, arguments=("input", "index"), functions=[operator.getitem])
+register("split", Split, arguments=("tensor", "split_size_or_sections", "dim"), functions=[torch.split])
+register(
+    "split",
+    Split,
+    arguments=("input", "split_size", "dim"),
+    methods=["split"],
+    functions=[_aten.split.Tensor, _aten.split.sizes],
+)
+register(
+    "split",
+    Split,
+    arguments=("input", "split_sizes", "dim"),
+    methods=["split_with_sizes"],
+    functions=[torch.split_with_sizes, _aten.split_with_sizes.default],
+)
+register(
+    "chunk",
+    Chunk,
+    arguments=("input", "chunks", "dim"),
+    methods=["chunk"],
+    functions=[torch.chunk, _aten.chunk.default],
+)
+register(
+    "unbind",
+    Unbind,
+    arguments=("input", "dim"),
+    methods=["unbind"],
+    functions=[torch.unbind, _aten.unbind.int],
+)
