@@ -72,7 +72,7 @@ def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
     Example:
         >>> import torch
         >>> from fxfuse import explain
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.BatchNorm2d(8))
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.GELU(), torch.nn.BatchNorm2d(8))
         >>> explain(model.eval()).skipped[0].reason.name
         'NOT_LINEAR'
 

@@ -57,6 +57,7 @@ class Attempt:
         edits: each part with its editor.
         decisions: what the rules decided.
         replaced: the modules that change, where the Python classes are kept.
+        kept: modules that had to stay as they are, and why.
         inplace: whether the result will take the place of the argument.
     """
 
@@ -65,6 +66,7 @@ class Attempt:
     edits: list[tuple[Part, Editor]]
     decisions: list[Decision]
     replaced: Replacements
+    kept: Mapping[nn.Module, Refusal]
     inplace: bool = False
 
     @property
@@ -112,7 +114,7 @@ class Attempt:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
             decisions += found
             edits.append((part, editor))
-        attempt = Attempt(captured, structure, edits, decisions, Replacements(), options.inplace)
+        attempt = Attempt(captured, structure, edits, decisions, Replacements(), kept, options.inplace)
         return replace(attempt, replaced=replacements(attempt.by_module))
 
     def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module | ExportedProgram:

@@ -116,6 +116,7 @@ class Plan:
         writes: new constants of calls.
         bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
         stripped: calls that lost their affine, and stay.
+        onwards: the affine went into what follows.
         guard: the number of axes to check where the last bypassed node stood, or None.
         assumed: that number is only usual.
     """
@@ -125,6 +126,7 @@ class Plan:
     guard: int | None = None
     assumed: bool = False
     stripped: tuple[fx.Node, ...] = ()
+    onwards: bool = False
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -55,8 +55,8 @@ def reach(module: nn.Module, entries: Iterable[str] = ("forward",)) -> Reach:
     return reader.found
 
 
-def methods_beside_forward(module: nn.Module) -> list[str]:
-    """Return the methods of the user's classes that somebody may call: not what ``forward`` alone uses, and private.
+def methods_beside_forward(module: nn.Module) -> dict[str, bool]:
+    """Return the methods of the user's classes besides ``forward``, and whether that uses them in some way.
 
     Raises:
         OSError: if there is no source.
@@ -70,7 +70,7 @@ def methods_beside_forward(module: nn.Module) -> list[str]:
     }
     others = defined - {"__init__", "forward"}
     used = {name for _, name in _Reader(module).read(("forward",))} if others else set()
-    return sorted(name for name in others if name not in used or not name.startswith("_"))
+    return {name: name in used for name in sorted(others)}
 
 
 def parsed_methods(module: nn.Module, method: str = "forward") -> list[tuple[ast.AST, str]]:

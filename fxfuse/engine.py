@@ -117,7 +117,9 @@ def _both(first: Decision | None, second: Decision | None) -> Decision | None:
     """Return one decision for a norm that two rules refused: the first obstacle each way."""
     if first is None or second is None or first.detail == second.detail:
         return first or second
-    return replace(first, detail=f"{first.detail}. Onwards: {second.detail}", onwards=second.reason)
+    obstacle, _, advice = second.detail.rpartition("; ")
+    told = obstacle if first.detail.endswith(f"; {advice}") else second.detail  # the same advice once is enough
+    return replace(first, detail=f"{first.detail}. Onwards: {told}", onwards=second.reason)
 
 
 def _in_norm(graph: Graph, node: fx.Node) -> bool:

@@ -56,7 +56,7 @@ def _decisive(attempt: Attempt, root: Part, options: Options) -> Mapping[str, An
     for count in range(1, len(names) + 1):
         for changed in itertools.combinations(names, count):
             others = {n: _other(root.specialised[n]) if n in changed else root.specialised[n] for n in names}
-            if _folds_with(root.module, others, options) != wanted:
+            if _folds_with(attempt, root.module, others, options) != wanted:
                 return root.specialised
     return {}
 
@@ -65,9 +65,9 @@ def _other(value: Any) -> Any:
     return not value if isinstance(value, bool) else ANY_VALUE
 
 
-def _folds_with(model: nn.Module, passed: Mapping[str, Any], options: Options) -> object:
+def _folds_with(attempt: Attempt, model: nn.Module, passed: Mapping[str, Any], options: Options) -> object:
     captured = capture(model, passed)
-    return _folds(Attempt.of(captured, options, {})) if captured.root is not None else None
+    return _folds(Attempt.of(captured, options, attempt.kept)) if captured.root is not None else None
 
 
 def _folds(attempt: Attempt) -> set[tuple[str, tuple[str, ...]]]:

@@ -1,8 +1,10 @@
 """Where the user's class is kept, its other methods are too: a fold must not change what they give.
 
-The forward is proven by its graph.  Another method that is there to be called (``features`` beside ``forward``,
-whether the forward uses it or not) calls the same modules.  If it calls the convolution without the norm, or the norm
-without the linear layer, the fold would change its result.
+The forward is proven by its graph.  A method that the forward does not use (``features`` beside ``forward``) still
+calls the same modules.  If it calls the convolution without the norm, the fold would change its result.
+
+A public method that the forward uses (``forward_features``) is there to be called as well.  Where a norm goes into
+what follows, its result would lack the norm, so that is refused too.
 """
 
 from __future__ import annotations
@@ -31,18 +33,17 @@ _CONFIGURES = tuple("init reset load set_ fuse reparam switch prune zero_init tr
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
     """Return the modules that must stay, since another method calls only a part of what was folded."""
-    folds = [fold for fold in folded_modules(edits) if len(fold) > 1]
+    edits = list(edits)
+    back, onwards = (_several(folded_modules(edits, onwards=way)) for way in (False, True))
     result: dict[nn.Module, Refusal] = {}
-    if not folds:
-        return result
     paths = captured.paths
-    for module in captured.model.modules():
+    for module in captured.model.modules() if back or onwards else ():
         methods = _other_methods(module)
         inside = set(module.modules()) if methods else set()
-        mine = [fold for fold in folds if fold <= inside] if methods else []
-        for method in methods if mine else ():
-            found = reach(module, (method,))
-            for fold in mine:
+        for method, used in methods.items():
+            found: Reach | None = None
+            for fold in (fold for fold in (onwards if used else back + onwards) if fold <= inside):
+                found = reach(module, (method,)) if found is None else found
                 split = _split(found, fold)
                 if split and not _joined(module, method, fold):
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
@@ -52,14 +53,20 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
     return result
 
 
-def _other_methods(module: nn.Module) -> list[str]:
-    """Return the methods, besides ``forward``, that somebody may call on the fused model."""
+def _several(folds: list[set[nn.Module]]) -> list[set[nn.Module]]:
+    """Return the folds that concern several modules: one alone does the same for everybody who calls it."""
+    return [fold for fold in folds if len(fold) > 1]
+
+
+def _other_methods(module: nn.Module) -> dict[str, bool]:
+    """Return the methods that somebody may call besides ``forward``, and whether that uses them."""
     try:
         methods = methods_beside_forward(module)
     except (OSError, TypeError, SyntaxError, AttributeError):
-        return []  # without source nobody can say; the class was not written in a file
+        return {}  # without source nobody can say; the class was not written in a file
+    private = {name for name, used in methods.items() if used and name.startswith("_")}
     # What initialises, loads or configures a model is not meant to be called on a fused one.
-    return [method for method in methods if not _configures(method)]
+    return {name: used for name, used in methods.items() if name not in private and not _configures(name)}
 
 
 def _configures(method: str) -> bool:

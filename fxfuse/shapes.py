@@ -164,7 +164,7 @@ class _Ranks:
         return before - (end % before - start % before)
 
     def _after_mean(self, node: fx.Node) -> int | None:
-        if node.target not in (torch.mean, "mean"):
+        if self._called(node) not in (torch.mean, "mean"):
             return None
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from fxfuse.editor import Editor
 
 
-def folded_modules(edits: Iterable[tuple[Part, Editor]]) -> list[set[nn.Module]]:
-    """Return the modules of the user's that each fold changes, in the order in which they were done."""
+def folded_modules(edits: Iterable[tuple[Part, Editor]], *, onwards: bool | None = None) -> list[set[nn.Module]]:
+    """Return the modules of the user's that each fold changes, in the order in which they were done.
+
+    Args:
+        edits: what was done.
+        onwards: only the folds into what follows, or only the others; None for all.
+    """
     found: list[set[nn.Module]] = []
     for part, editor in edits:
-        for plan in editor.plans:
+        for plan in (plan for plan in editor.plans if onwards in (None, plan.onwards)):
             nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass]
             origins = [editor.origin[node] for node in nodes if node in editor.origin]
             found.append({o.module if o.module is not None else part.module.get_submodule(o.owner) for o in origins})

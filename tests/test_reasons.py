@@ -8,7 +8,8 @@ import torch
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.operators.norms import BatchNorm
 from tests.helpers import unchanged
-from tests.reason_cases import CASES, Case, layers, net
+from tests.reason_cases import CASES, Case
+from tests.reason_models import layers, net
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.reason.name)

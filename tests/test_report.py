@@ -30,7 +30,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.late(self.stem(x))
-        return self.norm(self.shared(y)) + self.shared(y)
+        return self.norm(self.shared(y)) + self.shared(y) + y.amax()
 
 
 def mixed() -> Mixed:
@@ -49,14 +49,15 @@ def test_every_norm_has_a_line() -> None:
 
 
 def test_the_table() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)))
     table = [" ".join(line.split()) for line in str(Report.of(fx_fuse(model))).splitlines()]
     assert set(table.pop(1)) == {"-", " "}
     assert table == [
         "operation kind result why",
         "1 BatchNorm2d -> 0",
         "3 BatchNorm2d stays it follows 2, which is neither a convolution nor a linear layer; swap",
-        "the order of the layers if you can retrain, or leave it",
+        "the order of the layers if you can retrain, or leave it. Onwards: it is",
+        "read by the output, which is neither a convolution nor a linear layer",
         "",
         "1 folded, 1 left",
     ]
@@ -102,7 +103,7 @@ def test_it_is_plain_data_for_machines(structure: Structure) -> None:
     assert data["structure"] == structure
     assert len(data["folded"]) == len(report.folded)
     assert {(d["path"], d["reason"]) for d in data["skipped"]} >= {("late", "NOT_LINEAR"), ("unused", "NOT_CALLED")}
-    keys = {"outcome", "rule", "path", "kind", "into", "reason", "detail", "assumed", "copied_bytes"}
+    keys = {"outcome", "rule", "path", "kind", "into", "reason", "onwards", "detail", "assumed", "copied_bytes"}
     assert all(d.keys() == keys for d in (*data["folded"], *data["skipped"]))
     assert data["copied_bytes"] == report.copied_bytes
     assert isinstance(data["renamed"], dict)

@@ -116,3 +116,10 @@ register(
     modules=[nn.GroupNorm],
     functions=[F.group_norm, torch.group_norm, _aten.group_norm.default],
 )
+register(
+    "group_norm",
+    GroupNormTail,
+    arguments=("input", "weight", "bias", "N", "C", "HxW", "num_groups", "eps"),
+    functions=[torch.native_group_norm, _aten.native_group_norm.default],
+    tuples=True,
+)

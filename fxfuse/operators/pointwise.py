@@ -60,8 +60,9 @@ class Arithmetic(AffineSource):
     def moves_on(self) -> bool:
         """Whether the value is known to have the same shape and dtype without it."""
         before, after = (value.meta.get("val") for value in (self.input, self.node))
-        known = isinstance(before, Tensor) and isinstance(after, Tensor)
-        return known and before.dtype == after.dtype and str(before.shape) == str(after.shape)
+        if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+            return False
+        return before.dtype == after.dtype and str(before.shape) == str(after.shape)
 
     @property
     def promotes(self) -> bool:

@@ -56,15 +56,13 @@ class _Onwards(Walk):
             require(
                 not unproven, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail="only usual, or only seen"
             )
-            return Plan((detached, *writes.values()), (), self.guard, self.assumed, stripped=(source.node,))
+            return Plan((detached, *writes.values()), stripped=(source.node,), onwards=True)
         self._require_same_until(source.input, source.node, writes)
-        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed)
+        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, onwards=True)
 
     def _readers(self, value: fx.Node) -> list[fx.Node]:
         """Return who reads the value, each once."""
         users = with_items(self.graph, self.graph.users(value))
-        changed = [user for user in users if value in self.graph.mutated(user)]
-        require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         twice = [user for user in users if users.count(user) > 1]
         require(not twice, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(twice))
         return users
@@ -80,12 +78,15 @@ class _Onwards(Walk):
     def _pushed(self, view: Carrier, affine: Affine, value: fx.Node) -> Affine:
         """Return what the affine becomes behind ``view``."""
         try:
-            return view.push(affine, value)
+            pushed = view.push(affine, value)
         except Refusal as refusal:
             # Carriers refuse in the words of the walk back.
             if refusal.reason is not Reason.NOT_LINEAR:
                 raise
             raise Refusal(Reason.READ_BY, value=self.name(view.node)) from None
+        changed = value in self.graph.mutated(view.node)
+        require(not changed, Reason.MUTATED, value=self.name(value), users=self.name(view.node))
+        return pushed
 
     def _absorb(self, view: Linear, affine: Affine) -> Write:
         """Return the edit that makes ``view`` read ``affine`` of what it reads."""

@@ -54,13 +54,13 @@ REASONS = (
         "The norm reads the result of the change, and not the buffer that was changed.",
     ),
     Exception_(
-        Reason.NOT_PER_CHANNEL,
-        (*CORE_ATEN, "made"),
-        Reason.NOT_LINEAR,
-        "A linear layer on more than two axes is decomposed to view, mm and view.",
+        Reason.UNKNOWN_SHAPE, ALL_BUT_TRACED, FOLDED, "These graphs know the shapes of all values, so it is proven."
     ),
     Exception_(
-        Reason.UNKNOWN_SHAPE, ALL_BUT_TRACED, FOLDED, "These graphs know the shapes of all values, so it is proven."
+        Reason.UNKNOWN_SIZE,
+        ALL_BUT_TRACED,
+        FOLDED,
+        "These graphs know the sizes of all values that are the same always.",
     ),
     Exception_(
         Reason.NOT_FLOATING, ALL_BUT_TRACED, NOT_CAPTURED, "Batch norms do not run on complex values, not even once."

@@ -11,7 +11,8 @@ from fxfuse import Reason
 from tests.forms.exceptions import FOLDED, INPUTS, NOT_CAPTURED, NOT_TOLD, REASONS, expected
 from tests.graph_forms import FORMS
 from tests.helpers import assert_equal, run, values
-from tests.reason_cases import CASES, IMAGE, Case
+from tests.reason_cases import CASES, Case
+from tests.reason_models import IMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

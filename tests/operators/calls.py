@@ -75,6 +75,35 @@ class FirstItem(Function):
         return super().forward(x)[0]
 
 
+class Part(nn.Module):
+    """Takes one item of what another call gives."""
+
+    def __init__(self, inner: nn.Module, number: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.number = number
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x)[self.number]
+
+
+class Joined(nn.Module):
+    """Calls a function with a list of its first inputs."""
+
+    def __init__(self, function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.count = count
+        self.plain = args
+        self.named = kwargs
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Any:
+        listed = [x, y, z][: self.count]
+        if "tensors" in self.named:
+            return self.function(**{**self.named, "tensors": listed})
+        return self.function(listed, *self.plain, **self.named)
+
+
 class Swapped(_Arguments):
     """Multiplies by a weight that is stored as ``(out, in)``, and swapped before the call."""
 

@@ -91,13 +91,13 @@ def test_onwards(structure: Structure, between: Function, features: int) -> None
 
 
 REFUSED: list[tuple[Function, int, Reason]] = [
-    (lambda x: x.flatten(1), 120, Reason.UNKNOWN_SHAPE),  # of how many elements a channel has is not known
-    (lambda x: x.mean((1, 3)), 5, Reason.NOT_LINEAR),
+    (lambda x: x.flatten(1), 120, Reason.UNKNOWN_SIZE),  # of how many elements a channel has is not known
+    (lambda x: x.mean((1, 3)), 5, Reason.READ_BY),
     (lambda x: x.flatten(2), 30, Reason.NOT_PER_CHANNEL),
     (lambda x: F.avg_pool2d(x, 3, padding=1).mean((2, 3)), 4, Reason.ZERO_PADDING),
-    (lambda x: F.avg_pool2d(x, 2, divisor_override=3).mean((2, 3)), 4, Reason.NOT_LINEAR),
-    (lambda x: F.max_pool2d(x, 2).mean((2, 3)), 4, Reason.READ_BY),
-    (lambda x: F.dropout(x, training=True).mean((2, 3)) * 0 + x.mean((2, 3)), 4, Reason.NOT_LINEAR),
+    (lambda x: F.avg_pool2d(x, 2, divisor_override=3).mean((2, 3)), 4, Reason.READ_BY),
+    (lambda x: -F.max_pool2d(x.sigmoid(), 2).mean((2, 3)), 4, Reason.READ_BY),
+    (lambda x: F.dropout(x, training=True).mean((2, 3)) * 0 + x.mean((2, 3)), 4, Reason.READ_BY),
 ]
 
 

@@ -152,7 +152,10 @@ def test_a_value_that_others_see_stays(cls: type[Model], reasons: set[Reason], s
     assert_same(model, fused, values(2, 3, 6, 6))
 
 
-@pytest.mark.parametrize("between", [nn.ReLU(), nn.MaxPool2d(2), nn.Sigmoid(), nn.Dropout().train(), nn.LayerNorm(4)])
+BARE = nn.LayerNorm(4, elementwise_affine=False)
+
+
+@pytest.mark.parametrize("between", [nn.ReLU(), nn.MaxPool2d(2), nn.Sigmoid(), nn.Dropout().train(), BARE])
 def test_what_is_not_an_identity_stops_an_affine(between: nn.Module) -> None:
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), between, nn.BatchNorm2d(4)))
     between.train(isinstance(between, nn.Dropout))

@@ -33,7 +33,7 @@ class Literal(Model):
 
 class LiteralThatStays(Model):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn(self.conv(x))) * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1)
+        return torch.sigmoid(self.bn(self.conv(x))) * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1)
 
 
 def no_literals(model: nn.Module) -> bool:
