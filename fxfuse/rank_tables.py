@@ -75,6 +75,7 @@ _KEEPING: frozenset[Callable[..., Tensor] | str] = frozenset([
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, torch.clamp, torch.exp, torch.abs, torch.neg),
     *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "exp", "abs", "neg", "contiguous", "float"),
     *("half", "double", "detach", "clone", "softmax", require_rank),
+    *("narrow", torch.narrow, "roll", torch.roll),
     *("transpose", "swapaxes", "permute", torch.transpose, torch.swapaxes, torch.permute, torch.clone),
 ])  # fmt: skip
 ARITHMETIC = frozenset([

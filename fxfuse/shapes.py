@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from fxfuse.graph import Graph
 
+
+_GIVE_PARTS = (torch.split, torch.chunk, "split", "chunk", "split_with_sizes", torch.split_with_sizes)
 
 # Where the shape of a value in a run on example inputs is kept, among the metadata of its node.
 EXAMPLE_SHAPE = "fxfuse_example_shape"
@@ -104,9 +107,8 @@ class _Ranks:
     def _prove(self, node: fx.Node) -> None:
         if node not in self.known:
             self._set(node, _recorded(node) or self._fixed(node) or self._from_inputs(node))
-        first = first_operand(node)
-        if node in self.known and first is not None and self._keeps(node):
-            self._set(first, self.known[node])
+        for other in self._of_same_rank(node) if node in self.known else ():
+            self._set(other, self.known[node])
 
     def _called(self, node: fx.Node) -> object:
         """Return the class of the module, the function, or the name of the method that a node calls."""
@@ -139,16 +141,27 @@ class _Ranks:
             return False
         return keeps_rank(called)
 
+    def _of_same_rank(self, node: fx.Node) -> list[fx.Node]:
+        """Return the inputs that have as many axes as the result."""
+        called, first = self._called(node), first_operand(node)
+        if called in (torch.cat, torch.concat, torch.concatenate):
+            listed: Any = node.args[0] if node.args else node.kwargs.get("tensors")
+            return [part for part in listed if isinstance(part, fx.Node)] if isinstance(listed, (list, tuple)) else []
+        if called is operator.getitem and first is not None:
+            whole = first_operand(first) or first.kwargs.get("tensor")
+            if self._called(first) in _GIVE_PARTS:
+                return [whole] if isinstance(whole, fx.Node) else []
+            index = node.args[1] if isinstance(node.args[1], tuple) else node.args[1:]
+            return [first] if all(isinstance(item, slice) or item is Ellipsis for item in index) else []
+        return [first] if first is not None and self._keeps(node) else []
+
     def _from_inputs(self, node: fx.Node) -> int | None:
-        called = self._called(node)
-        if self._keeps(node):
-            first = first_operand(node)
-            return None if first is None else self.known.get(first)
+        called, same = self._called(node), self._of_same_rank(node)
+        if same:
+            return next((self.known[other] for other in same if other in self.known), None)
         if called in ARITHMETIC:
             axes = [self.known.get(i) for i in node.all_input_nodes]
             return max(a for a in axes if a is not None) if axes and None not in axes else None
-        if called in (torch.cat, torch.concat):
-            return next((self.known[i] for i in node.all_input_nodes if i in self.known), None)
         if called in ("reshape_as", "view_as", "expand_as"):
             return self.known.get(node.all_input_nodes[-1])
         flattens = called in (torch.flatten, "flatten", nn.Flatten)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxfuse import Reason
-from tests.helpers import values
+from tests.helpers import trained, values
 from tests.reason_models import (
     IMAGE,
     Branches,

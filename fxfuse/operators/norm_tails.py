@@ -15,6 +15,8 @@ from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from fxfuse.call import Call
@@ -61,6 +63,11 @@ class NormTail(AffineSource):
     def _shaped(self, affine: Affine) -> Affine:
         return affine
 
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the sizes of the weight or the bias as well."""
+        shape = self.tensors[0].shape if self.tensors else ()
+        return {**self.sizes_before(), **{axis - len(shape): size for axis, size in enumerate(shape)}}
+
     def detached(self) -> Write:
         """Take the weight and bias away."""
         return without_tail(self.call)
@@ -72,6 +79,12 @@ class GroupNormTail(NormTail):
     def _shaped(self, affine: Affine) -> Affine:
         rank = self._rank()
         return affine.rearrange(lambda t: t.reshape(-1, *[1] * (rank.axes - 2)))
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the number of channels as well."""
+        rank = self._rank()
+        known = rank.proven and bool(self.tensors)
+        return {**self.sizes_before(), **({1 - rank.axes: len(self.tensors[0])} if known else {})}
 
     def _rank(self) -> Rank:
         rank = self.call.rank(self.input)

@@ -17,6 +17,8 @@ from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from fxfuse.call import Write
@@ -71,6 +73,12 @@ class BatchNorm(AffineSource):
         path, detail = self.call.graph.path(self.input), f"it has {rank.axes} axes, and the norm takes {most}"
         require(rank.axes <= most, Reason.NOT_PER_CHANNEL, value=path, detail=detail)
         return rank
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the number of channels as well."""
+        rank = self._rank()
+        known = rank.proven and bool(self.tensors)
+        return {**self.sizes_before(), **({1 - rank.axes: len(self.tensors[0])} if known else {})}
 
     @property
     def unproven_rank(self) -> Rank | None:

@@ -14,7 +14,7 @@ from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class Arithmetic(AffineSource):
@@ -68,6 +68,10 @@ class Arithmetic(AffineSource):
     def promotes(self) -> bool:
         """Arithmetic returns the wider of the two dtypes; a norm always returns that of its input."""
         return True
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return those of the input; a constant may enlarge the axes along which it has one size."""
+        return {axis: size for axis, size in self.sizes_before().items() if size > 1}
 
     def _constant(self) -> Tensor:
         constant = self.call.tensor(self._constant_name() or "other", required=True)

@@ -123,8 +123,8 @@ class AffineSource(View):
         return ()
 
     def known_sizes(self) -> Mapping[int, int]:
-        """Return those of the input; a constant may enlarge the axes along which it has one size."""
-        return {axis: size for axis, size in self.sizes_before().items() if size > 1}
+        """Return those of the input."""
+        return self.sizes_before()
 
     @property
     def promotes(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.helpers import trained
-from tests.operators import arithmetic, linears
+from tests.operators import arithmetic, carriers, linears, moves, pieces, resizes, tails
 from tests.operators.calls import FirstItem, Function, Single
+from tests.operators.sample import Sample
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
@@ -28,31 +28,6 @@ NEVER_FOLDED = {
 }
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One call of one operation.
-
-    Attributes:
-        model: a module of which the forward is this call alone.
-        target: the key of the table under which it must be found.
-        x: the input.
-        role: the role it plays: "Linear", "AffineSource" or "Carrier".
-    """
-
-    model: nn.Module
-    target: Any
-    x: Tensor
-    role: str
-
-    @property
-    def form(self) -> str:
-        return type(self.model).__name__.lower()
-
-    def __str__(self) -> str:
-        name = self.target if isinstance(self.target, str) else self.target.__name__
-        return f"{self.form}-{name}".replace(".default", "-aten")
-
-
 def samples() -> list[Sample]:
     """All samples, the same every time."""
     with torch.random.fork_rng():
@@ -67,6 +42,8 @@ def _samples() -> Iterator[Sample]:
         yield Sample(trained(model), target, x, "AffineSource")
     for model, target, x in _noops():
         yield Sample(model.eval(), target, x, "Carrier")
+    for more in (carriers, resizes, moves, pieces, tails):
+        yield from more.calls()
 
 
 _Call = tuple[nn.Module, Any, "Tensor"]

@@ -7,41 +7,43 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fxfuse.affine import Affine
 from fxfuse.call import Plan
 from fxfuse.editor import Editor
-from fxfuse.graph import Graph
 from fxfuse.operator_table import operator_of
 from fxfuse.operators import OPERATORS
+from fxfuse.operators.joins import Join
+from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear, View
 from tests.helpers import assert_equal, run
-from tests.operators.samples import NEVER_FOLDED, Sample, samples
+from tests.operators.samples import NEVER_FOLDED, samples
+from tests.operators.views import seen
 from tests.samples import randn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fxfuse.graph import Graph
+    from tests.operators.sample import Sample
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*upsample. is deprecated")
 SAMPLES = samples()
-ROLES: dict[str, type[View]] = {role.__name__: role for role in (Linear, AffineSource, Carrier)}
+ROLES: dict[str, type[View]] = {
+    "Linear": Linear,
+    "AffineSource": AffineSource,
+    "Tail": AffineSource,
+    "Carrier": Carrier,
+    "Join": Join,
+    "Parts": Piece,
+}
+CARRIERS = ("Carrier", "Parts", "Join")
 
 
-def of(role: str) -> pytest.MarkDecorator:
-    chosen = [sample for sample in SAMPLES if sample.role == role]
+def of(*roles: str, pulled: bool = False) -> pytest.MarkDecorator:
+    """Samples of some roles; with ``pulled`` those alone that let some affine pass on its way back."""
+    chosen = [s for s in SAMPLES if s.role in roles and not (pulled and s.pull is None)]
     return pytest.mark.parametrize("sample", chosen, ids=str)
-
-
-def seen(sample: Sample) -> tuple[Graph, View]:
-    """The graph of a sample, and the view of its one call."""
-    graph_module = fx.symbolic_trace(sample.model)
-    ShapeProp(graph_module).propagate(sample.x)
-    graph = Graph(graph_module)
-    nodes = [node for node in graph.nodes if graph.operator(node) is not None]
-    assert len(nodes) == 1, "more than the call was read, or nothing"
-    view = graph.view(nodes[0])
-    assert view is not None, "the call was not read"
-    return graph, view
 
 
 def names(targets: Iterable[object]) -> set[str]:
@@ -55,10 +57,13 @@ def test_every_row_of_the_table_has_a_sample() -> None:
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
 def test_a_call_is_found_in_the_table_and_plays_its_role(sample: Sample) -> None:
     graph, view = seen(sample)
-    assert view.call.operator is OPERATORS[sample.target]
+    called = view.call.arguments["input"] if sample.role == "Parts" else view.node
+    assert graph.operator(called) is OPERATORS[sample.target]
     assert isinstance(view, ROLES[sample.role])
     assert view.input.op == "placeholder"
     assert graph.plays(view.node, ROLES[sample.role])
+    shape = view.node.meta["val"].shape
+    assert all(shape[axis] == size for axis, size in view.known_sizes().items())
 
 
 @of("Linear")
@@ -106,15 +111,55 @@ def test_an_affine_source_is_its_affine(sample: Sample) -> None:
     assert_equal(run(sample.model, (sample.x,)), affine(sample.x))
 
 
-@of("Carrier")
-def test_an_affine_passes_a_carrier(sample: Sample) -> None:
-    _, view = seen(sample)
+@of("Tail")
+def test_the_tail_of_a_norm_is_what_follows_the_bare_normalisation(sample: Sample) -> None:
+    graph, view = seen(sample)
+    assert isinstance(view, AffineSource)
+    expected, affine, write = run(sample.model, sample.inputs), view.affine(), view.detached()
+    assert affine.scale.dtype == affine.shift.dtype == torch.float64
+    assert write is not None
+    assert not view.vanishes
+    Editor(graph).apply(Plan(writes=(write,)))
+    graph.graph_module.recompile()
+    bare = run(graph.graph_module, sample.inputs)
+    assert_equal(expected, affine(bare))
+    assert not torch.allclose(expected, bare)
+    assert_equal(expected, run(sample.model, sample.inputs), rtol=0.0)
+
+
+def as_dtype(affine: Affine, sample: Sample) -> Affine:
+    return affine.rearrange(lambda t: t.to(sample.x.dtype))
+
+
+def moved(graph: Graph, sample: Sample, affines: dict[fx.Node, Affine]) -> tuple[torch.Tensor, ...]:
+    """The inputs of a sample, each behind its affine."""
+    values = dict(zip(graph.graph_module.graph.find_nodes(op="placeholder"), sample.inputs, strict=True))
+    after = tuple(affines[node](x) if node in affines else x for node, x in values.items())
+    assert [x.shape for x in after] == [x.shape for x in sample.inputs], "an affine enlarges its value"
+    return after
+
+
+@of(*CARRIERS, pulled=True)
+def test_an_affine_passes_a_carrier_on_its_way_back(sample: Sample) -> None:
+    graph, view = seen(sample)
     assert isinstance(view, Carrier)
-    sizes = [4] + [1] * (sample.x.ndim - 2)
-    affine = Affine(randn(*sizes, seed=5), randn(*sizes, seed=6))
-    ((value, pulled),) = view.pull(affine)
-    assert value is view.input
-    assert_equal(affine(run(sample.model, (sample.x,))), run(sample.model, (pulled(sample.x),)))
+    assert sample.pull is not None
+    expected = run(sample.model, sample.inputs)
+    affine = as_dtype(sample.pull(expected.shape), sample)
+    pulled = dict(view.pull(affine))
+    assert_equal(affine(expected), run(sample.model, moved(graph, sample, pulled)))
+
+
+@of(*CARRIERS)
+def test_an_affine_passes_a_carrier_on_its_way_on(sample: Sample) -> None:
+    graph, view = seen(sample)
+    assert isinstance(view, Carrier)
+    expected = run(sample.model, sample.inputs)
+    values = dict(zip(graph.graph_module.graph.find_nodes(op="placeholder"), sample.inputs, strict=True))
+    for source in view.parts if isinstance(view, Join) else [view.input]:
+        affine = as_dtype(sample.push(values[source].shape), sample)
+        pushed = view.push(affine, source)
+        assert_equal(run(sample.model, moved(graph, sample, {source: affine})), pushed(expected))
 
 
 class Tapped(nn.Conv2d):
