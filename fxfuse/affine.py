@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
 
@@ -67,6 +67,20 @@ class Affine:
     def size(self, axis: int) -> int:
         """Return the size along an axis counted from the last (negative): one, or that of the value."""
         return max(t.shape[axis] if -axis <= t.ndim else 1 for t in (self.scale, self.shift))
+
+    def collapsed(self, axes: Iterable[int]) -> Affine:
+        """Return the same affine with one element along those of some axes along which it does not vary.
+
+        Args:
+            axes: counted from the first; along them the affine is known to be as long as the value, or of one element.
+        """
+        result = self
+        for axis in axes:
+            tensors = (result.scale, result.shift)
+            longer = [t for t in tensors if t.shape[axis] > 1]
+            if longer and all(bool((t == t.narrow(axis, 0, 1)).all()) for t in longer):
+                result = result.rearrange(lambda t, axis=axis: t.narrow(axis, 0, 1))  # type: ignore[misc] # bound at once
+        return result
 
     def with_axis(self, axis: int) -> Affine:
         """Return the affine of the value with one more axis, of size one, at ``axis`` (negative)."""

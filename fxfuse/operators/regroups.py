@@ -49,7 +49,9 @@ class Regroup(Carrier):
             old = tuple(size if size > 1 else known for size, known in zip(inner, old, strict=True))
             into = self._completed(new, self._product(old))
             full = full.rearrange(lambda t: t.expand(*t.shape[:left], *old, *t.shape[left + len(old) :]))
-        return full.rearrange(lambda t: t.reshape(*t.shape[:left], *into, *t.shape[left + len(old) :])).trimmed()
+        full = full.rearrange(lambda t: t.reshape(*t.shape[:left], *into, *t.shape[left + len(old) :]))
+        # Norms of instances are written out with a copy of the constants for each of the batch.
+        return full.collapsed(range(left, left + len(into))).trimmed()
 
     def _product(self, parts: Sizes) -> int:
         self._require_sizes(None not in parts)

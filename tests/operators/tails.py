@@ -89,6 +89,10 @@ def _group_norms() -> Iterator[tuple[nn.Module, Tensor]]:
         yield Function(norm, 4, weight, bias, 0.1), randn(*BATCH)
         yield Function(norm, 4, bias=bias), randn(*LINE)
         yield Function(norm, num_groups=8, weight=weight, by_keyword="input"), randn(*VOLUME)
+    for native in (torch.native_group_norm, aten.native_group_norm.default):
+        yield FirstItem(native, weight, bias, 2, 8, 24, 4, 0.1), randn(*IMAGE)
+        yield FirstItem(native, None, bias, 2, 8, 6, 2, 0.1), randn(*LINE)
+        yield FirstItem(native, weight, None, 3, 8, 1, 2, 0.1), randn(*BATCH)
 
 
 def _instance_norms() -> Iterator[tuple[nn.Module, Tensor]]:
