@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from fxfuse.questions import asked_classes, is_assertion
+from fxfuse.shape_numbers import number_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,9 @@ class AnyProxy(fx.Proxy):
         frame = frame.f_back if frame.f_code is torch.is_tensor.__code__ else frame
         if not asked_by_user() or not {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
             return AnyProxy
+        number = number_class(self.node)
+        if number is not None:
+            return number
         classes = asked_classes(frame)
         if is_assertion(frame, after_call=True) or (classes and self.tracer.gives_tensor(self.node)):  # type: ignore[attr-defined] # the tracer of this package
             return Tensor if not classes or issubclass(Tensor, classes) else AnyProxy

@@ -23,6 +23,7 @@ from fxfuse.own_forward import UNCHECKED, Derived
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.rank_tables import GIVE_TENSORS, keeps_rank
+from fxfuse.shape_numbers import traced_extremes
 from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, resolve_types
 from fxfuse.state import State, sentence
 
@@ -85,7 +86,7 @@ class Tracer(fx.Tracer):
             raise Untraceable(f"its child {taken[0]!r} has the name of a part of a GraphModule")
         before, names = State(root), set(root.__dict__)
         try:
-            with traced_checks():
+            with traced_checks(), traced_extremes():
                 graph = self.trace(root)
                 self._require_no_failure()
         finally:

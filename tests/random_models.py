@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.helpers import trained, values
+from tests.random_carriers import CARRIERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,14 +136,21 @@ PAIR = st.builds(
     NUMBER,
     ANY,
 )
-SHAPES = st.builds(
-    Shape,
-    st.lists(st.one_of(PAIR, SINGLE), min_size=2, max_size=7).map(lambda parts: sum(parts, ())),
-    st.integers(1, 2),
-    st.sampled_from(["plain", "plain", "optional", "branching"]),
-    st.booleans(),
-    st.integers(0, 12),
-)
+
+
+def shapes(steps: st.SearchStrategy[tuple[Step, ...]]) -> st.SearchStrategy[Shape]:
+    """Models of such steps."""
+    return st.builds(
+        Shape,
+        st.lists(steps, min_size=2, max_size=7).map(lambda parts: sum(parts, ())),
+        st.integers(1, 2),
+        st.sampled_from(["plain", "plain", "optional", "branching"]),
+        st.booleans(),
+        st.integers(0, 12),
+    )
+
+
+SHAPES = shapes(st.one_of(PAIR, SINGLE))
 
 
 class Net(nn.Module):
@@ -186,7 +194,7 @@ class Net(nn.Module):
         if step.kind in LAYERS:
             called: Tensor = self.layers[f"{step.kind}{step.number}"](x)
             return called
-        if step.kind.startswith("f."):
+        if step.kind.startswith(("f.", "c.")):
             return self._function(step, x)
         if step.kind == "relu_":
             return x.relu_()
@@ -197,6 +205,8 @@ class Net(nn.Module):
 
     def _function(self, step: Step, x: Tensor) -> Tensor:
         weight, gain, mean, var = (getattr(self, f"{n}{step.number}") for n in ("weight", "gain", "mean", "var"))
+        if step.kind in CARRIERS:
+            return CARRIERS[step.kind](x, weight[:, :, 0, 0], gain[:, 0, 0])
         functions: dict[str, Callable[[], Tensor]] = {
             "f.conv": lambda: F.conv2d(x, weight),
             "f.norm": lambda: F.batch_norm(x, mean, var),

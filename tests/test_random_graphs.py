@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse
 from tests.helpers import run, unchanged, values
+from tests.random_chains import WITH_CARRIERS
 from tests.random_models import INPUT, SHAPES, Net, OptionalNet, Shape
 
 if TYPE_CHECKING:
@@ -65,6 +66,20 @@ def assert_right_or_refused(model: Net, fused: nn.Module, x: Tensor) -> None:
     with contextlib.suppress(ValueError):
         given = run(fused, (x, True))
         assert_close(run(model, (x, True)), given)
+
+
+@pytest.mark.parametrize("structure", ["graph", "module"])
+@examples(25)
+@given(shape=WITH_CARRIERS)
+def test_affines_that_pass_other_operations(structure: Structure, shape: Shape) -> None:
+    model, x = shape.build(), values(*INPUT)
+    expected = run(model, (x,))
+    with unchanged(model):
+        fused = fx_fuse(model, structure=possible(shape, structure))
+    assert_close(expected, run(fused, (x,)))
+    assert_every_norm_is_told(model, Report.of(fused))
+    again = fx_fuse(fused, structure=possible(shape, structure))
+    assert_close(expected, run(again, (x,)))
 
 
 @examples(15)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
@@ -23,20 +23,23 @@ class Recording(fx.Interpreter):
         return result
 
 
-def traced(model: nn.Module, inputs: tuple[Tensor, ...], *, sizes: bool = True) -> Graph:
-    """The graph of a model that knows all sizes of every value, or without ``sizes`` how many axes it has."""
+Known = Literal["sizes", "axes", "nothing"]
+
+
+def traced(model: nn.Module, inputs: tuple[Tensor, ...], *, known: Known = "sizes") -> Graph:
+    """The graph of a model that knows the sizes of every value, or only how many axes it has, or nothing."""
     graph_module = fx.symbolic_trace(model)
     copies = [x.clone() for x in inputs]
-    if sizes:
+    if known == "sizes":
         Recording(graph_module).run(*copies)
-    else:
+    elif known == "axes":
         ShapeProp(graph_module).propagate(*copies)
     return Graph(graph_module)
 
 
-def seen(sample: Sample) -> tuple[Graph, View]:
+def seen(sample: Sample, *, known: Known = "sizes") -> tuple[Graph, View]:
     """The graph of a sample, and the view of its one call; of parts, that of the item."""
-    graph = traced(sample.model, sample.inputs)
+    graph = traced(sample.model, sample.inputs, known=known)
     nodes = [node for node in graph.nodes if graph.operator(node) is not None]
     assert len(nodes) == (2 if sample.role == "Parts" else 1), "more than the call was read, or nothing"
     view = graph.view(nodes[-1])

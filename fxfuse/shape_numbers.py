@@ -1,0 +1,76 @@
+"""Numbers computed from the sizes of values, while a forward is traced: ``max(math.ceil(h / 2) - k, 0)``."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import math
+import operator
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, max, min)
+_ROUNDING = (math.ceil, math.floor)
+_FRACTION = operator.truediv
+
+
+def number_class(node: fx.Node) -> type | None:
+    """Return int or float for a number that is computed from sizes alone, None for everything else."""
+    if _is_size(node) or node.target in _ROUNDING:
+        return int if _is_size(node) or _operands(node) else None
+    if node.op != "call_function" or node.target not in (*_WHOLE, _FRACTION):
+        return None
+    classes = _operands(node)
+    return float if classes and (node.target is _FRACTION or float in classes) else int if classes else None
+
+
+def _operands(node: fx.Node) -> list[type]:
+    """Return the classes of the arguments, nothing if one of them is no number."""
+    found = [number_class(a) if isinstance(a, fx.Node) else type(a) for a in node.args]
+    return [cls for cls in found if cls in (int, float)] if all(cls in (int, float) for cls in found) else []
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node gives the size of a value along an axis."""
+    if node.op == "call_method":
+        return node.target == "size" and len(node.args) == 2
+    if node.target is not operator.getitem or not isinstance(node.args[1], int):
+        return False
+    return isinstance(node.args[0], fx.Node) and _is_shape(node.args[0])
+
+
+def _is_shape(node: fx.Node) -> bool:
+    """Whether a node gives a shape, or a part of one."""
+    if node.target is operator.getitem and isinstance(node.args[1], slice) and isinstance(node.args[0], fx.Node):
+        return _is_shape(node.args[0])
+    whole = node.op == "call_method" and node.target == "size" and len(node.args) == 1
+    return whole or (node.target is getattr and node.args[1:] == ("shape",))
+
+
+@contextlib.contextmanager
+def traced_extremes() -> Iterator[None]:
+    """Make ``max`` and ``min`` of sizes nodes of the graph: the builtins would branch on which is larger."""
+    originals = {name: getattr(builtins, name) for name in ("max", "min")}
+    for name, original in originals.items():
+        setattr(builtins, name, _traced(original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(builtins, name, original)
+
+
+def _traced(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def extreme(*args: Any, **kwargs: Any) -> Any:
+        proxies = [a for a in args if issubclass(type(a), fx.Proxy)]  # isinstance would ask the proxy
+        if proxies and len(args) > 1 and not kwargs and all(number_class(p.node) for p in proxies):
+            return proxies[0].tracer.create_proxy("call_function", original, args, {})
+        return original(*args, **kwargs)
+
+    return extreme

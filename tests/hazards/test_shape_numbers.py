@@ -1,0 +1,90 @@
+"""Arithmetic with sizes while a forward is traced: padding that hangs on the resolution."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from fxfuse import FuseError, Report, fx_fuse
+from tests.helpers import Model, Structure, assert_same, trained, values
+
+
+def needed(size: Any, kernel: int, stride: int) -> Any:
+    """TensorFlow's rule: as much padding as gives ceil(size / stride) positions."""
+    if isinstance(size, Tensor):
+        raise TypeError("sizes are numbers")
+    return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+
+
+class Same(nn.Conv2d):
+    """A convolution that pads as TensorFlow does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.size()[-2:]
+        height, width = needed(height, 3, 2), needed(width, 3, 2)
+        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class Half(Model):
+    """As Same, with sizes that are asked for one by one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = min(x.shape[2], x.size(-1))
+        y: Tensor = self.norm(self.conv(x[:, :, :rows]))
+        return y
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "same": lambda: nn.Sequential(Same(3, 4, 3, stride=2), nn.BatchNorm2d(4)),
+    "cropped": lambda: Half(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4)),
+}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_resolution(structure: Structure, name: str) -> None:
+    model = trained(MODELS[name]())
+    fused = fx_fuse(model, structure=structure)
+    assert len(Report.of(fused).folded) == 1
+    for size in ((7, 8), (8, 9), (5, 6), (12, 5)):
+        assert_same(model, fused, values(2, 3, *size))
+
+
+def test_the_whole_is_a_graph() -> None:
+    assert isinstance(fx_fuse(trained(MODELS["same"]())), fx.GraphModule)
+
+
+class Branches(Model):
+    """What is compared is no size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        largest: Any = max(y.sum(), values(1)[0])
+        return y * largest + (y if isinstance(x.size(0), int) else -y)
+
+
+def test_the_larger_of_values_is_no_node() -> None:
+    model = trained(Branches(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4)))
+    fused = fx_fuse(model)
+    assert not isinstance(fused, fx.GraphModule)
+    for x in (values(2, 3, 5, 5), -values(2, 3, 5, 5)):
+        assert_same(model, fused, x)
+
+
+def test_the_builtins_are_what_they_were() -> None:
+    before = (builtins.max, builtins.min)
+    fx_fuse(trained(MODELS["same"]()))
+    with pytest.raises(FuseError):
+        fx_fuse(Raises(conv=nn.Conv2d(3, 4, 3)), structure="graph")
+    assert (builtins.max, builtins.min) == before
+
+
+class Raises(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError(f"never works, not on {x}")
