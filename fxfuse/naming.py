@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -66,16 +66,27 @@ class Naming:
         return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
 
     def describe(self, node: fx.Node) -> str:
-        """Return a node for a sentence: a module by its path, a function by its name and where it stands."""
+        """Return a node for a sentence: a module by its path, a function by its name and where it stands.
+
+        What torch.export made of one of torch's own layers is called by the path of the layer.
+        """
         if node.op == "placeholder":
             return "the input"
         if node.op == "output":
             return "the output"
-        if node.op == "call_module":
+        if node.op == "call_module" or self._is_layer(node):
             return self.path(node)
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
-        owner = self.owner(node)
-        return f"{name} in {self.path(node)}" if owner or self.prefix else f"{name} ({node.name})"
+        target: Any = getattr(node.target, "overloadpacket", node.target)
+        name = target if isinstance(target, str) else getattr(target, "__name__", node.name)
+        where = self.path(node) if self.owner(node) or self.prefix else "the outermost forward"
+        return f"{name.rstrip('_')} in {where}"
+
+    def _is_layer(self, node: fx.Node) -> bool:
+        """Whether a function stands for one of torch's own layers."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        cls = stack[-1][1] if stack else ""
+        home = f"{cls.__module__}." if isinstance(cls, type) else str(cls)
+        return home.startswith("torch.nn.modules.")
 
     def names(self, nodes: list[fx.Node]) -> str:
         """Return a few nodes by their paths, for a sentence."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from fxfuse.guards import require_rank
 from fxfuse.rank_tables import ARITHMETIC, checked_rank, keeps_rank, usual_rank
@@ -195,6 +195,12 @@ def _recorded(node: fx.Node) -> int | None:
 def recorded_dtype(node: fx.Node) -> torch.dtype | None:
     """Return the dtype of a value, where the graph says it."""
     return getattr(_description(node), "dtype", None)
+
+
+def recorded_value(node: fx.Node) -> Tensor | None:
+    """Return a tensor without values that has the shape and dtype of a value, where the graph has one."""
+    values = (node.meta.get(key) for key in ("val", "example_value"))
+    return next((value for value in values if isinstance(value, Tensor)), None)
 
 
 def _description(node: fx.Node) -> object:

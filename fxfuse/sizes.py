@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, fx
+from torch import fx
 
 from fxfuse.rank_tables import ARITHMETIC, keeps_size
 from fxfuse.reasons import Refusal
+from fxfuse.shapes import recorded_value
 from fxfuse.uses import first_operand
 
 if TYPE_CHECKING:
@@ -38,16 +39,16 @@ class Sizes:
 
     def of(self, node: fx.Node) -> tuple[int | None, ...]:
         """Return the sizes of all axes, None where they are not known; nothing where their number is not known."""
-        value = node.meta.get("val")
-        if isinstance(value, Tensor):
+        value = recorded_value(node)
+        if value is not None:
             return tuple(_number(size) for size in value.shape)
         rank = self.graph.rank(node)
         known = rank.axes if rank is not None and rank.proven else 0
         return tuple(self.along(node, axis) for axis in range(-known, 0))
 
     def _find(self, node: fx.Node) -> dict[int, int]:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor):
+        value = recorded_value(node)
+        if value is not None:
             sizes = [(axis - value.ndim, _number(size)) for axis, size in enumerate(value.shape)]
             return {axis: size for axis, size in sizes if size is not None}
         try:
@@ -66,8 +67,8 @@ class Sizes:
 
     def label(self, node: fx.Node, axis: int) -> object:
         """Return what identifies a size: the number, the symbol, or whose axis it is."""
-        value = node.meta.get("val")
-        if isinstance(value, Tensor):
+        value = recorded_value(node)
+        if value is not None:
             number = _number(value.shape[axis])
             return str(value.shape[axis]) if number is None else number
         origin = self._origin(node)

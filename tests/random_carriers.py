@@ -42,7 +42,7 @@ CARRIERS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "c.group_norm": lambda x, _w, g: F.group_norm(x, 2, g),
     "c.valid": lambda x, w, _g: F.conv2d(F.pad(x, (0, 1, 1, 0), "replicate"), w[:, :, None, None].repeat(1, 1, 2, 2)),
     "c.parts": lambda x, _w, _g: parts(x),
-    "c.half": lambda x, w, g: torch.cat([x[:, :2] * g[:2, None, None], x[:, 2:]], 1),
+    "c.half": lambda x, _w, g: torch.cat([x[:, :2] * g[:2, None, None], x[:, 2:]], 1),
     "c.unbind": lambda x, _w, _g: torch.stack(x.unbind(1), 1),
     "c.chunk": lambda x, _w, _g: chunked(x),
     "c.select": lambda x, _w, _g: torch.cat([x[:, :3], x.select(1, 3).unsqueeze(1)], 1),

@@ -12,6 +12,7 @@ from fxfuse.affine import Affine
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, require
+from fxfuse.shapes import recorded_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,8 +60,8 @@ class Arithmetic(AffineSource):
     @property
     def moves_on(self) -> bool:
         """Whether the value is known to have the same shape and dtype without it."""
-        before, after = (value.meta.get("val") for value in (self.input, self.node))
-        if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        before, after = (recorded_value(value) for value in (self.input, self.node))
+        if before is None or after is None:
             return False
         return before.dtype == after.dtype and str(before.shape) == str(after.shape)
 

@@ -7,11 +7,12 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import Carrier
 from fxfuse.reasons import Reason, require
+from fxfuse.shapes import recorded_value
 
 if TYPE_CHECKING:
     from fxfuse.affine import Affine
@@ -111,8 +112,8 @@ class Reshape(Regroup):
         return [sizes.label(self.input, axis) for axis in range(len(sizes.of(self.input)))]
 
     def _labels_after(self) -> list[object]:
-        sizes, value = self.call.graph.sizes, self.node.meta.get("val")
-        if isinstance(value, Tensor):
+        sizes, value = self.call.graph.sizes, recorded_value(self.node)
+        if value is not None:
             return [sizes.label(self.node, axis) for axis in range(value.ndim)]
         given: Any = self.call.graph.source(self.node).args[1:]
         given = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given

@@ -11,7 +11,7 @@ from tests.random_models import LAYERS, Shape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.operators.samples import Sample
+    from tests.operators.sample import Sample
 
 FOLDED, NOT_TOLD, NOT_CAPTURED = "folded", "not told", "cannot be captured"
 """What can happen beside a reason: the fold is right there; the graph has no such norm; there is no graph."""

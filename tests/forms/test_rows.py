@@ -7,6 +7,7 @@ linear before the rest; one model holds all samples of one role and one shape, s
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,8 +18,11 @@ from tests.forms.exceptions import ROWS
 from tests.graph_forms import FORMS
 from tests.helpers import Model, assert_equal, run
 from tests.operators.calls import FirstItem
-from tests.operators.samples import Sample, samples
+from tests.operators.samples import samples
 from tests.samples import parameter
+
+if TYPE_CHECKING:
+    from tests.operators.sample import Sample
 
 CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
@@ -31,11 +35,15 @@ class Scaled(Model):
         return y
 
 
-class Behind(Model):
-    """A linear operation, and what carries or is an affine behind it."""
+class Chain(nn.Sequential):
+    """A linear operation and what is or carries an affine, in the order in which they fold."""
+
+
+class Together(Model):
+    """Linear operations, what puts their results together, and a scale for the whole."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(self.sample(self.linear(x)))
+        y: Tensor = self.last(self.sample(self.first(x), self.second(x), self.third(x)))
         return y
 
 
@@ -58,16 +66,20 @@ class Branches(nn.Module):
 
 def branch(sample: Sample) -> nn.Module:
     """A model in which the sample folds, or is folded into."""
+    result = run(sample.model, sample.inputs)
     if sample.role == "Linear":
-        shape = run(sample.model, (sample.x,)).shape
         axis = output_axis(sample)
-        return Scaled(linear=sample.model, gain=parameter(shape[axis], *[1] * (-1 - axis), seed=7))
-    channels_axis = 1 if sample.x.ndim > 1 else 0
-    layer = linear_before(sample)
+        return Scaled(linear=sample.model, gain=parameter(result.shape[axis], *[1] * (-1 - axis), seed=7))
     if sample.role == "AffineSource":
-        return Behind(linear=layer, sample=sample.model, last=nn.Identity())
-    gain = parameter(sample.x.shape[channels_axis], *[1] * (sample.x.ndim - 2), seed=8)
-    return Behind(linear=layer, sample=sample.model, last=Gain(gain=gain))
+        return Chain(layer(sample, sample.x), sample.model)
+    if sample.role == "Tail":
+        return Chain(sample.model, layer(sample, sample.x))
+    assert sample.pull is not None
+    gain = Gain(gain=nn.Parameter(sample.pull(result.shape).scale.to(sample.x.dtype)))
+    if sample.role == "Join":
+        layers = [layer(sample, value) for value in sample.inputs]
+        return Together(first=layers[0], second=layers[1], third=layers[2], sample=sample.model, last=gain)
+    return Chain(layer(sample, sample.x), sample.model, gain)
 
 
 def output_axis(sample: Sample) -> int:
@@ -79,14 +91,19 @@ def output_axis(sample: Sample) -> int:
     return -1 - dims
 
 
-def linear_before(sample: Sample) -> nn.Module:
-    """A layer that gives what the sample takes."""
+def layer(sample: Sample, value: Tensor) -> nn.Module:
+    """A layer that makes values of the shape of one input of a sample, with the channels along which it folds."""
     unbatched = "InstanceNorm" in str(sample.target) and sample.x.shape[0] == 4
     axes = sample.x.ndim + unbatched
-    if axes == 2:
-        return nn.Linear(sample.x.shape[-1], sample.x.shape[-1]).double()
-    channels = sample.x.shape[0 if unbatched else 1]
-    return CONVOLUTIONS[axes](channels, channels, 1).double()
+    if axes == 2 or sample.push.axes == (-1,):
+        return nn.Linear(sample.x.shape[-1], value.shape[-1]).to(sample.x.dtype)
+    channels_axis = 0 if unbatched else 1
+    return CONVOLUTIONS[axes](sample.x.shape[channels_axis], value.shape[channels_axis], 1).to(sample.x.dtype)
+
+
+def has_a_layer(sample: Sample) -> bool:
+    """Whether there is a layer of which the channels are those along which the affines of a sample vary."""
+    return sample.pull is not None and sample.push.axes in ((1,), (-1,))
 
 
 def can_be_exported(sample: Sample) -> bool:
@@ -106,8 +123,8 @@ def groups() -> dict[str, tuple[nn.Module, Tensor, list[Sample]]]:
     """The models, each with its input and the samples in it, by role and shape."""
     found: dict[str, list[Sample]] = {}
     for sample in samples():  # but for fxfuse's own checks, which stand only in its results
-        if sample.target not in (AssumedRank, require_rank) and can_be_exported(sample):
-            shape = "x".join(map(str, sample.x.shape))
+        if sample.target not in (AssumedRank, require_rank) and can_be_exported(sample) and has_a_layer(sample):
+            shape = "x".join(map(str, sample.x.shape)) + f"-{sample.x.dtype}".removeprefix("-torch.float64")
             found.setdefault(f"{sample.role}-{shape}", []).append(sample)
     models: dict[str, tuple[nn.Module, Tensor, list[Sample]]] = {}
     for name, every in found.items():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch.nn.functional as F
@@ -13,6 +12,9 @@ from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, Report, fx_fuse
 from tests.helpers import Model, Structure, assert_same, trained, values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def needed(size: Any, kernel: int, stride: int) -> Any:
@@ -51,7 +53,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 def test_every_resolution(structure: Structure, name: str) -> None:
     model = trained(MODELS[name]())
     fused = fx_fuse(model, structure=structure)
-    assert len(Report.of(fused).folded) == 1
+    # A convolution that is called as a function cannot get other weights where its class is kept.
+    assert bool(Report.of(fused)) is (structure == "graph" or name == "cropped")
     for size in ((7, 8), (8, 9), (5, 6), (12, 5)):
         assert_same(model, fused, values(2, 3, *size))
 

@@ -75,8 +75,8 @@ class Sample:
             or "Parts", of which one item is the carrier.
         others: the other inputs, where it has several.
         pull: for which affines of the result the law of a carrier holds; None where it lets none pass.
-        push: for which affines of the input.  Those along one axis, which can be the channels of a layer, say that
-            the affines of the result that ``pull`` makes belong to the same channels.
+        push: for which affines of the input; of a tail, along which axes it varies.  Where that is one axis, which
+            can be the channels of a layer, the affines that ``pull`` makes of the result belong to the same channels.
     """
 
     model: nn.Module

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.operators.calls import FirstItem, Function, Single
-from tests.operators.sample import BATCH, IMAGE, LINE, VOLUME, Sample, called
+from tests.operators.sample import BATCH, IMAGE, LINE, VOLUME, Sample, along, called
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
@@ -18,46 +18,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 aten = torch.ops.aten
-WEIGHT, BIAS = {"weight": parameter(8, seed=2)}, {"bias": parameter(8, seed=3)}
+WEIGHT: dict[str, Any] = {"weight": parameter(8, seed=2)}
+BIAS: dict[str, Any] = {"bias": parameter(8, seed=3)}
 
 
 def calls() -> Iterator[Sample]:
-    for call, x in (*_modules(), *_layer_norms(), *_rms_norms(), *_group_norms(), *_instance_norms()):
+    for call, x in (*_layer_norms(), *_rms_norms()):
+        trailing = next(call.parameters()).ndim
+        yield Sample(call, called(call), x, "Tail", push=along(*range(-trailing, 0)))
+    for call, x in (*_group_norms(), *_instance_norms()):
         yield Sample(call, called(call), x, "Tail")
+    for norm, shape in ((nn.InstanceNorm1d, LINE), (nn.InstanceNorm2d, IMAGE), (nn.InstanceNorm3d, VOLUME)):
+        yield Sample(_module(norm(8, affine=True)), norm, randn(*shape)[0], "Tail", push=along(0))
 
 
-def _modules() -> Iterator[tuple[nn.Module, Tensor]]:
-    batch, line, image, volume = (randn(*shape) for shape in (BATCH, LINE, IMAGE, VOLUME))
-    norms: list[tuple[nn.Module, Tensor]] = [
-        (nn.LayerNorm(8), batch),
-        (nn.LayerNorm(4, bias=False), image),
-        (nn.LayerNorm((6, 4), eps=0.1), image),
-        (nn.LayerNorm(6), line),
-        (nn.RMSNorm(8), batch),
-        (nn.RMSNorm((6, 4)), image),
-        (nn.RMSNorm(6, eps=0.1), line),
-        (nn.GroupNorm(2, 8), image),
-        (nn.GroupNorm(4, 8), batch),
-        (nn.GroupNorm(8, 8, eps=0.1), volume),
-        (nn.GroupNorm(1, 8), line),
-        *((nn.InstanceNorm1d(8, affine=True), line), (nn.InstanceNorm1d(8, eps=0.1, affine=True), line[0])),
-        *((nn.InstanceNorm2d(8, affine=True), image), (nn.InstanceNorm2d(8, affine=True), image[0])),
-        *((nn.InstanceNorm3d(8, affine=True), volume), (nn.InstanceNorm3d(8, affine=True), volume[0])),
-    ]
-    for norm, x in norms:
-        yield Single(_scaled(norm)).eval(), x
-
-
-def _scaled(norm: nn.Module) -> nn.Module:
-    """The norm with a weight and bias far from one and zero."""
+def _module(norm: nn.Module) -> nn.Module:
+    """A call of a norm with a weight and bias far from one and zero."""
     for seed, (name, value) in enumerate(list(norm.named_parameters())):
         norm.register_parameter(name, parameter(*value.shape, seed=seed))
-    return norm
+    return Single(norm).eval()
 
 
 def _layer_norms() -> Iterator[tuple[nn.Module, Tensor]]:
     x, shape, weight, bias = randn(*IMAGE), (6, 4), parameter(6, 4, seed=2), parameter(6, 4, seed=3)
     batch = randn(*BATCH)
+    yield _module(nn.LayerNorm(8)), batch
+    yield _module(nn.LayerNorm((6, 4), eps=0.1)), x
+    yield _module(nn.LayerNorm(4, bias=False)), x
     yield Function(F.layer_norm, (8,), **WEIGHT, **BIAS), batch
     yield Function(F.layer_norm, shape, weight, bias, 0.1), x
     yield Function(F.layer_norm, normalized_shape=shape, bias=bias, by_keyword="input"), x
@@ -76,6 +63,9 @@ def _layer_norms() -> Iterator[tuple[nn.Module, Tensor]]:
 
 def _rms_norms() -> Iterator[tuple[nn.Module, Tensor]]:
     x, weight = randn(*IMAGE), parameter(6, 4, seed=2)
+    yield _module(nn.RMSNorm(8)), randn(*BATCH)
+    yield _module(nn.RMSNorm((6, 4))), x
+    yield _module(nn.RMSNorm(6, eps=0.1)), randn(*LINE)
     for norm in (F.rms_norm, torch.rms_norm, aten.rms_norm.default):
         yield Function(norm, [8], *WEIGHT.values()), randn(*BATCH)
         yield Function(norm, (6, 4), weight=weight), x
@@ -84,6 +74,10 @@ def _rms_norms() -> Iterator[tuple[nn.Module, Tensor]]:
 
 def _group_norms() -> Iterator[tuple[nn.Module, Tensor]]:
     weight, bias = WEIGHT["weight"], BIAS["bias"]
+    yield _module(nn.GroupNorm(2, 8)), randn(*IMAGE)
+    yield _module(nn.GroupNorm(8, 8, eps=0.1)), randn(*VOLUME)
+    yield _module(nn.GroupNorm(1, 8)), randn(*LINE)
+    yield _module(nn.GroupNorm(4, 8)), randn(*BATCH)
     for norm in (F.group_norm, torch.group_norm, aten.group_norm.default):
         yield Function(norm, 2, weight, bias), randn(*IMAGE)
         yield Function(norm, 4, weight, bias, 0.1), randn(*BATCH)
@@ -97,6 +91,9 @@ def _group_norms() -> Iterator[tuple[nn.Module, Tensor]]:
 
 def _instance_norms() -> Iterator[tuple[nn.Module, Tensor]]:
     weight, bias = WEIGHT["weight"], BIAS["bias"]
+    for cls, shape in ((nn.InstanceNorm1d, LINE), (nn.InstanceNorm2d, IMAGE), (nn.InstanceNorm3d, VOLUME)):
+        yield _module(cls(8, affine=True)), randn(*shape)
+        yield _module(cls(8, eps=0.1, affine=True)), randn(*shape)
     rest: tuple[Any, ...] = (None, None, True, 0.1, 0.2, True)
     yield Function(F.instance_norm, **WEIGHT, **BIAS), randn(*IMAGE)
     yield Function(F.instance_norm, None, None, weight, None, True), randn(*LINE)

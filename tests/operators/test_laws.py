@@ -97,6 +97,7 @@ def test_a_linear_operation_takes_back_its_own_weights(sample: Sample) -> None:
     write = view.with_map(view.linear_map())
     for name, tensor in write.constants.items():
         old = stored(graph, view, write.through.get(name), name)
+        assert tensor is not None
         assert torch.equal(tensor, old)
         assert (tensor.dtype, tensor.stride()) == (old.dtype, old.stride())
     assert graph.constants.tensors(view.node) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason
-from fxfuse.affine import Affine
 from fxfuse.operators.roles import Carrier
 from fxfuse.reasons import Refusal
 from tests.helpers import assert_equal, run
@@ -20,6 +19,9 @@ from tests.operators.calls import FirstItem, Function, Joined, Method, Part, Sin
 from tests.operators.sample import IMAGE, Along, Sample, along, called, carrier
 from tests.operators.views import Known, seen
 from tests.samples import parameter, randn
+
+if TYPE_CHECKING:
+    from fxfuse.affine import Affine
 
 aten = torch.ops.aten
 PER_CHANNEL, POSITIVE, SCALES = along(1), along(1, positive=True), along(1, keeps=0)
