@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import fx, nn
 
 from fxfuse.operator_table import OPERATORS
@@ -18,6 +19,19 @@ _FRESH = frozenset(
 )
 
 
+_aten = torch.ops.aten
+# What takes some strides alone, or tells what they are.
+_TELLS = (
+    *("view", "view_as", "as_strided", "stride", "is_contiguous", "storage_offset", "data_ptr", "resize_", "set_"),
+    *(torch.as_strided, torch.view_as_complex, torch.view_as_real),
+    *(_aten.view.default, _aten.view.dtype, _aten.as_strided.default, _aten.view_as_complex.default),
+)
+
+
+# How the names of operations begin that fill a new tensor in the usual order.
+_ANEW = ("conv", "linear", "matmul", "bmm", "mm", "addmm", "cat", "stack", "contiguous", "scaled_dot_product")
+
+
 def writer_between(graph: Graph, value: fx.Node, start: fx.Node, ends: set[fx.Node]) -> fx.Node | None:
     """Return a node that may write into a value, behind ``start`` and before the last of ``ends``."""
     left, node, family = set(ends), start, None
@@ -30,6 +44,33 @@ def writer_between(graph: Graph, value: fx.Node, start: fx.Node, ends: set[fx.No
             if not family.isdisjoint(written):
                 return node
     return None
+
+
+def first_stickler(graph: Graph, value: fx.Node) -> fx.Node | None:
+    """Return a reader that writes into a value, or can tell how it lies in memory; a result may lie as it likes."""
+    pending, seen = [(value, True)], {value}
+    while pending:
+        current, shares_memory = pending.pop()
+        for user in current.users:
+            writes = shares_memory and current in graph.mutated(user)
+            if writes or user.target in _TELLS or _runs_user_code(graph, user):
+                return user
+            if user not in seen and not _lies_anew(graph, user):
+                seen.add(user)
+                pending.append((user, shares_memory and _may_alias(graph, user)))
+    return None
+
+
+def _lies_anew(graph: Graph, node: fx.Node) -> bool:
+    """Whether a result lies in memory in an order of its own, and not in that of an input."""
+    module = graph.module(node)
+    called = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
+    return str(called).lower().startswith(_ANEW)
+
+
+def is_dense(graph: Graph, value: fx.Node) -> bool:
+    """Whether a value lies in memory as a norm of it would: a layer made it, and what followed kept that."""
+    return _lies_anew(graph, graph.sizes.of_same_shape(value)[-1])
 
 
 def _family(graph: Graph, value: fx.Node) -> set[fx.Node]:

@@ -117,7 +117,8 @@ class Plan:
         bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
         stripped: calls that lost their affine, and stay.
         onwards: the affine went into what follows.
-        guard: the number of axes to check where the last bypassed node stood, or None.
+        guard: the number of axes to check, or None.
+        guarded: the bypassed node in whose place it is checked; None for the last.
         assumed: that number is only usual.
     """
 
@@ -125,6 +126,7 @@ class Plan:
     bypass: tuple[tuple[fx.Node, fx.Node], ...] = ()
     guard: int | None = None
     assumed: bool = False
+    guarded: fx.Node | None = None
     stripped: tuple[fx.Node, ...] = ()
     onwards: bool = False
 
@@ -157,6 +159,9 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
     """
     source = graph.source(node)
     passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
+    unknown = source.kwargs.keys() - set(operator.arguments)
+    # NumPy's names (axis, keepdims) are taken by torch too, and would be missed.
+    require(not unknown, Reason.NOT_LINEAR, value=graph.path(node))
     module = graph.module(node)
     if module is None:
         return Call(node, operator, passed, graph)

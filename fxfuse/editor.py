@@ -86,9 +86,9 @@ class Editor:
                 self._write_module(write, write.call.module)
             else:
                 write_arguments(self.graph, self.storage, write, self._erase_unused)
-        for position, (node, value) in enumerate(plan.bypass, start=1):
-            guard = plan.guard if position == len(plan.bypass) else None
-            self._bypass(node, value, guard, where or self.graph.path(node))
+        guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
+        for node, value in plan.bypass:
+            self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
 
     # -- calls of modules: a copy of the module
 

@@ -91,8 +91,12 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
         detail = f"the weight is shared, so this call got a copy of {copied:,} bytes"
     if not gone:
         removed, detail = {into[0]: graph.kind(plan.writes[0].call.node)}, "computed once from parameters alone"
+    told = graph.path(plan.guarded) if plan.guarded is not None else None  # the others have nothing to check
     return [
-        Decision(rule.__name__, path, kind, into, None, detail, plan.assumed, copied if first == 0 else 0)
+        Decision(
+            *(rule.__name__, path, kind, into, None),
+            *(detail if told in (None, path) else "", plan.assumed, copied if first == 0 else 0),
+        )
         for first, (path, kind) in enumerate(removed.items())
     ]
 

@@ -41,11 +41,18 @@ class Reason(Enum):
         "or make it a parameter"
     )
     MUTATED = "{value} is changed in place by {users}; use the out-of-place form of that operation"
+    LAYOUT = (
+        "without it {users} would get {value}, which may be a view of other memory, and not a value of its own; "
+        "call .contiguous() behind the norm, or use reshape instead of view"
+    )
     NOT_PER_CHANNEL = (
         "it does not act along the output channels of {value} ({detail}); "
         "check the order of the axes, it may be a mistake in the model"
     )
-    UNKNOWN_SHAPE = "the number of axes of {value} is {detail}; pass example_inputs to prove it"
+    UNKNOWN_SHAPE = (
+        "the number of axes of {value} is {detail}; "
+        "pass example_inputs to prove it, or fuse the exported program, where it is known"
+    )
     UNKNOWN_SIZE = (
         "the size of {value} along {detail} is not known, so the constants cannot be brought to it; "
         "fuse the exported program, where sizes are known, or write the size as a number"

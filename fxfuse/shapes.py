@@ -70,7 +70,8 @@ class _Ranks:
                 self._prove(node)
         proven = set(self.known)
         for node in self.nodes:
-            shape = node.meta.get(EXAMPLE_SHAPE)
+            # What a propagation of shapes left is that of one example too.
+            shape = node.meta.get(EXAMPLE_SHAPE, getattr(node.meta.get("tensor_meta"), "shape", None))
             self._set(node, None if shape is None else len(shape))
         seen = set(self.known) - proven
         for node in self.nodes:
@@ -172,7 +173,7 @@ class _Ranks:
         module = self.modules[node]
         start, end = (module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else _flatten_arguments(node)
         before = self.known.get(node.all_input_nodes[0])
-        if before is None or not isinstance(start, int) or not isinstance(end, int):
+        if not before or not isinstance(start, int) or not isinstance(end, int):
             return None
         return before - (end % before - start % before)
 
@@ -182,14 +183,14 @@ class _Ranks:
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
         before = self.known.get(node.all_input_nodes[0])
-        if before is None or dims is None or not isinstance(keep, bool):
+        if before is None or dims in (None, (), []) or not isinstance(keep, bool):
             return None
         return before if keep else before - (len(dims) if isinstance(dims, (list, tuple)) else 1)
 
 
 def _recorded(node: fx.Node) -> int | None:
-    shape = getattr(_description(node), "shape", None)
-    return None if shape is None else len(shape)
+    value = recorded_value(node)
+    return None if value is None else value.ndim
 
 
 def recorded_dtype(node: fx.Node) -> torch.dtype | None:

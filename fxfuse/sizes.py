@@ -71,21 +71,21 @@ class Sizes:
         if value is not None:
             number = _number(value.shape[axis])
             return str(value.shape[axis]) if number is None else number
-        origin = self._origin(node)
+        same = self.of_same_shape(node)
         # Somebody may move the axes in place at some time.
-        if any(user.target in _MOVING for same in (node, origin) for user in same.users):
+        if any(user.target in _MOVING for value in same for user in value.users):
             return None
         known = self.of(node)
-        return known[axis] if known[axis] is not None else (origin, axis)
+        return known[axis] if known[axis] is not None else (same[-1], axis)
 
-    def _origin(self, node: fx.Node) -> fx.Node:
-        """Return the first value of the same shape."""
-        current = node
+    def of_same_shape(self, node: fx.Node) -> list[fx.Node]:
+        """Return the value and those of the same shape before it, back to the first."""
+        found = [node]
         while True:
-            first = first_operand(current)
+            current, first = found[-1], first_operand(found[-1])
             if first is None or current.op not in _CALLS or not keeps_size(_called(self.graph, current)):
-                return current
-            current = first
+                return found
+            found.append(first)
 
     def asked(self, size: object) -> object:
         """Return the label of a size that the model asks for, as ``x.shape[0]``; None for the unknown."""

@@ -21,6 +21,7 @@ from tests.reason_models import (
     Shared,
     Twice,
     Unknown,
+    Viewed,
     cancelling,
     complex_weight,
     conv_and_norm,
@@ -68,6 +69,7 @@ CASES = [
         ("block.rest.m1", "padding_mode='replicate'"),
         TAIL,
     ),
+    Case(Reason.LAYOUT, lambda: conv_and_norm(Viewed), ("view in block", ".contiguous()")),
     Case(
         Reason.WOULD_GROW,
         lambda: proven(nn.GroupNorm(2, 4), nn.AdaptiveAvgPool2d(600), nn.Flatten(), nn.Linear(1440000, 1)),

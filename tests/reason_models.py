@@ -111,6 +111,14 @@ class Leaves(Model):
         return z
 
 
+class Viewed(Model):
+    """What reads the norm takes no value that is a part of another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(torch.cat([self.conv(x), self.conv(-x)], 1)[:, 2:6])
+        return y.view(-1)
+
+
 class Twice(Model):
     """The same convolution with a norm and without: one class cannot hold both."""
 

@@ -52,7 +52,8 @@ class Mean(Carrier):
         """Return the number of axes of the input, and which are averaged."""
         dims = self.call.get("dim", None)
         listed = list(dims) if isinstance(dims, (list, tuple)) else [dims]
-        self.require(all(isinstance(d, int) for d in listed) and self.call.get("dtype", None) is None)
+        # No axes at all stand for all of them.
+        self.require(bool(listed) and all(isinstance(d, int) for d in listed) and self.call.get("dtype", None) is None)
         rank = self.require_axes(self.input)
         return rank, sorted(d % rank for d in listed)
 

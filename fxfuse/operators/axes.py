@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -10,6 +10,8 @@ from fxfuse.operator_table import register
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, fx
 
     from fxfuse.affine import Affine
@@ -22,6 +24,11 @@ class NewAxis(Carrier):
         axis = self.call.get("dim", None)
         self.require(isinstance(axis, int))
         return int(axis) if axis < 0 else axis - self.require_axes(self.input) - 1
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return those of the input, moved, and the one."""
+        new = self._axis()
+        return {new: 1, **{axis if axis > new else axis - 1: size for axis, size in self.sizes_before().items()}}
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Take the axis away."""
@@ -44,6 +51,12 @@ class DroppedAxis(Carrier):
         axis = axis if axis < 0 else axis - self.require_axes(self.input)
         self.require(self.require_size(self.input, axis) == 1)
         return int(axis)
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return those of the input, moved."""
+        gone = self._axis()
+        before = self.sizes_before().items()
+        return {axis if axis > gone else axis + 1: size for axis, size in before if axis != gone}
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Put the axis in."""
@@ -80,6 +93,8 @@ class Copies(Carrier):
 
 class Expand(Copies):
     """``x.expand(*sizes)``: along axes of size one; -1 stands for an axis that stays."""
+
+    gives_view: ClassVar[bool] = True
 
     def _stays(self, axis: int, asked: object) -> bool:
         return asked == -1 or (isinstance(asked, int) and self.call.graph.sizes.along(self.input, axis) == asked)

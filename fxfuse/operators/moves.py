@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class Permute(Carrier):
     """Axes in another order."""
+
+    gives_view: ClassVar[bool] = True
 
     @abstractmethod
     def order(self, rank: int) -> list[int]:

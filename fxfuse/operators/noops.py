@@ -71,14 +71,14 @@ register("identity", Identity, arguments=("input",), modules=[nn.Identity])
 register(
     "dropout",
     Dropout,
-    arguments=("input", "p", "training"),
+    arguments=("input", "p", "training", "inplace"),
     modules=[nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout],
     functions=[F.dropout, F.dropout1d, F.dropout2d, F.dropout3d],
 )
 register(
     "dropout",
     AlphaDropout,
-    arguments=("input", "p", "training"),
+    arguments=("input", "p", "training", "inplace"),
     functions=[F.alpha_dropout, F.feature_alpha_dropout],
 )
 _aten = torch.ops.aten
@@ -108,7 +108,7 @@ register(
 register(
     "to",
     Cast,
-    arguments=("input",),
+    arguments=("input", "dtype", "device", "non_blocking", "copy", "memory_format", "layout", "pin_memory", "other"),
     methods=["to", "float", "half", "double", "bfloat16", "type_as"],
     functions=[
         *(_aten.to.dtype, _aten.to.device, _aten.to.other, _aten.to.dtype_layout, _aten._to_copy.default),

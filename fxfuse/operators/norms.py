@@ -140,7 +140,10 @@ register(
 register(
     "batch_norm",
     BatchNorm,
-    arguments=("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
+    arguments=(
+        *("input", "weight", "bias", "running_mean", "running_var"),
+        *("training", "momentum", "eps", "cudnn_enabled"),
+    ),
     functions=[torch.batch_norm, torch.ops.aten.batch_norm.default],
 )
 _CORE = ("input", "weight", "bias", "running_mean", "running_var")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
@@ -40,6 +40,8 @@ class Cut(NamedTuple):
 
 class Piece(Carrier):
     """A part of a value along one axis; whoever reads the rest is not concerned."""
+
+    gives_view: ClassVar[bool] = True
 
     @abstractmethod
     def cuts(self) -> list[Cut]:

@@ -157,7 +157,13 @@ class AffineSource(View):
 
 
 class Carrier(View):
-    """An operation that an affine can pass unchanged in meaning."""
+    """An operation that an affine can pass unchanged in meaning.
+
+    Attributes:
+        gives_view: the result may lie in memory in another way than a new value would, or share it.
+    """
+
+    gives_view: ClassVar[bool] = False
 
     @abstractmethod
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
@@ -173,6 +179,7 @@ class Carrier(View):
         if rank is None or not rank.proven:
             detail = "not known" if rank is None else "only usual, or only seen"
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(value), detail=detail)
+        self.require(rank.axes > 0)
         return rank.axes
 
     def require_axes_of_result(self) -> int:

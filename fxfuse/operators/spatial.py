@@ -108,15 +108,17 @@ register(
     modules=[nn.Upsample],
     functions=[F.interpolate, F.upsample],
 )
+# In another order for each, and of no matter: they say where the result lies, not what it is made of.
+_UPSAMPLE = ("input", "output_size", "align_corners", "scale_factors", "scales", "scales_d", "scales_h", "scales_w")
 for _name in (
     *("upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d"),
     *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d"),
     *("upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d"),
 ):
     _overloads = [getattr(_aten, _name).vec, getattr(_aten, _name).default]
-    register(_name, Spatial, arguments=("input", "output_size"), functions=_overloads)
+    register(_name, Spatial, arguments=_UPSAMPLE, functions=_overloads)
 for _packet in (_aten._upsample_bilinear2d_aa, _aten._upsample_bicubic2d_aa):
-    register("upsample_aa2d", Spatial, arguments=("input", "output_size"), functions=[_packet.vec, _packet.default])
+    register("upsample_aa2d", Spatial, arguments=_UPSAMPLE, functions=[_packet.vec, _packet.default])
 
 _zero_pads = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 register("pad", Pad, arguments=("input", "padding", "value"), modules=_zero_pads)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.aliases import writer_between
+from fxfuse.aliases import is_dense, writer_between
 from fxfuse.call import Plan, Write
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk
+from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
     from torch import fx
@@ -57,8 +58,10 @@ class _Onwards(Walk):
                 not unproven, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail="only usual, or only seen"
             )
             return Plan((detached, *writes.values()), stripped=(source.node,), onwards=True)
+        if not is_dense(self.graph, source.input):
+            self.require_nobody_tells()
         self._require_same_until(source.input, source.node, writes)
-        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, onwards=True)
+        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded, onwards=True)
 
     def _readers(self, value: fx.Node) -> list[fx.Node]:
         """Return who reads the value, each once."""
@@ -99,8 +102,8 @@ class _Onwards(Walk):
 
     def take(self, source: AffineSource) -> Affine:
         """Return the affine, if the value has the same dtype without it."""
-        value, result = (node.meta.get("val") for node in (source.input, source.node))
-        known = getattr(value, "dtype", None) is not None and getattr(result, "dtype", None) == value.dtype  # type: ignore[union-attr] # it has one
+        value, result = (recorded_dtype(node) for node in (source.input, source.node))
+        known = value is not None and value == result
         detail = f"the dtype of {self.name(source.input)} is not known"
         require(source.keeps_dtype or known, Reason.PROMOTES, detail=detail)
         return super().take(source)

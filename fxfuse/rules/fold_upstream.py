@@ -39,6 +39,7 @@ class _Back(Walk):
         """Walk to the end of every path."""
         source = self.sources[0]
         writes: dict[fx.Node, Write] = {}
+        over_view = False
         pending = [(source.input, source.node, self.take(source))]
         while pending:
             value, reader, affine = pending.pop()
@@ -50,15 +51,28 @@ class _Back(Walk):
             elif isinstance(view, AffineSource):
                 self._require_alone(value, reader)
                 self.sources.append(view)
-                pending.append((view.input, view.node, affine.after(self.take(view))))
+                pending.append((view.input, view.node, self._composed(affine, view)))
             elif isinstance(view, Carrier):
                 self._require_no_more_axes(view, affine)
                 pulled = view.pull(affine)
+                self.moved = self.moved or not isinstance(view, Noop)
+                over_view = over_view or view.gives_view
                 self._require_alone(value, reader)
                 pending += [(inner, view.node, moved) for inner, moved in pulled]
+        if over_view:
+            self.require_nobody_tells()
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
-        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed)
+        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded)
+
+    def _composed(self, affine: Affine, view: AffineSource) -> Affine:
+        """Return the affine that applies ``view`` first, if the sizes fit as the numbers of axes are read."""
+        first = self.take(view)
+        try:
+            return affine.after(first)
+        except RuntimeError:
+            detail = f"shapes {tuple(affine.scale.shape)} and {tuple(first.scale.shape)}"
+            raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail) from None
 
     def _view(self, value: fx.Node) -> View:
         """Return what makes the value."""
@@ -71,12 +85,12 @@ class _Back(Walk):
     def _require_alone(self, value: fx.Node, reader: fx.Node) -> None:
         """Refuse a value that others see as well, but for those who see other parts of it."""
         users = with_items(self.graph, self.graph.users(value))
-        others = [user for user in users if user is not reader] or users
+        others = [user for user in users if user is not reader]
         changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         # A reader of which nobody uses the result is no user, and may be the one that asks.
         alone = users in ([reader], []) or (users.count(reader) == 1 and self._beside(reader, others))
-        require(alone, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(others))
+        require(alone, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(others or users))
 
     def _beside(self, reader: fx.Node, others: list[fx.Node]) -> bool:
         piece = self.graph.view(reader)
@@ -108,4 +122,4 @@ class _Back(Walk):
         detail = f"it has {affine.rank} axes, the value {rank.axes}"
         require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)
         if rank.assumed or rank.seen:
-            self.rely_on(view.node, rank)
+            self.rely_on(self.sources[-1], rank)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fxfuse.aliases import first_stickler
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import recorded_dtype
 
@@ -24,6 +25,8 @@ class Walk:
     Attributes:
         sources: the nodes that apply it; several that follow each other directly are one affine.
         guard: the number of axes that has to be checked from now on, None for no check.
+        guarded: the source whose input it is the number of.
+        moved: the affine has passed an operation that may change the number of axes.
         assumed: that number is only usual.
     """
 
@@ -32,6 +35,8 @@ class Walk:
         self.graph = graph
         self.sources = [source]
         self.guard: int | None = None
+        self.guarded: fx.Node | None = None
+        self.moved = False
         self.assumed = False
 
     def take(self, source: AffineSource) -> Affine:
@@ -39,15 +44,19 @@ class Walk:
         self.graph.require_changeable(source.node)
         affine = source.affine()
         if source.unproven_rank is not None:
-            self.rely_on(source.input, source.unproven_rank)
+            self.rely_on(source, source.unproven_rank)
         return affine
 
-    def rely_on(self, value: fx.Node, rank: Rank) -> None:
-        """Let a check stay in the model; without one, only what example inputs have shown is enough."""
-        detail = "only usual, and guards=False asks for a proof"
-        allowed = self.graph.guards or not rank.assumed
-        require(allowed, Reason.UNKNOWN_SHAPE, value=self.name(value), detail=detail)
+    def rely_on(self, source: AffineSource, rank: Rank) -> None:
+        """Let a check stay in the model; without one, only what example inputs have shown is enough.
+
+        There is one check, of one number, in the place of ``source``.
+        """
+        value, detail = self.name(source.input), "only usual, and guards=False asks for a proof"
+        require(self.graph.guards or not rank.assumed, Reason.UNKNOWN_SHAPE, value=value, detail=detail)
+        require(not self.moved, Reason.UNKNOWN_SHAPE, value=value, detail="only usual, or only seen")
         self.guard = rank.axes if self.graph.guards else None
+        self.guarded = source.node
         self.assumed = self.assumed or rank.assumed
 
     def vector(self, view: Linear, affine: Affine, axis: int, channels: int) -> Affine:
@@ -72,6 +81,13 @@ class Walk:
                 promoted = torch.promote_types(tensor.dtype, weight.dtype) if tensor.ndim else weight.dtype
                 same = promoted == weight.dtype or not source.promotes
                 require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype} gives {promoted}")
+
+    def require_nobody_tells(self) -> None:
+        """Refuse readers that need a value of its own, where a view may take the place of what a source made."""
+        for source in self.sources:
+            reader = first_stickler(self.graph, source.node)
+            if reader is not None:
+                raise Refusal(Reason.LAYOUT, value=self.name(source.input), users=self.name(reader))
 
     def name(self, value: fx.Node) -> str:
         """Return a node for a sentence."""

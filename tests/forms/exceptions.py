@@ -137,32 +137,96 @@ def _name(sample: Sample) -> str:
     return str(getattr(sample.target, "__name__", sample.target)).lower()
 
 
-def _unbatched(sample: Sample) -> bool:
-    """Whether a convolution or an instance norm gets no batch axis."""
-    dims = next((dims for dims in (1, 2, 3) if f"{dims}d" in _name(sample)), None)
-    return dims is not None and sample.x.ndim == dims + 1 and ("conv" in _name(sample) or "instance" in _name(sample))
+def _told(sample: Sample) -> str:
+    """What a sample says beside the input: the arguments of the call, or the options of the module."""
+    call = getattr(sample.model, "inner", sample.model)
+    return f"{getattr(call, 'plain', call)} {getattr(call, 'named', '')}".lower().replace("': ", "=")
 
 
+def _of(names: str, *roles: str) -> Callable[[Sample], bool]:
+    """Samples of some names, whatever the overload, in some roles or all."""
+    listed = set(names.split())
+    return lambda sample: _name(sample).partition(".")[0] in listed and (not roles or sample.role in roles)
+
+
+def _is_flattened(sample: Sample) -> bool:
+    """Whether channels and rows become one axis."""
+    return _of("flatten")(sample) and sample.pull is not None and sample.pull.alike > 1
+
+
+def _repeats_elements(sample: Sample) -> bool:
+    """Whether a pad takes elements of the value."""
+    return "pad" in _name(sample) and any(mode in _name(sample) + _told(sample) for mode in ("reflect", "repl", "circ"))
+
+
+DECOMPOSED_RESIZES = frozenset(
+    "upsample_nearest1d.vec upsample_nearest3d.vec _upsample_nearest_exact1d.vec _upsample_nearest_exact2d.vec "
+    "_upsample_nearest_exact3d.vec upsample_linear1d.vec upsample_linear1d.default upsample_bilinear2d.default "
+    "upsample_bicubic2d.vec upsample_bicubic2d.default upsample_trilinear3d.vec".split()
+)
 ROWS = (
     Row(
-        lambda sample: "conv" in _name(sample) and _unbatched(sample),
-        (*CORE_ATEN, "made"),
-        "A convolution without a batch axis is decomposed to unsqueeze, convolution and squeeze.",
+        lambda sample: _of("linear", "Linear")(sample) and sample.x.ndim == 1 and "bias=false" in _told(sample),
+        ("made",),
+        "A linear layer without a bias is decomposed to unsqueeze, mm, and squeeze in place for a vector.",
     ),
     Row(
-        lambda sample: sample.role == "Linear" and "linear" in _name(sample) and sample.x.ndim != 2,
-        (*CORE_ATEN, "made"),
-        "A linear layer on another number of axes than two is decomposed to view, mm and view.",
+        lambda sample: _of("view reshape _unsafe_view view_as reshape_as squeeze")(sample) or _is_flattened(sample),
+        ("traced",),
+        "The sizes that decide it are nowhere in this graph.",
     ),
     Row(
-        lambda sample: "instance" in _name(sample) and not _unbatched(sample),
+        _of("instancenorm1d instancenorm2d instancenorm3d instance_norm", "Tail"),
         (*CORE_ATEN, "made"),
-        "An instance norm is decomposed to repeat, view, batch norm and view.",
+        "It is decomposed to a batch norm with the statistics of the batch, between two views.",
     ),
     Row(
-        lambda sample: "instance" in _name(sample) and _unbatched(sample),
-        ALL_BUT_TRACED,
-        "The forward of an instance norm adds a batch axis itself, which these graphs write out.",
+        lambda sample: _name(sample).partition(".")[0].endswith("_") or "inplace=true" in _told(sample),
+        ("traced", *TRAINING_IR, *INPUTS),
+        "A value that is changed in place may have been read before; decompositions write a new value.",
+    ),
+    Row(
+        _of("to float half double bfloat16 type_as _to_copy"),
+        ("traced",),
+        "A plain trace does not know dtypes, so that the call could round.",
+    ),
+    Row(
+        lambda sample: _of("to float half double bfloat16")(sample) and "other" not in _name(sample),
+        EXPORTED,
+        "torch.export adds a check of the dtype, which reads the value as well.",
+    ),
+    Row(
+        _of("swapaxes moveaxis concat concatenate view_as reshape_as adaptive_max_pool1d adaptivemaxpool1d"),
+        TRAINING_IR,
+        "torch.export has an overload of its own for this name, which is not in the table.",
+    ),
+    Row(
+        _of("max_pool1d maxpool1d adaptive_max_pool1d adaptivemaxpool1d"),
+        ("made",),
+        "It is decomposed to a pool of images, of which the graph squeezes the indices as well.",
+    ),
+    Row(
+        lambda sample: "pad" in _name(sample) and "." not in _name(sample) and "constant_pad_nd" not in _name(sample),
+        ("dynamo",),
+        "Dynamo calls torch._C._nn.pad, which is not in the table.",
+    ),
+    Row(_of("prelu _prelu_kernel"), CORE_ATEN, "PReLU is decomposed to a comparison and a product."),
+    Row(_of("roll"), CORE_ATEN, "It is decomposed to indexing with tensors."),
+    Row(_repeats_elements, CORE_ATEN, "It is decomposed to indexing with tensors."),
+    Row(
+        lambda sample: _repeats_elements(sample) and "circ" in _name(sample) + _told(sample),
+        ("made",),
+        "It is decomposed to copies into an empty tensor.",
+    ),
+    Row(
+        lambda sample: _of("interpolate upsample")(sample) and sample.x.ndim != 4,
+        CORE_ATEN,
+        "Resizing other values than images is decomposed to indexing with tensors, and sums.",
+    ),
+    Row(
+        lambda sample: _name(sample) in DECOMPOSED_RESIZES,
+        CORE_ATEN,
+        "It is decomposed to indexing with tensors, and sums.",
     ),
 )
 

@@ -44,7 +44,7 @@ def _activations() -> Iterator[Sample]:
         *(Function(aten.relu.default), Function(aten.relu_.default)),
         *(Single(nn.LeakyReLU()), Single(nn.LeakyReLU(-1.5)), Single(nn.LeakyReLU(2.5, inplace=True))),
         *(Function(F.leaky_relu), Function(F.leaky_relu, 0.3), Function(F.leaky_relu, negative_slope=-0.5)),
-        *(Function(F.leaky_relu, 0.3, True), Function(F.leaky_relu_, 0.3)),
+        *(Function(F.leaky_relu, 0.3, inplace=True), Function(F.leaky_relu_, 0.3)),
         *(Function(aten.leaky_relu.default, -2), Function(aten.leaky_relu_.default)),
         *(Single(nn.PReLU().double()), Single(nn.PReLU(8, init=-0.5).double())),
         *(Function(F.prelu, slopes), Function(F.prelu, weight=parameter(1), by_keyword="input")),
@@ -155,17 +155,18 @@ def _pads() -> Iterator[Sample]:
     yield carrier(Function(aten.pad.default, [1, 2], "constant", 3.0), x, keeps_three, keeps_three)
     yield carrier(Function(aten.pad.default, [1, 2, 0, 1], "replicate"), x)
     for pad in (torch.constant_pad_nd, aten.constant_pad_nd.default):
-        yield carrier(Function(pad, [1, 2, -1, 0]), x, SCALES, SCALES)
         yield carrier(Function(pad, [0, 1], 3), x, keeps_three, keeps_three)
+        yield carrier(Function(pad, [1, 2, -1, 0]), x, SCALES, SCALES)
 
 
 def _rolls() -> Iterator[Sample]:
     x = INPUTS[2]
     for roll in (torch.roll, aten.roll.default):
-        yield carrier(Function(roll, [1], [2]), x)
+        yield carrier(Function(roll, [1], [-2]), x)
         yield carrier(Function(roll, [1, -2], [-1, 2]), x)
-    yield carrier(Function(torch.roll, 5, 0), x)
-    yield carrier(Function(torch.roll, shifts=(1, 2), dims=(2, 3), by_keyword="input"), x)
+        yield carrier(Function(roll, [5], [0]), x)
+        yield carrier(Function(roll, shifts=[1, 2], dims=[-1, -2]), x)
+    yield carrier(Method("roll", (1, 3), (-1, -4)), x)
     yield carrier(Method("roll", 1, 1), x, along(0, 2), along(0, 2))
-    yield carrier(Method("roll", (1, 3), (-1, 0)), x)
+    yield carrier(Function(torch.roll, 5, 0), x)
     yield carrier(Method("roll", shifts=-1, dims=-2), x)

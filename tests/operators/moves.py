@@ -66,7 +66,9 @@ def _new_axes(x: Tensor) -> Iterator[Sample]:
     yield carrier(Method("unsqueeze", -1), x)
     yield carrier(Method("unsqueeze", 1), x, along(0, 2), along(0, 1))
     yield carrier(Method("unsqueeze", dim=2), x)
+    yield carrier(Method("unsqueeze", dim=-3), x)
     for unsqueeze in (torch.unsqueeze, aten.unsqueeze.default):
+        yield carrier(Function(unsqueeze, -5), x, along(2))
         yield carrier(Function(unsqueeze, 0), x, along(2))
         yield carrier(Function(unsqueeze, -4), x, along(2))
     thin = randn(2, 8, 1, 4)
@@ -99,12 +101,13 @@ def _flattened(x: Tensor) -> Iterator[Sample]:
     yield carrier(Single(nn.Flatten(2)), x)
     yield carrier(Single(nn.Flatten()), x, PER_CHANNEL, along(1, 2, 3))
     yield carrier(Single(nn.Flatten(0, -2)), x, LAST, LAST)
-    yield carrier(Method("flatten", 1, -1), x, ALIKE)
+    yield carrier(Method("flatten", 1, 3), x, ALIKE)
     yield carrier(Method("flatten"), x, along(0), along(0, 1, 2, 3))
     yield carrier(Method("flatten", -2), x)
+    yield carrier(Method("flatten", 1, -1), x, ALIKE)
     for flatten in (torch.flatten, aten.flatten.using_ints):
-        yield carrier(Function(flatten, 1, 2), x, along(1, 2), along(1, 2, 3))
         yield carrier(Function(flatten, 0, 1), x, LAST, LAST)
+        yield carrier(Function(flatten, 1, 2), x, along(1, 2), along(1, 2, 3))
         yield carrier(Function(flatten, start_dim=1, end_dim=3), x, ALIKE)
         yield carrier(Function(flatten, 2), x)
 

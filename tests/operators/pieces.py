@@ -33,29 +33,32 @@ def calls() -> Iterator[Sample]:
 
 
 def _slices(x: Tensor) -> Iterator[Sample]:
-    yield carrier(Function(aten.slice.Tensor, 1, 2, 6), x)
+    yield carrier(Function(aten.slice.Tensor, -3, 2, 6), x)
     yield carrier(Function(aten.slice.Tensor, 2, 1, 5), x, PER_CHANNEL, along(1, 2))
     yield carrier(Function(aten.slice.Tensor, -1, -3, END), x, along(1, 3), along(1, 3))
     yield carrier(Function(aten.slice.Tensor), x, None, along(1, 2))  # the whole
-    yield carrier(Function(aten.slice.Tensor, dim=-3, end=-2), x)
     yield carrier(Function(aten.slice.Tensor, 1, -100, 100), x)
     yield carrier(Function(aten.slice.Tensor, 1, None, 3, 1), x)
+    yield carrier(Function(aten.slice.Tensor, dim=-3, end=-2), x)
     yield carrier(Method("narrow", -3, 2, 4), x)
-    yield carrier(Method("narrow", dim=1, start=0, length=3), x)
+    yield carrier(Method("narrow", 1, 0, 3), x)
+    yield carrier(Method("narrow", dim=-3, start=5, length=3), x)
     for narrow in (torch.narrow, aten.narrow.default):
         yield carrier(Function(narrow, -3, 5, 3), x)
         yield carrier(Function(narrow, 2, 1, 4), x, along(1, 2), along(1, 2))
-        yield carrier(Function(narrow, 1, 7, 1), x, ANY)
+        yield carrier(Function(narrow, 1, 1, 6), x)
+        yield carrier(Function(narrow, -3, 7, 1), x, ANY)
 
 
 def _selected(x: Tensor) -> Iterator[Sample]:
     yield carrier(Method("select", -3, 3), x, ANY)
-    yield carrier(Method("select", dim=1, index=-1), x, along(0, 1), along(0, 1, 2))
-    yield carrier(Method("select", 1, 0), x, ANY)
+    yield carrier(Method("select", 1, -1), x, along(0, 1), along(0, 1, 2))
+    yield carrier(Method("select", dim=-3, index=0), x, ANY)
     for select in (torch.select, aten.select.int):
         yield carrier(Function(select, -3, -8), x, ANY)
         yield carrier(Function(select, 3, -2), x, along(1, 2), along(1, 3))
-        yield carrier(Function(select, 1, -1), x, ANY)
+        yield carrier(Function(select, 1, 4), x, ANY)
+        yield carrier(Function(select, -3, -1), x, ANY)
 
 
 def _indexed(x: Tensor) -> Iterator[Sample]:
@@ -81,39 +84,39 @@ def _indexed(x: Tensor) -> Iterator[Sample]:
 
 
 def _split(x: Tensor) -> Iterator[Sample]:
-    parts: list[tuple[Any, int]] = [(Method("split", 3, -3), 1), (Method("split", split_size=[1, 5, 2], dim=1), -1)]
-    parts += [(Method("split", 2, dim=1), -4), (Method("split", 3, 1), 2)]
+    parts: list[tuple[Any, int]] = [(Method("split", 3, -3), 1), (Method("split", 2, 1), -4)]
+    parts += [(Method("split", 3, dim=1), 2), (Method("split", split_size=[1, 5, 2], dim=-3), -1)]
+    kwargs: dict[str, Any] = {"split_size_or_sections": 5, "dim": -3}
     parts += [(Function(torch.split, 3, -3), 0), (Function(torch.split, [2, 5, 1], 1), 1)]
-    kwargs: dict[str, Any] = {"split_size_or_sections": 5, "dim": 1}
-    parts += [(Function(torch.split, by_keyword="tensor", **kwargs), 1), (Function(torch.split, 3, dim=1), -1)]
-    for split in (aten.split.Tensor, torch.ops.aten.split.sizes):
-        sizes = 3 if split is aten.split.Tensor else [3, 4, 1]
-        parts += [(Function(split, sizes, -3), 1), (Function(split, sizes, 1), -1)]
+    parts += [(Function(torch.split, 3, dim=1), -1), (Function(torch.split, by_keyword="tensor", **kwargs), 1)]
+    for split, sizes in ((aten.split.Tensor, 3), (aten.split.sizes, [3, 4, 1])):
+        parts += [(Function(split, sizes, -3), 1), (Function(split, sizes, 1), 0), (Function(split, sizes, -3), -1)]
     for with_sizes in (torch.split_with_sizes, aten.split_with_sizes.default):
         parts += [(Function(with_sizes, [3, 4, 1], -3), 2), (Function(with_sizes, [6, 2], 1), -2)]
-    parts += [(Method("split_with_sizes", [3, 5], -3), 1), (Method("split_with_sizes", split_sizes=[3, 5], dim=1), 0)]
+        parts += [(Function(with_sizes, [6, 2], dim=-3), 1)]
+    parts += [(Method("split_with_sizes", [3, 5], -3), 1), (Method("split_with_sizes", split_sizes=[3, 5], dim=-3), 0)]
     for call, number in parts:
         yield carrier(Part(call, number), x)
     yield carrier(Part(Method("split", 1), 1), x, PER_CHANNEL, along(0, 1))
     yield carrier(Part(Function(torch.split, [1, 3, 2], -2), 1), x, along(1, 2), along(1, 2))
-    yield carrier(Part(Function(torch.split, 4, 1), -2), x)
 
 
 def _chunked(x: Tensor) -> Iterator[Sample]:
     for chunk in (torch.chunk, aten.chunk.default):
         yield carrier(Part(Function(chunk, 3, -3), 2), x)
         yield carrier(Part(Function(chunk, 5, 1), 3), x)  # which are only four
-        yield carrier(Part(Function(chunk, 3, dim=1), -1), x)
+        yield carrier(Part(Function(chunk, 3, dim=-3), -1), x)
     yield carrier(Part(Method("chunk", 2, -3), 0), x)
     yield carrier(Part(Method("chunk", 4, 2), 1), x, along(1, 2), along(1, 2))
-    yield carrier(Part(Method("chunk", chunks=3, dim=1), -2), x)
+    yield carrier(Part(Method("chunk", chunks=3, dim=-3), -2), x)
     for unbind in (torch.unbind, aten.unbind.int):
         yield carrier(Part(Function(unbind, -3), 3), x, ANY)
         yield carrier(Part(Function(unbind), -1), x, along(0, 2), along(0, 1))
-        yield carrier(Part(Function(unbind, 1), -3), x, ANY)
-    yield carrier(Part(Method("unbind", 1), 0), x, ANY)
-    yield carrier(Part(Method("unbind", dim=-2), 5), x, along(1, 2), along(1, 2, 3))
-    yield carrier(Part(Method("unbind", 1), -1), x, ANY)
+        yield carrier(Part(Function(unbind, 1), 5), x, ANY)
+        yield carrier(Part(Function(unbind, dim=-3), -3), x, ANY)
+    yield carrier(Part(Method("unbind", -3), 0), x, ANY)
+    yield carrier(Part(Method("unbind", dim=2), 5), x, along(1, 2), along(1, 2, 3))
+    yield carrier(Part(Method("unbind", -3), -1), x, ANY)
 
 
 def _joined(x: Tensor) -> Iterator[Sample]:
@@ -127,10 +130,10 @@ def _joined(x: Tensor) -> Iterator[Sample]:
         yield join(Joined(cat, 3, 2), along(1, 2), along(1, 2))
         yield join(Joined(cat, 2), along(0, 1), along(0, 3))
         yield join(Joined(cat, 3, dim=1), PER_CHANNEL, PER_CHANNEL, 3, 5)
-    yield join(Joined(torch.cat, 3, tensors=(), dim=-1), PER_CHANNEL, PER_CHANNEL)
+        yield join(Joined(cat, 3, tensors=(), dim=-1), PER_CHANNEL, PER_CHANNEL)
     for stack in (torch.stack, aten.stack.default):
-        yield join(Joined(stack, 2, -4), along(2), PER_CHANNEL)
+        yield join(Joined(stack, 2, -4), along(1, 2), PER_CHANNEL)
         yield join(Joined(stack, 3), along(0, 2), along(0, 1))
         yield join(Joined(stack, 3, -1), along(1, 4), along(1, 3))
         yield join(Joined(stack, 2, 2), along(1, 2), PER_CHANNEL)
-        yield join(Joined(stack, 3, dim=1), along(1, 2), PER_CHANNEL)
+        yield join(Joined(stack, 3, tensors=(), dim=-4), along(2), PER_CHANNEL)

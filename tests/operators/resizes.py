@@ -26,8 +26,8 @@ def calls() -> Iterator[Sample]:
     yield carrier(Single(nn.Upsample(scale_factor=2, mode="bilinear")), image)
     yield carrier(Single(nn.Upsample(size=(3, 5), mode="bicubic", align_corners=True)), image)
     yield carrier(Single(nn.Upsample((4, 9, 2))), volume)
-    yield carrier(Single(nn.UpsamplingBilinear2d(scale_factor=2)), image, target=nn.Upsample)
     yield carrier(Single(nn.UpsamplingNearest2d((3, 5))), image, target=nn.Upsample)
+    yield carrier(Single(nn.UpsamplingBilinear2d(scale_factor=2)), image, target=nn.Upsample)
     for function in (F.interpolate, F.upsample):
         yield carrier(Function(function, 9), line)
         yield carrier(Function(function, None, 1.5, "linear", True), line)

@@ -55,7 +55,7 @@ def tokens(x: Tensor) -> Tensor:
 
 def sized(x: Tensor) -> Tensor:
     batch, channels = x.size(0), x.size(1)
-    return x.view(batch, channels, -1).permute(0, 2, 1)
+    return x.reshape(batch, channels, -1).permute(0, 2, 1)
 
 
 def pooled(x: Tensor) -> Tensor:
