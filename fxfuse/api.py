@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from fxfuse.attempt import Options, Structure
 from fxfuse.checks import checked_rules, require_fusable, require_graph
+from fxfuse.collection import collection_waits
 from fxfuse.fusing import fuse, put_into
 from fxfuse.report import FuseError, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
@@ -130,7 +131,8 @@ def _guarded(model: nn.Module | ExportedProgram, example_inputs: Any, options: O
     """Fuse, and let no other error out than a ``FuseError``."""
     require_fusable(model, options.structure, inplace=options.inplace)
     try:
-        result = fuse(model, example_inputs, options)
+        with collection_waits():
+            result = fuse(model, example_inputs, options)
     except (FuseError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

@@ -181,9 +181,9 @@ ROWS = (
         "It is decomposed to a batch norm with the statistics of the batch, between two views.",
     ),
     Row(
-        lambda sample: _name(sample).partition(".")[0].endswith("_") or "inplace=true" in _told(sample),
-        ("traced", *TRAINING_IR, *INPUTS),
-        "A value that is changed in place may have been read before; decompositions write a new value.",
+        lambda sample: _of("rmsnorm", "Tail")(sample) and sample.x.ndim != 2,
+        (*CORE_ATEN, "made"),
+        "It is decomposed to products, and a linear layer on more than two axes begins with a view of what they give.",
     ),
     Row(
         _of("to float half double bfloat16 type_as _to_copy"),

@@ -27,7 +27,7 @@ class Calls(Model):
 
 def made(function: Function, **layers: nn.Module | Tensor) -> nn.Module:
     model = trained(Calls(**layers))
-    model.function = function
+    model.function = function  # type: ignore[assignment] # a plain attribute
     return model
 
 

@@ -65,6 +65,8 @@ class Before(nn.Module):
 ELEMENTWISE: list[Call] = [
     F.relu,
     lambda x: F.leaky_relu(x, 0.3),
+    lambda x: F.relu(x, inplace=True),
+    lambda x: F.leaky_relu_(x, 0.3),
     nn.PReLU().double(),
     lambda x: aten._prelu_kernel.default(x, torch.tensor([0.3], dtype=torch.float64)),
     torch.clone,
@@ -170,10 +172,8 @@ JOINS: list[tuple[Callable[[list[Tensor]], Tensor], tuple[int, ...]]] = [
     (lambda xs: torch.cat(xs, 1), (16, 1, 1)),
     (lambda xs: torch.stack(xs, 1), (2, 8, 1, 1)),
 ]
-# Of these nothing folds: a value is changed in place, or also read by a check of its dtype that torch.export adds.
+# Of these nothing folds: a check of the dtype that torch.export adds reads the value as well.
 KEPT: list[Call] = [
-    lambda x: F.relu(x, inplace=True),
-    lambda x: F.leaky_relu_(x, 0.3),
     lambda x: x.to(torch.float64),
     lambda x: x.to("cpu", torch.float64),
     lambda x: x.to("cpu"),

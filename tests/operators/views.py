@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fxfuse.graph import Graph
+from fxfuse.guards import require_rank
 
 if TYPE_CHECKING:
     from fxfuse.operators.roles import View
@@ -27,13 +27,15 @@ Known = Literal["sizes", "axes", "nothing"]
 
 
 def traced(model: nn.Module, inputs: tuple[Tensor, ...], *, known: Known = "sizes") -> Graph:
-    """The graph of a model that knows the sizes of every value, or only how many axes it has, or nothing."""
+    """The graph of a model that knows the sizes of every value, or only how many axes the inputs have, or nothing."""
     graph_module = fx.symbolic_trace(model)
-    copies = [x.clone() for x in inputs]
     if known == "sizes":
-        Recording(graph_module).run(*copies)
-    elif known == "axes":
-        ShapeProp(graph_module).propagate(*copies)
+        Recording(graph_module).run(*(x.clone() for x in inputs))
+    if known == "axes":
+        for node, x in zip(graph_module.graph.find_nodes(op="placeholder"), inputs, strict=True):
+            with graph_module.graph.inserting_after(node):
+                checked = graph_module.graph.call_function(require_rank, (node, x.ndim, "the input"))
+            node.replace_all_uses_with(checked, delete_user_cb=lambda user, checked=checked: user is not checked)
     return Graph(graph_module)
 
 
@@ -41,7 +43,8 @@ def seen(sample: Sample, *, known: Known = "sizes") -> tuple[Graph, View]:
     """The graph of a sample, and the view of its one call; of parts, that of the item."""
     graph = traced(sample.model, sample.inputs, known=known)
     nodes = [node for node in graph.nodes if graph.operator(node) is not None]
-    assert len(nodes) == (2 if sample.role == "Parts" else 1), "more than the call was read, or nothing"
+    checks = len(sample.inputs) if known == "axes" else 0
+    assert len(nodes) - checks == (2 if sample.role == "Parts" else 1), "more than the call was read, or nothing"
     view = graph.view(nodes[-1])
     assert view is not None, "the call was not read"
     return graph, view
