@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +22,11 @@ _FRESH = frozenset(
 
 _aten = torch.ops.aten
 # What takes some strides alone, or tells what they are.
+_TELLING_NAMES = frozenset(
+    "view view_as as_strided stride is_contiguous storage_offset data_ptr resize_ set_ view_as_complex".split()
+)
 _TELLS = (
-    *("view", "view_as", "as_strided", "stride", "is_contiguous", "storage_offset", "data_ptr", "resize_", "set_"),
+    *_TELLING_NAMES,
     *(torch.as_strided, torch.view_as_complex, torch.view_as_real),
     *(_aten.view.default, _aten.view.dtype, _aten.as_strided.default, _aten.view_as_complex.default),
 )
@@ -47,18 +51,39 @@ def writer_between(graph: Graph, value: fx.Node, start: fx.Node, ends: set[fx.No
 
 
 def first_stickler(graph: Graph, value: fx.Node) -> fx.Node | None:
-    """Return a reader that writes into a value, or can tell how it lies in memory; a result may lie as it likes."""
-    pending, seen = [(value, True)], {value}
+    """Return a reader that can tell how a value lies in memory; what a model returns may lie as it likes."""
+    pending, seen = [value], {value}
     while pending:
-        current, shares_memory = pending.pop()
-        for user in current.users:
-            writes = shares_memory and current in graph.mutated(user)
-            if writes or user.target in _TELLS or _runs_user_code(graph, user):
+        for user in pending.pop().users:
+            if user.target in _TELLS or _asks_in_code(graph, user):
                 return user
             if user not in seen and not _lies_anew(graph, user):
                 seen.add(user)
-                pending.append((user, shares_memory and _may_alias(graph, user)))
+                pending.append(user)
     return None
+
+
+def first_writer(graph: Graph, value: fx.Node) -> fx.Node | None:
+    """Return a node that may write into a value, or into what shares memory with it, at any time."""
+    family = _family(graph, value)
+    readers = dict.fromkeys(user for member in family for user in member.users)
+    writers = (r for r in readers if _runs_user_code(graph, r) or not family.isdisjoint(graph.mutated(r)))
+    return next(writers, None)
+
+
+def _asks_in_code(graph: Graph, node: fx.Node) -> bool:
+    """Whether code of the user's that runs at a node has a name in it of what takes some strides alone."""
+    if not _runs_user_code(graph, node):
+        return False
+    module = graph.module(node)
+    if module is None:
+        functions = [node.target]
+    else:
+        classes = {cls for inner in module.modules() for cls in type(inner).__mro__}
+        own = (cls for cls in classes if not cls.__module__.startswith("torch.nn."))
+        functions = [member for cls in own for member in vars(cls).values()]
+    codes = [getattr(inspect.unwrap(f), "__code__", None) for f in functions if callable(f)]
+    return any(code is not None and not _TELLING_NAMES.isdisjoint(code.co_names) for code in codes)
 
 
 def _lies_anew(graph: Graph, node: fx.Node) -> bool:

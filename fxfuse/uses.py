@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
 from fxfuse.guards import require_rank
@@ -49,12 +50,25 @@ def nodes_in(*arguments: Any) -> list[fx.Node]:
 _SHAPED_LIKE = frozenset("reshape_as view_as expand_as".split())
 
 
+_SHAPE_METHODS = frozenset(
+    "size dim ndimension numel get_device new_zeros new_ones new_empty new_full is_floating_point".split()
+)
+_aten = torch.ops.aten
+_SHAPE_FUNCTIONS = frozenset([
+    *(torch.zeros_like, torch.ones_like, torch.empty_like, torch.numel, _aten.sym_size.int, _aten.sym_numel.default),
+    *(_aten.new_zeros.default, _aten.new_ones.default, _aten.new_empty.default, _aten.new_full.default),
+    *(_aten.zeros_like.default, _aten.ones_like.default, _aten.empty_like.default),
+])  # fmt: skip
+
+
 def asks_shape(node: fx.Node) -> bool:
     """Whether a node sees no values, only shape, dtype or device: an affine leaves the answer alone."""
     if node.target is require_rank and not node.users:
         return True
     if node.op == "call_method":
-        return node.target in ("size", "dim", "ndimension", "numel", "get_device")
+        return node.target in _SHAPE_METHODS
+    if node.target in _SHAPE_FUNCTIONS:
+        return True
     attribute = node.args[1] if node.op == "call_function" and node.target is getattr else None
     return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")
 

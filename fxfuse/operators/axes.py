@@ -95,6 +95,7 @@ class Expand(Copies):
     """``x.expand(*sizes)``: along axes of size one; -1 stands for an axis that stays."""
 
     gives_view: ClassVar[bool] = True
+    repeats_memory: ClassVar[bool] = True
 
     def _stays(self, axis: int, asked: object) -> bool:
         return asked == -1 or (isinstance(asked, int) and self.call.graph.sizes.along(self.input, axis) == asked)

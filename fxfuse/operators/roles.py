@@ -160,10 +160,12 @@ class Carrier(View):
     """An operation that an affine can pass unchanged in meaning.
 
     Attributes:
-        gives_view: the result may lie in memory in another way than a new value would, or share it.
+        gives_view: the result may lie in memory in another way than a new value would.
+        repeats_memory: several elements of the result may be one in memory.
     """
 
     gives_view: ClassVar[bool] = False
+    repeats_memory: ClassVar[bool] = False
 
     @abstractmethod
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:

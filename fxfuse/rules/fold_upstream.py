@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fxfuse.aliases import first_writer
 from fxfuse.call import Plan, Write
 from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear, Noop
@@ -39,7 +40,7 @@ class _Back(Walk):
         """Walk to the end of every path."""
         source = self.sources[0]
         writes: dict[fx.Node, Write] = {}
-        over_view = False
+        over_view = shared = False
         pending = [(source.input, source.node, self.take(source))]
         while pending:
             value, reader, affine = pending.pop()
@@ -57,10 +58,13 @@ class _Back(Walk):
                 pulled = view.pull(affine)
                 self.moved = self.moved or not isinstance(view, Noop)
                 over_view = over_view or view.gives_view
+                shared = shared or view.repeats_memory
                 self._require_alone(value, reader)
                 pending += [(inner, view.node, moved) for inner, moved in pulled]
         if over_view:
             self.require_nobody_tells()
+        if shared:
+            self._require_nobody_writes()
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
         return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded)
@@ -73,6 +77,13 @@ class _Back(Walk):
         except RuntimeError:
             detail = f"shapes {tuple(affine.scale.shape)} and {tuple(first.scale.shape)}"
             raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail) from None
+
+    def _require_nobody_writes(self) -> None:
+        """Refuse a write into a value of which several elements are one in memory."""
+        for source in self.sources:
+            writer = first_writer(self.graph, source.node)
+            if writer is not None:
+                raise Refusal(Reason.MUTATED, value=self.name(source.input), users=self.name(writer))
 
     def _view(self, value: fx.Node) -> View:
         """Return what makes the value."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 aten = torch.ops.aten
-LAST, ANY = along(-1), along()
+LAST = along(-1)
 ALIKE = along(1, alike=24)
 """Affines of flattened images, the same for all elements of a channel."""
 

@@ -175,7 +175,7 @@ def test_a_carrier_refuses_an_affine_that_may_not_pass(case: Refused, way: str) 
     [
         *(Method("permute", 0, 2, 3, 1), Method("transpose", 1, 2), Method("movedim", 1, 2), Method("flatten", 2)),
         *(Method("view", 2, 8, 24), Method("unflatten", 1, (2, 4)), Method("mean", (2, 3)), Method("mean", 2, True)),
-        *(Method("repeat", 1, 1, 2, 1), Single(nn.Flatten(0, 1))),
+        *(Method("repeat", 1, 1, 2, 1), Single(nn.Flatten(0, 1)), Method("mean", dim=[])),
     ],
     ids=lambda call: str(called(call)),
 )
@@ -190,12 +190,12 @@ def test_an_affine_of_more_axes_than_the_value_would_enlarge_it(call: nn.Module,
 @pytest.mark.parametrize(
     ("call", "back", "on"),
     [
-        (Method("mean", dim=[]), along(), along(1)),  # BUG: which is the mean of everything
-        (Method("mean", 1, keepdims=True), along(0, 2), along(0, 2)),  # BUG: NumPy's names for arguments
-        (Part(Function(torch.chunk, 2, axis=1), 0), PER_CHANNEL, PER_CHANNEL),  # BUG: likewise
-        (Part(Function(torch.unbind, axis=1), 0), along(0), along(0, 1)),  # BUG: likewise
-        (Joined(torch.cat, 2, axis=1), along(0), along(0)),  # BUG: likewise
-        (Joined(torch.stack, 2, axis=1), along(0), along(0)),  # BUG: likewise
+        (Method("mean", dim=[]), along(), along(1)),  # of everything
+        (Method("mean", 1, keepdims=True), along(0, 2), along(0, 2)),  # NumPy's names for arguments
+        (Part(Function(torch.chunk, 2, axis=1), 0), PER_CHANNEL, PER_CHANNEL),
+        (Part(Function(torch.unbind, axis=1), 0), along(0), along(0, 1)),
+        (Joined(torch.cat, 2, axis=1), along(0), along(0)),
+        (Joined(torch.stack, 2, axis=1), along(0), along(0)),
         (Method("view", torch.float32), PER_CHANNEL, PER_CHANNEL),  # BUG: which are other numbers
     ],
 )
