@@ -20,6 +20,7 @@ _FRESH = frozenset(
 )
 
 
+_COMPUTES = ("call_module", "call_function", "call_method")
 _aten = torch.ops.aten
 # What takes some strides alone, or tells what they are.
 _TELLING_NAMES = frozenset(
@@ -93,9 +94,16 @@ def _lies_anew(graph: Graph, node: fx.Node) -> bool:
     return str(called).lower().startswith(_ANEW)
 
 
-def is_dense(graph: Graph, value: fx.Node) -> bool:
-    """Whether a value lies in memory as a norm of it would: a layer made it, and what followed kept that."""
-    return _lies_anew(graph, graph.sizes.of_same_shape(value)[-1])
+def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
+    """Whether a value lies in memory as what is computed from it: a layer made it, and what followed kept that.
+
+    Args:
+        graph: the graph.
+        value: the value.
+        elementwise: what is computed keeps the order of the axes in memory, so that any new tensor will do.
+    """
+    new = elementwise and value.op in _COMPUTES and not _may_alias(graph, value)
+    return new or _lies_anew(graph, graph.sizes.of_same_shape(value)[-1])
 
 
 def _family(graph: Graph, value: fx.Node) -> set[fx.Node]:

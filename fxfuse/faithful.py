@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fxfuse.call import operator_at
 from fxfuse.graph import Graph
 from fxfuse.guards import require_value
-from fxfuse.operators.roles import Noop
+from fxfuse.operators.noops import Noop
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.tracer import Tracer
 from fxfuse.undo import folded_modules

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def uses(node: fx.Node) -> list[fx.Node]:
     """Return the values that a node reads, once for each time it reads them: ``cat([y, y])`` reads y twice."""
-    seen = node.args[:1] if node.op == "call_method" and node.target in _SHAPED_LIKE else node.args
+    seen = node.args[:1] if node.target in _SHAPED_LIKE and node.op != "placeholder" else node.args
     return nodes_in(seen, node.kwargs)
 
 
@@ -47,7 +47,10 @@ def nodes_in(*arguments: Any) -> list[fx.Node]:
 
 
 # Methods that ask their second argument for its shape alone.
-_SHAPED_LIKE = frozenset("reshape_as view_as expand_as".split())
+_SHAPED_LIKE = frozenset([
+    *("reshape_as", "view_as", "expand_as"),
+    *(torch.ops.aten.reshape_as.default, torch.ops.aten.view_as.default, torch.ops.aten.expand_as.default),
+])  # fmt: skip
 
 
 _SHAPE_METHODS = frozenset(
@@ -57,6 +60,7 @@ _aten = torch.ops.aten
 _SHAPE_FUNCTIONS = frozenset([
     *(torch.zeros_like, torch.ones_like, torch.empty_like, torch.numel, _aten.sym_size.int, _aten.sym_numel.default),
     *(_aten.new_zeros.default, _aten.new_ones.default, _aten.new_empty.default, _aten.new_full.default),
+    _aten._assert_tensor_metadata.default,
     *(_aten.zeros_like.default, _aten.ones_like.default, _aten.empty_like.default),
 ])  # fmt: skip
 

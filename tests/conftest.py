@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tests.helpers import Structure
 
 
+torch.set_num_threads(1)  # several processes run at once
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let the export of torch 2.13 pass, which warns of a deprecation in its own code."""
     config.addinivalue_line("filterwarnings", "ignore:`isinstance.treespec, LeafSpec:FutureWarning")

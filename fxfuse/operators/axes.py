@@ -141,5 +141,7 @@ register(
     methods=["squeeze"],
     functions=[torch.squeeze, _aten.squeeze.dim, _aten.squeeze.dims],
 )
-register("expand", Expand, arguments=("input", "sizes"), methods=["expand"], functions=[_aten.expand.default])
+register(
+    "expand", Expand, arguments=("input", "sizes", "implicit"), methods=["expand"], functions=[_aten.expand.default]
+)
 register("repeat", Repeat, arguments=("input", "sizes"), methods=["repeat"], functions=[_aten.repeat.default])

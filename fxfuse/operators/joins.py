@@ -22,6 +22,11 @@ class Join(Carrier):
     """An operation that puts a list of values one behind the other along an axis."""
 
     @property
+    def inputs(self) -> list[fx.Node]:
+        """The values that are put together."""
+        return self.parts
+
+    @property
     def parts(self) -> list[fx.Node]:
         """The values that are put together."""
         listed = self.call.get("tensors", None)
@@ -120,6 +125,9 @@ register(
     "cat",
     Concatenation,
     arguments=("tensors", "dim"),
-    functions=[torch.cat, torch.concat, torch.concatenate, _aten.cat.default],
+    functions=[
+        *(torch.cat, torch.concat, torch.concatenate),
+        *(_aten.cat.default, _aten.concat.default, _aten.concatenate.default),
+    ],
 )
 register("stack", Stack, arguments=("tensors", "dim"), functions=[torch.stack, _aten.stack.default])

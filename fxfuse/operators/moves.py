@@ -122,12 +122,15 @@ register(
     Transpose,
     arguments=("input", "dim0", "dim1"),
     methods=["transpose", "swapaxes"],
-    functions=[torch.transpose, torch.swapaxes, _aten.transpose.int],
+    functions=[torch.transpose, torch.swapaxes, _aten.transpose.int, _aten.swapaxes.default],
 )
 register(
     "movedim",
     MoveAxes,
     arguments=("input", "source", "destination"),
     methods=["movedim", "moveaxis"],
-    functions=[torch.movedim, torch.moveaxis, _aten.movedim.int, _aten.movedim.intlist],
+    functions=[
+        *(torch.movedim, torch.moveaxis, _aten.movedim.int, _aten.movedim.intlist),
+        *(_aten.moveaxis.int, _aten.moveaxis.intlist),
+    ],
 )

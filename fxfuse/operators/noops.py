@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.operator_table import register
-from fxfuse.operators.roles import Noop
+from fxfuse.operators.roles import Passage
 from fxfuse.shapes import recorded_dtype
+
+if TYPE_CHECKING:
+    from fxfuse.affine import Affine
+
+
+class Noop(Passage):
+    """A carrier that returns its input as it is, at least in some modes."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it returns its input as the call stands."""
+        return True
+
+    def passes(self, affine: Affine) -> None:  # noqa: ARG002 - whatever it is
+        """Refuse all in other modes."""
+        self.require(self.idle)
+
+    @property
+    def droppable(self) -> bool:
+        """Whether it may be dropped from a graph."""
+        return self.idle
 
 
 class Identity(Noop):

@@ -98,6 +98,7 @@ class Reshape(Regroup):
     def regrouped(self) -> Regrouped:
         """Return the axes that are not the same before and after."""
         graph = self.call.graph
+        self.require(not any(isinstance(a, torch.dtype) for a in graph.source(self.node).args))  # view(dtype)
         before, after = self._labels_before(), self._labels_after()
         left = _common(before, after)
         right = _common(before[left:][::-1], after[left:][::-1])
@@ -179,7 +180,13 @@ register(
     methods=["view", "reshape"],
     functions=[torch.reshape, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default],
 )
-register("reshape_as", ReshapeAs, arguments=("input", "other"), methods=["view_as", "reshape_as"])
+register(
+    "reshape_as",
+    ReshapeAs,
+    arguments=("input", "other"),
+    methods=["view_as", "reshape_as"],
+    functions=[_aten.view_as.default, _aten.reshape_as.default],
+)
 register(
     "unflatten",
     Unflatten,

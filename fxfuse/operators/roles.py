@@ -51,6 +51,11 @@ class View:
         """The value that the call transforms."""
         return self.call.input
 
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """The values that an affine can come from; what else is read (a weight, a dtype) has another meaning."""
+        return [self.input]
+
     def known_sizes(self) -> Mapping[int, int]:
         """Return the sizes of the result that are the same for every input, by axes counted from the last."""
         return {}
@@ -228,21 +233,3 @@ class Passage(Carrier):
         """Return the same affine."""
         self.passes(affine)
         return affine
-
-
-class Noop(Passage):
-    """A carrier that returns its input as it is, at least in some modes."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether it returns its input as the call stands."""
-        return True
-
-    def passes(self, affine: Affine) -> None:  # noqa: ARG002 - whatever it is
-        """Refuse all in other modes."""
-        self.require(self.idle)
-
-    @property
-    def droppable(self) -> bool:
-        """Whether it may be dropped from a graph."""
-        return self.idle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.call import Plan
-from fxfuse.operators.roles import Noop
+from fxfuse.operators.noops import Noop
 
 if TYPE_CHECKING:
     from torch import fx

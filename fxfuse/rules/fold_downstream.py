@@ -58,7 +58,7 @@ class _Onwards(Walk):
                 not unproven, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail="only usual, or only seen"
             )
             return Plan((detached, *writes.values()), stripped=(source.node,), onwards=True)
-        if not is_dense(self.graph, source.input):
+        if not is_dense(self.graph, source.input, elementwise=not source.is_norm):
             self.require_nobody_tells()
         self._require_same_until(source.input, source.node, writes)
         return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded, onwards=True)
@@ -73,7 +73,7 @@ class _Onwards(Walk):
     def _view(self, reader: fx.Node, value: fx.Node) -> View:
         """Return what reads the value, if it can take the affine over."""
         view = self.graph.view(reader)
-        takes = isinstance(view, Carrier) or (isinstance(view, Linear) and view.input is value)
+        takes = isinstance(view, (Carrier, Linear)) and value in view.inputs
         require(takes, Reason.READ_BY, value=self.name(reader))
         assert view is not None  # noqa: S101 - it takes the affine over
         return view

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from fxfuse.aliases import first_writer
 from fxfuse.call import Plan, Write
+from fxfuse.operators.noops import Noop
 from fxfuse.operators.pieces import Piece
-from fxfuse.operators.roles import AffineSource, Carrier, Linear, Noop
+from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk

@@ -181,22 +181,12 @@ ROWS = (
         "It is decomposed to a batch norm with the statistics of the batch, between two views.",
     ),
     Row(
-        lambda sample: _of("rmsnorm", "Tail")(sample) and sample.x.ndim != 2,
-        (*CORE_ATEN, "made"),
-        "It is decomposed to products, and a linear layer on more than two axes begins with a view of what they give.",
-    ),
-    Row(
         _of("to float half double bfloat16 type_as _to_copy"),
         ("traced",),
         "A plain trace does not know dtypes, so that the call could round.",
     ),
     Row(
-        lambda sample: _of("to float half double bfloat16")(sample) and "other" not in _name(sample),
-        EXPORTED,
-        "torch.export adds a check of the dtype, which reads the value as well.",
-    ),
-    Row(
-        _of("swapaxes moveaxis concat concatenate view_as reshape_as adaptive_max_pool1d adaptivemaxpool1d"),
+        _of("adaptive_max_pool1d adaptivemaxpool1d"),
         TRAINING_IR,
         "torch.export has an overload of its own for this name, which is not in the table.",
     ),

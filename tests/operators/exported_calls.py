@@ -140,6 +140,11 @@ ELSEWHERE: list[tuple[Call, tuple[int, ...]]] = [
     (lambda x: x.permute(0, 2, 3, 1), (8,)),
     (lambda x: x.movedim(1, -1), (8,)),
     (lambda x: x.movedim((0, 1), (2, 3)), (8,)),
+    (lambda x: x.moveaxis(1, -1), (8,)),
+    (lambda x: x.moveaxis((0, 1), (2, 3)), (8,)),
+    (lambda x: x.swapaxes(1, 3), (8,)),
+    (lambda x: x.view_as(torch.ones(2, 8, 24)), (8, 1)),
+    (lambda x: x.reshape_as(torch.ones(2, 8, 24)), (8, 1)),
     (lambda x: x.unsqueeze(-1), (8, 1, 1, 1)),
     (lambda x: x.unsqueeze(1).squeeze(1), (8, 1, 1)),
     (lambda x: x.unsqueeze(1).squeeze((1,)), (8, 1, 1)),
@@ -170,10 +175,12 @@ NORMS: list[Callable[[Tensor, Tensor, Tensor], Tensor]] = [
 ]
 JOINS: list[tuple[Callable[[list[Tensor]], Tensor], tuple[int, ...]]] = [
     (lambda xs: torch.cat(xs, 1), (16, 1, 1)),
+    (lambda xs: torch.concat(xs, 1), (16, 1, 1)),
+    (lambda xs: torch.concatenate(xs, 1), (16, 1, 1)),
     (lambda xs: torch.stack(xs, 1), (2, 8, 1, 1)),
 ]
-# Of these nothing folds: a check of the dtype that torch.export adds reads the value as well.
-KEPT: list[Call] = [
+# torch.export adds a check of the dtype, which reads no values.
+CASTS: list[Call] = [
     lambda x: x.to(torch.float64),
     lambda x: x.to("cpu", torch.float64),
     lambda x: x.to("cpu"),
@@ -188,6 +195,6 @@ def models() -> list[tuple[nn.Module, Tensor, int]]:
         *((Behind(dims, calls), dims, len(calls)) for dims, calls in (*groups, (2, ELSEWHERE))),
         (Joined(JOINS), 2, len(JOINS)),
         (Before(NORMS), 0, len(NORMS)),
-        (Behind(2, [(call, (8, 1, 1)) for call in KEPT]), 2, 0),
+        (Behind(2, [(call, (8, 1, 1)) for call in CASTS]), 2, len(CASTS)),
     ]
     return [(model.double().eval(), randn(*SHAPES[dims]), count) for model, dims, count in found]

@@ -49,7 +49,7 @@ def _orders(x: Tensor) -> Iterator[Sample]:
     yield carrier(Method("transpose", 1, 3), x, LAST)
     yield carrier(Method("swapaxes", -1, -3), x, LAST)
     yield carrier(Method("swapaxes", 2, -1), x, along(2, 3), along(2, 3))
-    for transpose in (torch.transpose, torch.swapaxes, aten.transpose.int):
+    for transpose in (torch.transpose, torch.swapaxes, aten.transpose.int, aten.swapaxes.default):
         yield carrier(Function(transpose, -1, -3), x, PER_CHANNEL, LAST)
         yield carrier(Function(transpose, 1, 2), x, along(2))
     for name, move in (("movedim", torch.movedim), ("moveaxis", torch.moveaxis)):
@@ -58,8 +58,9 @@ def _orders(x: Tensor) -> Iterator[Sample]:
         yield carrier(Method(name, source=-1, destination=1), x, PER_CHANNEL, LAST)
         yield carrier(Function(move, (0, 1), (2, 0)), x, along(0))
         yield carrier(Function(move, 1, 2), x, along(2))
-    yield carrier(Function(aten.movedim.int, 1, -2), x, along(2))
-    yield carrier(Function(aten.movedim.intlist, [0, 1], [-1, 1]), x)
+    for one, several in ((aten.movedim.int, aten.movedim.intlist), (aten.moveaxis.int, aten.moveaxis.intlist)):
+        yield carrier(Function(one, 1, -2), x, along(2))
+        yield carrier(Function(several, [0, 1], [-1, 1]), x)
 
 
 def _new_axes(x: Tensor) -> Iterator[Sample]:
@@ -87,7 +88,6 @@ def _copies_along_axes(x: Tensor) -> Iterator[Sample]:
     yield carrier(Method("expand", -1, -1, 6, -1), thin)
     yield carrier(Method("expand", (5, 2, 8, 6, 4)), thin, along(1, 2, 4), along(0, 1, 3))
     yield carrier(Method("expand", 2, 8, 6, 4), thin)
-    # BUG: an argument of the overload that is not among those of the row.
     yield carrier(Function(aten.expand.default, [3, -1, -1, 6, -1], implicit=False), thin, along(2))
     yield carrier(Function(aten.expand.default, [-1, -1, 6, -1]), thin)
     yield carrier(Method("repeat", 1, 1, 2, 3), x)
@@ -125,8 +125,10 @@ def _reshaped(x: Tensor) -> Iterator[Sample]:
         yield carrier(Function(reshape, [2, -1]), x, PER_CHANNEL, along(1, 2, 3))
         yield carrier(Function(reshape, [2, 192]), x, ALIKE)
     for name in ("view_as", "reshape_as"):
+        overload = getattr(aten, name).default
         yield carrier(Method(name, randn(2, 192)), x, PER_CHANNEL, along(1, 2, 3))
         yield carrier(Method(name, randn(2, 8, 24)), x)
+        yield carrier(Function(overload, randn(2, 8, 24)), x)
 
 
 def _unflattened(x: Tensor) -> Iterator[Sample]:

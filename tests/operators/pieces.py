@@ -119,12 +119,15 @@ def _chunked(x: Tensor) -> Iterator[Sample]:
     yield carrier(Part(Method("unbind", -3), -1), x, ANY)
 
 
+CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
+
+
 def _joined(x: Tensor) -> Iterator[Sample]:
     def join(model: Joined, pull: Along, push: Along, *channels: int) -> Sample:
         y, z = (randn(2, count, 6, 4, seed=seed) for seed, count in enumerate(channels or (8, 8), start=1))
         return Sample(model.eval(), model.function, x, "Join", (y, z), pull, push)
 
-    for cat in (torch.cat, torch.concat, torch.concatenate, aten.cat.default):
+    for cat in (torch.cat, torch.concat, torch.concatenate, *CATS):
         yield join(Joined(cat, 2, -3), PER_CHANNEL, PER_CHANNEL, 3, 5)
         yield join(Joined(cat, 1, 1), PER_CHANNEL, PER_CHANNEL)
         yield join(Joined(cat, 3, 2), along(1, 2), along(1, 2))

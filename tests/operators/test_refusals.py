@@ -196,7 +196,7 @@ def test_an_affine_of_more_axes_than_the_value_would_enlarge_it(call: nn.Module,
         (Part(Function(torch.unbind, axis=1), 0), along(0), along(0, 1)),
         (Joined(torch.cat, 2, axis=1), along(0), along(0)),
         (Joined(torch.stack, 2, axis=1), along(0), along(0)),
-        (Method("view", torch.float32), PER_CHANNEL, PER_CHANNEL),  # BUG: which are other numbers
+        (Method("view", torch.float32), PER_CHANNEL, PER_CHANNEL),  # which are other numbers
     ],
 )
 @pytest.mark.parametrize("way", ["back", "on"])
