@@ -20,10 +20,10 @@ TORCHVISION = {
 }
 TIMM = {
     "repvgg_a0": 44,
-    "mobilevit_s": 32,
+    "mobilevit_s": 50,
     "efficientvit_b0": 26,
     "ghostnet_050": 80,
-    "mixnet_s": 15,
+    "mixnet_s": 49,
     "mobilenetv4_conv_small": 46,
 }
 

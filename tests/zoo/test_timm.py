@@ -31,7 +31,7 @@ SMALL = [
 LARGER = [
     ("hiera_tiny_224", 224, 0),
     ("nest_tiny_jx", 224, 0),
-    ("levit_128s", 224, 48),  # they follow linear -> flatten; a fold through flatten would remove them
+    ("levit_128s", 224, 0),
     ("dla34", 64, 0),
     ("hrnet_w18_small", 64, 0),
     ("regnety_002", 64, 0),
