@@ -85,6 +85,8 @@ class Concatenation(Join):
     def known_sizes(self) -> Mapping[int, int]:
         """Return the sum of the sizes along the axis, and the other sizes of the first value."""
         axis, before = self.axis(), [self.call.graph.sizes.all(part) for part in self.parts]
+        if self.call.get("dim", 0) >= 0:
+            self.require_axes(self.node)  # what a norm only checks for its own fold is not known
         rest = {other: size for other, size in before[0].items() if other != axis}
         return rest | ({axis: sum(b[axis] for b in before)} if all(axis in b for b in before) else {})
 

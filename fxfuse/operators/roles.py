@@ -64,6 +64,33 @@ class View:
         """Return the same of the input."""
         return self.call.graph.sizes.all(self.input)
 
+    def require_axes(self, value: fx.Node) -> int:
+        """Return the number of axes of a value, if no input can have another one."""
+        rank = self.call.rank(value)
+        if rank is None or not rank.proven:
+            detail = "not known" if rank is None else "only usual, or only seen"
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(value), detail=detail)
+        self.require(rank.axes > 0)
+        return rank.axes
+
+    def require_axes_of_result(self) -> int:
+        """Return the number of axes of the result; what is only assumed of it, a norm that reads it checks."""
+        rank, readers = self.call.rank(self.node), self.call.graph.users(self.node)
+        row = self.call.graph.operator(readers[0]) if len(readers) == 1 else None
+        checked = row is not None and issubclass(row.view, AffineSource) and row.view.leaves_check
+        return rank.axes if rank is not None and checked else self.require_axes(self.node)
+
+    def require_size(self, value: fx.Node, axis: int) -> int:
+        """Return the size of a value along an axis counted from the last, if it is the same for every input."""
+        size = self.call.graph.sizes.along(value, axis)
+        if size is None:
+            raise Refusal(Reason.UNKNOWN_SIZE, value=self.call.graph.describe(value), detail=f"axis {axis}")
+        return size
+
+    def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
+        """Refuse what does not pass here."""
+        require(condition, Reason.NOT_LINEAR, value=self.call.path)
+
 
 class Linear(View):
     """A convolution, transposed convolution or linear layer with constant weights."""
@@ -179,33 +206,6 @@ class Carrier(View):
     @abstractmethod
     def push(self, affine: Affine, source: fx.Node) -> Affine:
         """Return what happens to the output when the input ``source`` becomes ``affine`` of what it was."""
-
-    def require_axes(self, value: fx.Node) -> int:
-        """Return the number of axes of a value, if no input can have another one."""
-        rank = self.call.rank(value)
-        if rank is None or not rank.proven:
-            detail = "not known" if rank is None else "only usual, or only seen"
-            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(value), detail=detail)
-        self.require(rank.axes > 0)
-        return rank.axes
-
-    def require_axes_of_result(self) -> int:
-        """Return the number of axes of the result; what is only assumed of it, a norm that reads it checks."""
-        rank, readers = self.call.rank(self.node), self.call.graph.users(self.node)
-        row = self.call.graph.operator(readers[0]) if len(readers) == 1 else None
-        checked = row is not None and issubclass(row.view, AffineSource) and row.view.leaves_check
-        return rank.axes if rank is not None and checked else self.require_axes(self.node)
-
-    def require_size(self, value: fx.Node, axis: int) -> int:
-        """Return the size of a value along an axis counted from the last, if it is the same for every input."""
-        size = self.call.graph.sizes.along(value, axis)
-        if size is None:
-            raise Refusal(Reason.UNKNOWN_SIZE, value=self.call.graph.describe(value), detail=f"axis {axis}")
-        return size
-
-    def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
-        """Refuse an affine that does not pass here."""
-        require(condition, Reason.NOT_LINEAR, value=self.call.path)
 
 
 class Passage(Carrier):

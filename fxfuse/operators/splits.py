@@ -12,7 +12,6 @@ from torch import fx
 from fxfuse.operator_table import register
 from fxfuse.operators.pieces import Cut, Piece, position, stretch
 from fxfuse.operators.roles import View
-from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
     from fxfuse.graph import Graph
@@ -24,14 +23,8 @@ class Parts(View):
     def axis(self) -> int:
         """Return the axis, counted from the last."""
         axis = self.call.get("dim", 0)
-        require(isinstance(axis, int), Reason.NOT_LINEAR, value=self.call.path)
-        if axis < 0:
-            return int(axis)
-        rank = self.call.rank(self.input)
-        value = self.call.graph.describe(self.input)
-        require(rank is not None and rank.proven, Reason.UNKNOWN_SHAPE, value=value, detail="not known")
-        assert rank is not None  # noqa: S101 - as required
-        return axis - rank.axes
+        self.require(isinstance(axis, int))
+        return int(axis) if axis < 0 else axis - self.require_axes(self.input)
 
     @abstractmethod
     def part(self, number: int) -> Cut:
@@ -40,16 +33,12 @@ class Parts(View):
     def number(self, name: str) -> int:
         """Return an argument that is a positive number."""
         value = self.call.get(name, None)
-        require(isinstance(value, int) and value > 0, Reason.NOT_LINEAR, value=self.call.path)
+        self.require(isinstance(value, int) and value > 0)
         return int(value)
 
     def size(self) -> int:
         """Return the size of the whole along the axis."""
-        size = self.call.graph.sizes.along(self.input, self.axis())
-        value, detail = self.call.graph.describe(self.input), f"axis {self.axis()}"
-        require(size is not None, Reason.UNKNOWN_SIZE, value=value, detail=detail)
-        assert size is not None  # noqa: S101 - as required
-        return size
+        return self.require_size(self.input, self.axis())
 
 
 class Split(Parts):
@@ -63,7 +52,7 @@ class Split(Parts):
             size = self.number(name)
             count = -(-self.size() // size) if number < 0 else 0
             return stretch(self.axis(), (number + count) * size, size)
-        require(all(isinstance(n, int) for n in sizes), Reason.NOT_LINEAR, value=self.call.path)
+        self.require(all(isinstance(n, int) for n in sizes))
         number %= len(sizes)
         return stretch(self.axis(), sum(sizes[:number]), sizes[number])
 

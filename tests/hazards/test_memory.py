@@ -189,3 +189,17 @@ def test_affines_whose_sizes_do_not_fit(structure: Structure) -> None:
     model = made(function, linear=nn.Linear(3, 4), norm=nn.BatchNorm1d(5), gain=parameter(4))
     fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(2, 5, 3))
+
+
+def assumed_concatenation(m: Any, x: Tensor) -> Tensor:
+    y = F.batch_norm(torch.cat([m.conv(x), m.conv2(x)], 1), m.mean, m.var)
+    one, other = y.chunk(2, -3)
+    result: Tensor = m.last(one) + m.last(other)
+    return result
+
+
+def test_sizes_do_not_rest_on_what_another_fold_checks(structure: Structure) -> None:
+    layers = {"conv": nn.Conv2d(4, 4, 1), "conv2": nn.Conv2d(4, 4, 1), "last": nn.Conv2d(4, 3, 1)}
+    model = made(assumed_concatenation, mean=values(8), var=values(8).exp(), **layers)
+    fused = fx_fuse(model, structure=structure)
+    assert_same(model, fused, values(2, 4, 4, 4))

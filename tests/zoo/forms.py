@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fxfuse import Report, fx_fuse
+from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.models import randomize
 from tests.zoo.checks import error
 
@@ -39,20 +39,19 @@ def prepared(model: nn.Module) -> nn.Module:
     return model.double()
 
 
-def measured(model: nn.Module, x: Tensor) -> dict[str, Measured]:
-    """Fuse the model in each form."""
+def forms_of(model: nn.Module, x: Tensor) -> dict[str, Any]:
+    """The model in each form."""
     program = torch.export.export(model, (x,))
     core = program.run_decompositions()
-    arguments: dict[str, Any] = {
-        "traced": model,
-        "exported": program.module(),
-        "core_aten": core.module(),
-        "program": program,
-    }
+    return {"traced": model, "exported": program.module(), "core_aten": core.module(), "program": program}
+
+
+def measured(model: nn.Module, x: Tensor) -> dict[str, Measured]:
+    """Fuse the model in each form."""
     with torch.no_grad():
         expected = model(x)
         found = {}
-        for name, argument in arguments.items():
+        for name, argument in forms_of(model, x).items():
             fused = fx_fuse(argument)
             report = Report.of(fused)
             runs = fused.module() if name == "program" else fused
@@ -60,6 +59,12 @@ def measured(model: nn.Module, x: Tensor) -> dict[str, Measured]:
             left = sum(is_norm(decision.kind) for decision in report.skipped)
             found[name] = Measured(folded, left, error(expected, runs(x)))
     return found
+
+
+def obstacles(model: nn.Module, x: Tensor) -> dict[str, set[tuple[str, Reason | None, Reason | None, str]]]:
+    """For each form, the norms that stay, and what stands in their way in each direction."""
+    reports = {name: explain(argument) for name, argument in forms_of(model, x).items()}
+    return {name: {(d.path, d.reason, d.onwards, d.detail) for d in r.skipped} for name, r in reports.items()}
 
 
 def is_norm(kind: str) -> bool:

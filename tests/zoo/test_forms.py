@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.forms.exceptions import MODELS
-from tests.zoo.forms import measured, prepared
+from tests.zoo.forms import measured, obstacles, prepared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Small models of different families; the number of norms that go.
 TORCHVISION = {
@@ -70,3 +75,14 @@ def test_torchvision(name: str) -> None:
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name: str) -> None:
     assert_same_in_every_form(name, timm_model(name), image(64), TIMM[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "name"), [(torchvision_model, "densenet121"), (timm_model, "repvit_m0_9")])
+def test_what_stays_is_told_in_the_same_words(make: Callable[[str], nn.Module], name: str) -> None:
+    model, x = make(name), image(64)
+    with torch.no_grad():
+        model(x)
+    told = obstacles(model, x)
+    assert told["traced"]
+    assert all(one == told["traced"] for one in told.values())
