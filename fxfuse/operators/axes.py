@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -120,6 +121,7 @@ class Repeat(Copies):
         def repeated(whole: Tensor) -> Tensor:
             counts = [n if size > 1 else 1 for n, size in zip(times, whole.shape, strict=True)]
             self.require(all(isinstance(n, int) for n in counts))
+            self.require_small(math.prod([whole.numel(), *counts]))
             return whole.repeat(counts)
 
         return full.with_rank(full.rank).rearrange(repeated)

@@ -57,7 +57,7 @@ class Regroup(Carrier):
     def _product(self, parts: Sizes) -> int:
         self._require_sizes(None not in parts)
         count = math.prod(size for size in parts if size is not None)
-        require(count <= _LARGEST, Reason.WOULD_GROW, value=self.call.path, detail=f"{count:,} elements")
+        self.require_small(count)
         return count
 
     def _completed(self, wanted: Sizes, count: int) -> list[int]:
@@ -162,7 +162,6 @@ class Regrouped(NamedTuple):
     right: int
 
 
-_LARGEST = 1 << 20  # elements: a vector of channels does not become a tensor of the size of an activation
 _aten = torch.ops.aten
 
 register(

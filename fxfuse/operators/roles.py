@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from fxfuse.shapes import Rank
 
 
+LARGEST = 1 << 20  # elements of the constants of a fold
+
+
 class View:
     """A call, seen in one role, without its dialect."""
 
@@ -86,6 +89,10 @@ class View:
         if size is None:
             raise Refusal(Reason.UNKNOWN_SIZE, value=self.call.graph.describe(value), detail=f"axis {axis}")
         return size
+
+    def require_small(self, count: int) -> None:
+        """Refuse to make constants of so many elements: they do not grow to the size of what passes."""
+        require(count <= LARGEST, Reason.WOULD_GROW, value=self.call.path, detail=f"{count:,} elements")
 
     def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
         """Refuse what does not pass here."""

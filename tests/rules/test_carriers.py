@@ -144,3 +144,11 @@ def test_a_merged_batch_and_sequence_is_checked() -> None:
     assert Report.of(fused).folded[0].assumed
     with pytest.raises(ValueError, match="2 axes"):
         fused(values(2, 4, 5, 3))
+
+
+def test_constants_do_not_grow_to_the_size_of_what_passes() -> None:
+    repeated = Between(lambda x: x.mean((2, 3)).repeat(1, 300_000))
+    model = trained(Onwards(norm=nn.BatchNorm2d(4), between=repeated, last=nn.Linear(1_200_000, 1)))
+    decision = Report.of(fx_fuse(model)).skipped[0]
+    assert decision.onwards is Reason.WOULD_GROW
+    assert "1,200,000 elements" in decision.detail
