@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+import itertools
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.operator_table import OPERATORS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fxfuse.graph import Graph
 
 _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd, nn.Sequential)
-# Rows of the table of which the functions always make a new tensor.
+# Rows of the table, and functions besides, that always make a new tensor.
 _FRESH = frozenset(
-    "mul add sub rsub div neg batch_norm instance_norm conv1d conv2d conv3d linear addmm mm convolution".split()
+    "mul add sub rsub div neg batch_norm instance_norm conv1d conv2d conv3d linear addmm mm convolution "
+    "sin cos exp log abs sqrt rsqrt pow sigmoid tanh softmax matmul bmm sum".split()
 )
-
 
 _COMPUTES = ("call_module", "call_function", "call_method")
 _aten = torch.ops.aten
 # What takes some strides alone, or tells what they are.
 _TELLING_NAMES = frozenset(
-    "view view_as as_strided stride is_contiguous storage_offset data_ptr resize_ set_ view_as_complex".split()
+    "view view_as view_as_complex as_strided as_strided_scatter stride is_contiguous storage_offset data_ptr resize_ "
+    "set_".split()
 )
 _TELLS = (
     *_TELLING_NAMES,
-    *(torch.as_strided, torch.view_as_complex, torch.view_as_real),
+    *(torch.as_strided, torch.as_strided_scatter, torch.view_as_complex, F.local_response_norm),
     *(_aten.view.default, _aten.view.dtype, _aten.as_strided.default, _aten.view_as_complex.default),
 )
 
 
-# How the names of operations begin that fill a new tensor in the usual order.
-_ANEW = ("conv", "linear", "matmul", "bmm", "mm", "addmm", "cat", "stack", "contiguous", "scaled_dot_product")
+# How the names of operations begin whose results lie in the usual order, whatever they read.
+_IN_ORDER = ("linear", "matmul", "bmm", "mm", "addmm", "contiguous", "scaled_dot_product")
+# And of those that give a view where the order allows it, else a copy.
+_MAY_COPY = ("reshape", "flatten", "contiguous", "ravel", "to", "unflatten")
 
 
 def writer_between(graph: Graph, value: fx.Node, start: fx.Node, ends: set[fx.Node]) -> fx.Node | None:
@@ -52,46 +60,77 @@ def writer_between(graph: Graph, value: fx.Node, start: fx.Node, ends: set[fx.No
 
 
 def first_stickler(graph: Graph, value: fx.Node) -> fx.Node | None:
-    """Return a reader that can tell how a value lies in memory; what a model returns may lie as it likes."""
+    """Return a reader that can tell how a value lies in memory; what a whole model returns may lie as it likes."""
     pending, seen = [value], {value}
     while pending:
         for user in pending.pop().users:
-            if user.target in _TELLS or _asks_in_code(graph, user):
+            leaves = user.op == "output" and bool(graph.prefix)  # code that is not traced reads it
+            if leaves or user.target in _TELLS or _asks_in_code(graph, user):
                 return user
-            if user not in seen and not _lies_anew(graph, user):
+            if user not in seen and not _begins(graph, user, _IN_ORDER):
                 seen.add(user)
                 pending.append(user)
     return None
 
 
-def first_writer(graph: Graph, value: fx.Node) -> fx.Node | None:
-    """Return a node that may write into a value, or into what shares memory with it, at any time."""
+def first_writer(graph: Graph, value: fx.Node, *, doubtful: bool = False) -> fx.Node | None:
+    """Return a node that may write into a value, or into what shares memory with it, at any time.
+
+    Args:
+        graph: the graph.
+        value: the value.
+        doubtful: only where it hangs on how the value lies in memory, which results share it.
+    """
     family = _family(graph, value)
+    if doubtful and not any(_begins(graph, member, _MAY_COPY) for member in family):
+        return None
     readers = dict.fromkeys(user for member in family for user in member.users)
+    leaves = (r for r in readers if r.op == "output" and (graph.prefix or not doubtful))
     writers = (r for r in readers if _runs_user_code(graph, r) or not family.isdisjoint(graph.mutated(r)))
-    return next(writers, None)
+    return next(itertools.chain(writers, leaves), None)
 
 
 def _asks_in_code(graph: Graph, node: fx.Node) -> bool:
     """Whether code of the user's that runs at a node has a name in it of what takes some strides alone."""
+    module = graph.module(node)
+    if isinstance(module, nn.LocalResponseNorm):
+        return True
     if not _runs_user_code(graph, node):
         return False
-    module = graph.module(node)
     if module is None:
         functions = [node.target]
     else:
         classes = {cls for inner in module.modules() for cls in type(inner).__mro__}
-        own = (cls for cls in classes if not cls.__module__.startswith("torch.nn."))
-        functions = [member for cls in own for member in vars(cls).values()]
-    codes = [getattr(inspect.unwrap(f), "__code__", None) for f in functions if callable(f)]
-    return any(code is not None and not _TELLING_NAMES.isdisjoint(code.co_names) for code in codes)
+        own = (cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins")))
+        functions = [member for cls in own for member in vars(cls).values() if callable(member)]
+    codes = list(_codes(functions))
+    return not codes or any(not _TELLING_NAMES.isdisjoint(code.co_names) for code in codes)
 
 
-def _lies_anew(graph: Graph, node: fx.Node) -> bool:
-    """Whether a result lies in memory in an order of its own, and not in that of an input."""
+def _codes(functions: list[Any]) -> Iterator[CodeType]:
+    """Yield the code of functions, and of all that they hold and call by name."""
+    seen: set[object] = set()
+    pending = list(functions)
+    while pending:
+        function = inspect.unwrap(pending.pop())
+        if isinstance(function, type) or function in seen:
+            continue
+        seen.add(function)
+        code = function if isinstance(function, CodeType) else getattr(function, "__code__", None)
+        if code is None:
+            continue
+        yield code
+        pending += [const for const in code.co_consts if isinstance(const, CodeType)]
+        known = getattr(function, "__globals__", {})
+        called = (known.get(name) for name in code.co_names)
+        pending += [f for f in called if isinstance(f, FunctionType) and not f.__module__.startswith("torch.")]
+
+
+def _begins(graph: Graph, node: fx.Node, words: tuple[str, ...]) -> bool:
+    """Whether the name of the operation that a node calls begins with one of some words."""
     module = graph.module(node)
     called = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
-    return str(called).lower().startswith(_ANEW)
+    return node.op in _COMPUTES and str(called).lower().startswith(words)
 
 
 def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
@@ -103,7 +142,7 @@ def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
         elementwise: what is computed keeps the order of the axes in memory, so that any new tensor will do.
     """
     new = elementwise and value.op in _COMPUTES and not _may_alias(graph, value)
-    return new or _lies_anew(graph, graph.sizes.of_same_shape(value)[-1])
+    return new or _begins(graph, graph.sizes.of_same_shape(value)[-1], ("conv", *_IN_ORDER))
 
 
 def _family(graph: Graph, value: fx.Node) -> set[fx.Node]:
@@ -125,7 +164,9 @@ def _may_alias(graph: Graph, node: fx.Node) -> bool:
         fresh = type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, _PASSING)
         return not fresh or bool(getattr(module, "inplace", False))
     row = OPERATORS.get(node.target) if node.op in ("call_function", "call_method") else None
-    return row is None or row.name not in _FRESH
+    target: Any = getattr(node.target, "overloadpacket", node.target)
+    name = row.name if row is not None else getattr(target, "__name__", target)
+    return name not in _FRESH
 
 
 def _runs_user_code(graph: Graph, node: fx.Node) -> bool:
@@ -133,5 +174,13 @@ def _runs_user_code(graph: Graph, node: fx.Node) -> bool:
     module = graph.module(node)
     if module is not None:
         return not type(module).__module__.startswith(("torch.nn.", "fxfuse."))
-    home = str(getattr(node.target, "__module__", "torch") or "torch")
-    return node.op == "call_function" and not home.startswith(("torch", "_operator", "fxfuse", "builtins", "math"))
+    if node.op != "call_function":
+        return False
+    if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        # Only torch's own operators do what their schema says, and take any strides.
+        return not str(getattr(node.target, "namespace", str(node.target))).startswith(_OWN_OPERATORS)
+    home = str(getattr(node.target, "__module__", "torch") or "torch").partition(".")[0]
+    return home not in ("torch", "_operator", "fxfuse", "builtins", "math")
+
+
+_OWN_OPERATORS = ("aten", "prims", "quantized", "_c10d", "higher_order")

@@ -126,7 +126,9 @@ class Editor:
 
     def _equal_copy(self, write: Write) -> nn.Module | None:
         """Return an earlier copy of the same module with the same new values: one copy serves both calls."""
-        for copied in self._copies.get(write.call.module, ()) if write.call.module is not None else ():
+        live = set(self.rewritten.values())  # a call that was rewritten again has left its copy behind
+        known = self._copies.get(write.call.module, ()) if write.call.module is not None else ()
+        for copied in (copied for copied in known if copied in live):
             stored = {name: copied._parameters[name] for name in write.constants}
             if all(_same(p, write.constants[name]) for name, p in stored.items()):
                 return copied

@@ -6,6 +6,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from fxfuse.operator_table import OPERATORS
 from fxfuse.uses import nodes_in
 
@@ -26,7 +28,7 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
         if getattr(module, "inplace", False):
             yield from _first_argument(node)
         return
-    schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
+    schema = _schema(node.target) if node.op == "call_function" else None
     if schema is not None and schema.name not in _CHANGE_NO_VALUES:
         writes = {argument.name: argument.is_write for argument in schema.arguments}
         passed = [*zip(writes.values(), node.args, strict=False), *((writes[n], a) for n, a in node.kwargs.items())]
@@ -36,6 +38,12 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
             yield from _first_argument(node)
         yield from nodes_in(node.kwargs.get("out"))
     yield from _moved_statistics(node)
+
+
+def _schema(target: Any) -> Any:
+    """Return what an overload says of itself; of a custom operator called without one, its only one says it."""
+    packet = isinstance(target, torch._ops.OpOverloadPacket)
+    return getattr(getattr(target, target.overloads()[0]) if packet else target, "_schema", None)
 
 
 def _first_argument(node: fx.Node) -> list[fx.Node]:

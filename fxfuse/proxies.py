@@ -54,6 +54,8 @@ class AnyProxy(fx.Proxy):
     def __getattr__(self, k: str) -> Any:
         if not hasattr(Tensor, k) and asked_by_user():
             raise self.refused(f"it looks for {k!r} on a value that may be a tensor")
+        if hasattr(Tensor, k) and not callable(getattr(Tensor, k)):  # torch.fx would make an object of another class
+            return self.tracer.create_proxy("call_function", getattr, (self, k), {})
         return super().__getattr__(k)
 
     def __setattr__(self, k: str, v: Any) -> None:

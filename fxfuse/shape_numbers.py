@@ -7,13 +7,17 @@ import contextlib
 import functools
 import math
 import operator
+import threading
 from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from fxfuse.rank_tables import ARITHMETIC, GIVE_TENSORS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_ORIGINALS = {"max": max, "min": min}  # while something is traced, the names stand for others
 _WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, max, min)
 _ROUNDING = (math.ceil, math.floor)
 _FRACTION = operator.truediv
@@ -26,6 +30,8 @@ def number_class(node: fx.Node) -> type | None:
     if node.op != "call_function" or node.target not in (*_WHOLE, _FRACTION):
         return None
     classes = _operands(node)
+    if node.target in _ORIGINALS.values() and len(set(classes)) > 1:
+        return None  # which of the two it is hangs on the sizes
     return float if classes and (node.target is _FRACTION or float in classes) else int if classes else None
 
 
@@ -52,24 +58,50 @@ def _is_shape(node: fx.Node) -> bool:
     return whole or (node.target is getattr and node.args[1:] == ("shape",))
 
 
+def gives_tensor(node: fx.Node, is_layer: Callable[[fx.Node], bool]) -> bool:
+    """Whether a value is sure to be a tensor: arithmetic is, if one of its operands is one."""
+    pending, seen = [node], {node}
+    while pending:
+        current = pending.pop()
+        if current.op == "call_module" and is_layer(current):
+            return True
+        if current.op in ("placeholder", "get_attr") or (current.target in GIVE_TENSORS - ARITHMETIC):
+            return True
+        operands = current.all_input_nodes if current.target in ARITHMETIC else []
+        pending += [operand for operand in operands if operand not in seen]
+        seen.update(operands)
+    return False
+
+
+_lock = threading.Lock()
+_tracing = 0
+
+
 @contextlib.contextmanager
 def traced_extremes() -> Iterator[None]:
     """Make ``max`` and ``min`` of sizes nodes of the graph: the builtins would branch on which is larger."""
-    originals = {name: getattr(builtins, name) for name in ("max", "min")}
-    for name, original in originals.items():
-        setattr(builtins, name, _traced(original))
+    _count(1)
     try:
         yield
     finally:
-        for name, original in originals.items():
-            setattr(builtins, name, original)
+        _count(-1)
+
+
+def _count(more: int) -> None:
+    """Put the functions in place for the first of several traces at once, and take them out after the last."""
+    global _tracing  # noqa: PLW0603 - the builtins are global too
+    with _lock:
+        _tracing += more
+        for name, original in _ORIGINALS.items():
+            setattr(builtins, name, _traced(original) if _tracing else original)
 
 
 def _traced(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def extreme(*args: Any, **kwargs: Any) -> Any:
         proxies = [a for a in args if issubclass(type(a), fx.Proxy)]  # isinstance would ask the proxy
-        if proxies and len(args) > 1 and not kwargs and all(number_class(p.node) for p in proxies):
+        numbers = all(number_class(a.node) if issubclass(type(a), fx.Proxy) else type(a) in (int, float) for a in args)
+        if proxies and len(args) > 1 and not kwargs and numbers:
             return proxies[0].tracer.create_proxy("call_function", original, args, {})
         return original(*args, **kwargs)
 

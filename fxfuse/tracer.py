@@ -22,8 +22,8 @@ from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED, Derived
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
-from fxfuse.rank_tables import GIVE_TENSORS, keeps_rank
-from fxfuse.shape_numbers import traced_extremes
+from fxfuse.rank_tables import keeps_rank
+from fxfuse.shape_numbers import gives_tensor, traced_extremes
 from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, resolve_types
 from fxfuse.state import State, sentence
 
@@ -230,12 +230,12 @@ class Tracer(fx.Tracer):
 
     def gives_tensor(self, node: fx.Node) -> bool:
         """Whether a value is sure to be a tensor: an input, which a check guards, or what a known operation gives."""
-        if node.op == "call_module":
-            module = self.root.get_submodule(str(node.target))
-            cls: Any = type(module)
-            layer = keeps_rank(cls) and not getattr(module, "return_indices", False)
-            return operator_of(module) is not None or layer
-        return node.op in ("placeholder", "get_attr") or node.target in GIVE_TENSORS
+        return gives_tensor(node, self._is_layer)
+
+    def _is_layer(self, node: fx.Node) -> bool:
+        module = self.root.get_submodule(str(node.target))
+        cls: Any = type(module)
+        return operator_of(module) is not None or (keeps_rank(cls) and not getattr(module, "return_indices", False))
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""

@@ -21,9 +21,9 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 LAYERS: dict[str, str] = {
     "what needs nothing": (
         "affine collection linear_map reasons report guards modules draft state python_source questions "
-        "shape_numbers proxies own_forward"
+        "rank_tables shape_numbers proxies own_forward"
     ),
-    "a graph, read": "operator_table mutations uses constants rank_tables shapes sizes call naming graph aliases",
+    "a graph, read": "operator_table mutations uses constants shapes sizes call naming graph aliases",
     "a graph, changed": "storage history arguments editor",
     "what is folded": "operators",
     "what folds it": "rules engine",

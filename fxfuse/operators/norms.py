@@ -103,6 +103,7 @@ class InstanceNorm(BatchNorm):
     axis is known from its class; the function always takes axis 1.
     """
 
+    gives_order: ClassVar[bool] = True
     proven_axes: ClassVar[dict[type[nn.Module], int]] = {
         nn.InstanceNorm1d: 3,
         nn.InstanceNorm2d: 4,

@@ -145,10 +145,12 @@ class AffineSource(View):
     """An operation that is nothing but ``scale * x + shift`` with constants.
 
     Attributes:
+        gives_order: the result lies in memory in the usual order, whatever the input does.
         is_norm: it normalises, so that the report has a line for it if it stays.
         leaves_check: where its meaning hangs on an unproven number of axes, a fold leaves a check of that.
     """
 
+    gives_order: ClassVar[bool] = False
     is_norm: ClassVar[bool] = False
     leaves_check: ClassVar[bool] = False
 

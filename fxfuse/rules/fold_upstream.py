@@ -62,10 +62,9 @@ class _Back(Walk):
                 shared = shared or view.repeats_memory
                 self._require_alone(value, reader)
                 pending += [(inner, view.node, moved) for inner, moved in pulled]
-        if over_view:
+        if over_view or any(source.gives_order for source in self.sources):
             self.require_nobody_tells()
-        if shared:
-            self._require_nobody_writes()
+            self._require_nobody_writes(doubtful=not shared)
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
         return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded)
@@ -79,12 +78,13 @@ class _Back(Walk):
             detail = f"shapes {tuple(affine.scale.shape)} and {tuple(first.scale.shape)}"
             raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail) from None
 
-    def _require_nobody_writes(self) -> None:
-        """Refuse a write into a value of which several elements are one in memory."""
+    def _require_nobody_writes(self, *, doubtful: bool) -> None:
+        """Refuse a write into a value of which several elements are one in memory, or that may be a copy or not."""
         for source in self.sources:
-            writer = first_writer(self.graph, source.node)
+            writer = first_writer(self.graph, source.node, doubtful=doubtful)
             if writer is not None:
-                raise Refusal(Reason.MUTATED, value=self.name(source.input), users=self.name(writer))
+                reason = Reason.LAYOUT if writer.op == "output" else Reason.MUTATED
+                raise Refusal(reason, value=self.name(source.input), users=self.name(writer))
 
     def _view(self, value: fx.Node) -> View:
         """Return what makes the value."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, Report, fx_fuse
+from fxfuse.shape_numbers import traced_extremes
 from tests.helpers import Model, Structure, assert_same, trained, values
 
 if TYPE_CHECKING:
@@ -91,3 +92,41 @@ def test_the_builtins_are_what_they_were() -> None:
 class Raises(Model):
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError(f"never works, not on {x}")
+
+
+def classes_of_a_maximum(x: Tensor) -> Any:
+    return 2 if isinstance(max(x.shape[-1] / 8, 1), int) else 3
+
+
+def class_of_arithmetic(x: Tensor) -> Any:
+    return 2 if isinstance(x.dim() - 2, int) else 3
+
+
+def looked_up(x: Tensor) -> Any:
+    return {4: 2.0, 3: 5.0}.get(x.ndim, 3.0)
+
+
+class Times(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv(x))
+        return y * self.factor(x)
+
+
+@pytest.mark.parametrize("factor", [classes_of_a_maximum, class_of_arithmetic, looked_up])
+def test_questions_about_numbers(structure: Structure, factor: Callable[[Tensor], Any]) -> None:
+    model = trained(Times(conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4)))
+    model.factor = factor  # type: ignore[assignment] # a plain attribute
+    fused = fx_fuse(model, structure=None if structure == "graph" else structure)
+    for width in (16, 6):
+        assert_same(model, fused, values(2, 3, 5, width))
+
+
+def test_traces_that_overlap() -> None:
+    before = (builtins.max, builtins.min)
+    one, other = traced_extremes(), traced_extremes()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert builtins.max(2, 3) == 3
+    other.__exit__(None, None, None)
+    assert (builtins.max, builtins.min) == before
