@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from fxfuse.affine import Affine
@@ -55,7 +57,7 @@ class LinearMap:
         groups, out, _, *taps = self.stored.shape
         scale = affine.scale.reshape(groups, out, 1, *[1] * len(taps))
         # scale * (K x + b) + shift = (scale * K) x + (scale * b + shift)
-        bias = affine.shift if self.bias is None else affine.scale * self.bias + affine.shift
+        bias = _bias(affine.shift) if self.bias is None else affine.scale * self.bias + affine.shift
         return LinearMap(self.stored, bias, self._times(scale))
 
     def after_affine(self, affine: Affine) -> LinearMap:
@@ -64,12 +66,12 @@ class LinearMap:
         Args:
             affine: two vectors of shape ``(groups * in,)``.
         """
-        groups, out, inputs, *taps = self.stored.shape
+        groups, _, inputs, *taps = self.stored.shape
         scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
         # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
-        summed_taps = self.kernel.reshape(groups, out, inputs, -1).to(shift.dtype).sum(-1)
-        moved = torch.einsum("goi,gi->go", summed_taps, shift).flatten()
-        bias = moved if self.bias is None else moved + self.bias
+        summed_taps = (block.reshape(groups, size, inputs, -1).double().sum(-1) for _, size, block in self._blocks(1))
+        moved = torch.cat([torch.einsum("goi,gi->go", block, shift) for block in summed_taps], 1).flatten()
+        bias = _bias(moved) if self.bias is None else moved + self.bias
         return LinearMap(self.stored, bias, self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps))))
 
     def _times(self, scale: Tensor) -> Tensor:
@@ -83,12 +85,23 @@ class LinearMap:
             target: of the shape of ``stored``; blocks along its longer channel axis are filled one after another.
         """
         axis = 0 if self.stored.shape[0] > self.stored.shape[1] else 1
-        slices = max(1, _BLOCK * self.stored.shape[axis] // max(1, self.stored.numel()))
-        for position in range(0, self.stored.shape[axis], slices):
-            size = min(slices, self.stored.shape[axis] - position)
+        for position, size, block in self._blocks(axis):
+            target.narrow(axis, position, size).copy_(block)
+
+    def _blocks(self, axis: int) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield slices of the kernel along an axis: where each begins, how long it is, and what it is."""
+        length = self.stored.shape[axis]
+        slices = max(1, _BLOCK * length // max(1, self.stored.numel()))
+        for position in range(0, length, slices):
+            size = min(slices, length - position)
             block = self.stored.narrow(axis, position, size)
             if self.factor is not None:
                 one_for_all = self.factor.shape[axis] == 1
                 factor = self.factor if one_for_all else self.factor.narrow(axis, position, size)
                 block = block.to(torch.float64, copy=True).mul_(factor)
-            target.narrow(axis, position, size).copy_(block)
+            yield position, size, block
+
+
+def _bias(vector: Tensor) -> Tensor | None:
+    """Return a bias, None for one that adds nothing."""
+    return vector if vector.any() else None

@@ -133,3 +133,17 @@ def test_half_precision_is_widened_before_the_arithmetic() -> None:
     ):
         assert_equal(exact.kernel, mine.kernel, rtol=0.0)
         assert_equal(exact.bias, mine.bias, rtol=0.0)
+
+
+def test_a_large_kernel_is_read_block_by_block() -> None:
+    kernel, before = randn(1, 700, 900), affine(900)  # more than fits into one block
+    found = LinearMap(kernel, None).then_affine(affine(700)).after_affine(before)
+    scaled = kernel * affine(700).scale.reshape(1, 700, 1)
+    assert_equal((scaled[0] @ before.shift) + affine(700).shift, found.bias)
+    assert_equal(scaled * before.scale, found.kernel)
+
+
+def test_a_scale_alone_makes_no_bias() -> None:
+    plain, ones = LinearMap(randn(1, 2, 3), None), affine(2)
+    assert plain.then_affine(Affine(ones.scale, 0 * ones.shift)).bias is None
+    assert plain.after_affine(Affine(affine(3).scale, 0 * affine(3).shift)).bias is None
