@@ -41,6 +41,9 @@ _TELLS = (
 
 # How the names of operations begin whose results lie in the usual order, whatever they read.
 _IN_ORDER = ("linear", "matmul", "bmm", "mm", "addmm", "contiguous", "scaled_dot_product")
+# Layers that keep to the two orders that images have, as norms do.
+_LAYERS = ("conv2d", "conv3d", "convtranspose2d", "convtranspose3d", "conv_transpose2d", "conv_transpose3d", *_IN_ORDER)
+_ELEMENTWISE = ("add", "iadd", "sub", "isub", "mul", "imul", "relu", "gelu", "silu", "sigmoid", "hardswish", "dropout")
 # And of those that give a view where the order allows it, else a copy.
 _MAY_COPY = ("reshape", "flatten", "contiguous", "ravel", "to", "unflatten")
 
@@ -141,8 +144,20 @@ def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
         value: the value.
         elementwise: what is computed keeps the order of the axes in memory, so that any new tensor will do.
     """
-    new = elementwise and value.op in _COMPUTES and not _may_alias(graph, value)
-    return new or _begins(graph, graph.sizes.of_same_shape(value)[-1], ("conv", *_IN_ORDER))
+    if elementwise and value.op in _COMPUTES and not _may_alias(graph, value):
+        return True
+    pending, seen = [value], {value}
+    while pending:
+        origin = graph.sizes.of_same_shape(pending.pop())[-1]
+        if _begins(graph, origin, _LAYERS):
+            continue
+        # What is computed element by element of images in one of the two usual orders is in one of them too.
+        operands = [o for o in origin.all_input_nodes if o not in graph.constants and origin.op in _COMPUTES]
+        if not operands or not _begins(graph, origin, _ELEMENTWISE):
+            return False
+        pending += [operand for operand in operands if operand not in seen]
+        seen.update(operands)
+    return True
 
 
 def _family(graph: Graph, value: fx.Node) -> set[fx.Node]:

@@ -98,3 +98,26 @@ def test_a_block_that_is_called_twice_with_a_norm_between(structure: Structure) 
     fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(2, 4, 5, 5))
     assert_same(model, fx_fuse(fused, structure=structure), values(2, 4, 5, 5))
+
+
+def test_the_sum_of_what_layers_made_lies_as_a_norm_of_it() -> None:
+    def function(m: Any, x: Tensor) -> Tensor:
+        y = m.norm(m.conv(x).relu() + m.conv2(x))
+        z: Tensor = m.last(y)
+        return z.view(x.shape[0], -1)
+
+    layers = {"conv2": nn.Conv2d(3, 4, 1), "last": nn.Conv2d(4, 2, 1)}
+    model = made(function, **conv(**layers))
+    fused = fx_fuse(model)
+    assert Report.of(fused).folded
+    assert_same(model, fused, values(2, 3, 5, 6))
+
+
+def test_an_input_may_lie_in_any_order_behind_a_sum() -> None:
+    def function(m: Any, x: Tensor) -> Tensor:
+        y: Tensor = m.last(m.norm(x + 1).view(x.shape[0], 3, 30).transpose(1, 2))
+        return y
+
+    model = made(function, norm=nn.BatchNorm2d(3), last=nn.Linear(3, 2))
+    fused = fx_fuse(model)
+    assert_same(model, fused, values(2, 3, 6, 5).transpose(2, 3))
