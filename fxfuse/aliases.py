@@ -25,7 +25,6 @@ _FRESH = frozenset(
     "sin cos exp log abs sqrt rsqrt pow sigmoid tanh softmax matmul bmm sum".split()
 )
 
-_COMPUTES = ("call_module", "call_function", "call_method")
 _aten = torch.ops.aten
 # What takes some strides alone, or tells what they are.
 _TELLING_NAMES = frozenset(
@@ -131,9 +130,8 @@ def _codes(functions: list[Any]) -> Iterator[CodeType]:
 
 def _begins(graph: Graph, node: fx.Node, words: tuple[str, ...]) -> bool:
     """Whether the name of the operation that a node calls begins with one of some words."""
-    module = graph.module(node)
-    called = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
-    return node.op in _COMPUTES and str(called).lower().startswith(words)
+    called = graph.called(node)
+    return str(getattr(called, "__name__", called or "")).lower().startswith(words)
 
 
 def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
@@ -144,7 +142,7 @@ def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
         value: the value.
         elementwise: what is computed keeps the order of the axes in memory, so that any new tensor will do.
     """
-    if elementwise and value.op in _COMPUTES and not _may_alias(graph, value):
+    if elementwise and graph.called(value) is not None and not _may_alias(graph, value):
         return True
     pending, seen = [value], {value}
     while pending:
@@ -152,7 +150,7 @@ def is_dense(graph: Graph, value: fx.Node, *, elementwise: bool) -> bool:
         if _begins(graph, origin, _LAYERS):
             continue
         # What is computed element by element of images in one of the two usual orders is in one of them too.
-        operands = [o for o in origin.all_input_nodes if o not in graph.constants and origin.op in _COMPUTES]
+        operands = [o for o in origin.all_input_nodes if o not in graph.constants]
         if not operands or not _begins(graph, origin, _ELEMENTWISE):
             return False
         pending += [operand for operand in operands if operand not in seen]

@@ -126,8 +126,9 @@ class Editor:
 
     def _equal_copy(self, write: Write) -> nn.Module | None:
         """Return an earlier copy of the same module with the same new values: one copy serves both calls."""
-        live = set(self.rewritten.values())  # a call that was rewritten again has left its copy behind
         known = self._copies.get(write.call.module, ()) if write.call.module is not None else ()
+        # A call that was rewritten again has left its copy behind.  Mostly there is none, and nothing to look for.
+        live = set(self.rewritten.values()) if known else set()
         for copied in (copied for copied in known if copied in live):
             stored = {name: copied._parameters[name] for name in write.constants}
             if all(_same(p, write.constants[name]) for name, p in stored.items()):

@@ -31,6 +31,13 @@ class Naming:
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls."""
 
+    def called(self, node: fx.Node) -> Any:
+        """Return the class of the module, the function, or the name of the method that a node calls; else None."""
+        module = self.module(node)
+        if module is not None:
+            return type(module)
+        return node.target if node.op in ("call_function", "call_method") else None
+
     def owner(self, node: fx.Node) -> str:
         """Return the path, within the captured module, of the module whose forward contains the call."""
         stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]

@@ -78,7 +78,7 @@ class _Ranks:
             self._usual_flatten(node)
         for node in self.nodes:
             if node not in self.known:
-                self._set(node, self._from_inputs(node) or usual_rank(self._called(node)))
+                self._set(node, self._from_inputs(node) or usual_rank(self.graph.called(node)))
         for node in self.nodes:
             self._usual_before(node)
         known = proven | seen
@@ -111,16 +111,9 @@ class _Ranks:
         for other in self._of_same_rank(node) if node in self.known else ():
             self._set(other, self.known[node])
 
-    def _called(self, node: fx.Node) -> object:
-        """Return the class of the module, the function, or the name of the method that a node calls."""
-        module = self.modules[node]
-        if module is not None:
-            return type(module)
-        return node.target if node.op in ("call_function", "call_method") else None
-
     def _fixed(self, node: fx.Node) -> int | None:
         """Return the number of axes where the operation alone says it."""
-        called, module = self._called(node), self.modules[node]
+        called, module = self.graph.called(node), self.modules[node]
         if node.op == "get_attr":
             return self.graph.tensor_rank(node)
         if isinstance(called, type):
@@ -137,27 +130,27 @@ class _Ranks:
     def _keeps(self, node: fx.Node) -> bool:
         """Whether the result has as many axes as the first input; a vector as weight takes one away."""
         weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
-        called = self._called(node)
+        called = self.graph.called(node)
         if called is F.linear and not (isinstance(weight, fx.Node) and self.known.get(weight) == 2):
             return False
         return keeps_rank(called)
 
     def _of_same_rank(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that have as many axes as the result."""
-        called, first = self._called(node), first_operand(node)
+        called, first = self.graph.called(node), first_operand(node)
         if called in (torch.cat, torch.concat, torch.concatenate):
             listed: Any = node.args[0] if node.args else node.kwargs.get("tensors")
             return [part for part in listed if isinstance(part, fx.Node)] if isinstance(listed, (list, tuple)) else []
         if called is operator.getitem and first is not None:
             whole = first_operand(first) or first.kwargs.get("tensor")
-            if self._called(first) in _GIVE_PARTS:
+            if self.graph.called(first) in _GIVE_PARTS:
                 return [whole] if isinstance(whole, fx.Node) else []
             index = node.args[1] if isinstance(node.args[1], tuple) else node.args[1:]
             return [first] if all(isinstance(item, slice) or item is Ellipsis for item in index) else []
         return [first] if first is not None and self._keeps(node) else []
 
     def _from_inputs(self, node: fx.Node) -> int | None:
-        called, same = self._called(node), self._of_same_rank(node)
+        called, same = self.graph.called(node), self._of_same_rank(node)
         if same:
             return next((self.known[other] for other in same if other in self.known), None)
         if called in ARITHMETIC:
@@ -178,7 +171,7 @@ class _Ranks:
         return before - (end % before - start % before)
 
     def _after_mean(self, node: fx.Node) -> int | None:
-        if self._called(node) not in (torch.mean, "mean"):
+        if self.graph.called(node) not in (torch.mean, "mean"):
             return None
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)

@@ -59,7 +59,7 @@ class Sizes:
 
     def _from_inputs(self, node: fx.Node) -> dict[int, int]:
         """Return what is known behind operations that are no rows of the table."""
-        called, first = _called(self.graph, node), first_operand(node)
+        called, first = self.graph.called(node), first_operand(node)
         if called in ARITHMETIC:  # one operand may enlarge the other along axes of size one
             operands = (self.all(operand).items() for operand in node.all_input_nodes)
             return {axis: size for known in operands for axis, size in known if size > 1}
@@ -83,7 +83,7 @@ class Sizes:
         found = [node]
         while True:
             current, first = found[-1], first_operand(found[-1])
-            if first is None or current.op not in _CALLS or not keeps_size(_called(self.graph, current)):
+            if first is None or not keeps_size(self.graph.called(current)):
                 return found
             found.append(first)
 
@@ -108,11 +108,6 @@ def _number(size: object) -> int | None:
     return size if isinstance(size, int) else None  # a symbol is none
 
 
-def _called(graph: Graph, node: fx.Node) -> Any:
-    module = graph.module(node)
-    return type(module) if module is not None else node.target
-
-
 def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
     """Return whose size along which axis a node asks for."""
     if size.op == "call_method" and size.target == "size" and len(size.args) == 2:
@@ -125,7 +120,6 @@ def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
     return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
 
 
-_CALLS = ("call_module", "call_function", "call_method")
 # What models compute with sizes, as far as all are numbers.
 _COMPUTED: dict[Any, Any] = {operator.mul: operator.mul, operator.floordiv: operator.floordiv}
 _MOVING = frozenset("transpose_ t_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_ resize_as_ set_ as_strided_".split())

@@ -38,10 +38,8 @@ def possible(shape: Shape, structure: Structure) -> Any:
     return None if shape.root == "branching" else structure
 
 
-@pytest.mark.parametrize("structure", ["graph", "module"])
-@examples(40)
-@given(shape=SHAPES)
-def test_a_fused_model_gives_the_same_and_cannot_be_fused_again(structure: Structure, shape: Shape) -> None:
+def fused_twice(shape: Shape, structure: Structure) -> tuple[Net, Tensor, nn.Module, nn.Module]:
+    """A model, its input, and what it and its result are fused to: all give the same, and each norm is told."""
     model, x = shape.build(), values(*INPUT)
     expected = run(model, (x,))
     with unchanged(model):
@@ -49,8 +47,16 @@ def test_a_fused_model_gives_the_same_and_cannot_be_fused_again(structure: Struc
     assert_close(expected, run(fused, (x,)))
     assert_every_norm_is_told(model, Report.of(fused))
     again = fx_fuse(fused, structure=possible(shape, structure))
-    assert not Report.of(again).folded, str(Report.of(again))
     assert_close(expected, run(again, (x,)))
+    return model, x, fused, again
+
+
+@pytest.mark.parametrize("structure", ["graph", "module"])
+@examples(40)
+@given(shape=SHAPES)
+def test_a_fused_model_gives_the_same_and_cannot_be_fused_again(structure: Structure, shape: Shape) -> None:
+    model, x, fused, again = fused_twice(shape, structure)
+    assert not Report.of(again).folded, str(Report.of(again))
     if isinstance(model, OptionalNet):
         assert_right_or_refused(model, fused, x)
 
@@ -72,14 +78,7 @@ def assert_right_or_refused(model: Net, fused: nn.Module, x: Tensor) -> None:
 @examples(25)
 @given(shape=WITH_CARRIERS)
 def test_affines_that_pass_other_operations(structure: Structure, shape: Shape) -> None:
-    model, x = shape.build(), values(*INPUT)
-    expected = run(model, (x,))
-    with unchanged(model):
-        fused = fx_fuse(model, structure=possible(shape, structure))
-    assert_close(expected, run(fused, (x,)))
-    assert_every_norm_is_told(model, Report.of(fused))
-    again = fx_fuse(fused, structure=possible(shape, structure))
-    assert_close(expected, run(again, (x,)))
+    fused_twice(shape, structure)
 
 
 @examples(15)

@@ -22,9 +22,7 @@ class NewAxis(Carrier):
     """``unsqueeze``: an axis of size one."""
 
     def _axis(self) -> int:
-        axis = self.call.get("dim", None)
-        self.require(isinstance(axis, int))
-        return int(axis) if axis < 0 else axis - self.require_axes(self.input) - 1
+        return self.from_last(self.call.get("dim", None), new=True)
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return those of the input, moved, and the one."""
@@ -48,10 +46,9 @@ class DroppedAxis(Carrier):
     def _axis(self) -> int:
         axis = self.call.get("dim", None)
         axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
-        self.require(isinstance(axis, int))
-        axis = axis if axis < 0 else axis - self.require_axes(self.input)
+        axis = self.from_last(axis)
         self.require(self.require_size(self.input, axis) == 1)
-        return int(axis)
+        return axis
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return those of the input, moved."""

@@ -24,11 +24,6 @@ class Join(Carrier):
     @property
     def inputs(self) -> list[fx.Node]:
         """The values that are put together."""
-        return self.parts
-
-    @property
-    def parts(self) -> list[fx.Node]:
-        """The values that are put together."""
         listed = self.call.get("tensors", None)
         known = isinstance(listed, (list, tuple)) and bool(listed)
         self.require(known and all(isinstance(part, fx.Node) for part in listed))
@@ -37,7 +32,7 @@ class Join(Carrier):
     @property
     def input(self) -> fx.Node:
         """The first value."""
-        return self.parts[0]
+        return self.inputs[0]
 
     @abstractmethod
     def axis(self) -> int:
@@ -51,7 +46,7 @@ class Join(Carrier):
         """Return the part of an affine of the result that belongs to each value."""
         axis = self.axis()
         if affine.size(axis) == 1:
-            return [affine] * len(self.parts)
+            return [affine] * len(self.inputs)
         lengths = self.lengths()
         self.require(sum(lengths) == affine.size(axis))
 
@@ -80,11 +75,11 @@ class Concatenation(Join):
     def lengths(self) -> list[int]:
         """Return the sizes of the values along the axis."""
         axis = self.axis()
-        return [self.require_size(part, axis) for part in self.parts]
+        return [self.require_size(part, axis) for part in self.inputs]
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return the sum of the sizes along the axis, and the other sizes of the first value."""
-        axis, before = self.axis(), [self.call.graph.sizes.all(part) for part in self.parts]
+        axis, before = self.axis(), [self.call.graph.sizes.all(part) for part in self.inputs]
         if self.call.get("dim", 0) >= 0:
             self.require_axes(self.node)  # what a norm only checks for its own fold is not known
         rest = {other: size for other, size in before[0].items() if other != axis}
@@ -92,11 +87,11 @@ class Concatenation(Join):
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Give each value its part."""
-        return list(zip(self.parts, self.whole_to_parts(affine), strict=True))
+        return list(zip(self.inputs, self.whole_to_parts(affine), strict=True))
 
     def push(self, affine: Affine, source: fx.Node) -> Affine:
         """Put ones and zeros where the other values are."""
-        return self.part_to_whole(affine, self.parts.index(source))
+        return self.part_to_whole(affine, self.inputs.index(source))
 
 
 class Stack(Join):
@@ -104,22 +99,20 @@ class Stack(Join):
 
     def axis(self) -> int:
         """Return the new axis, counted from the last."""
-        axis = self.call.get("dim", 0)
-        self.require(isinstance(axis, int))
-        return int(axis) if axis < 0 else axis - self.require_axes(self.input) - 1
+        return self.from_last(self.call.get("dim", 0), new=True)
 
     def lengths(self) -> list[int]:
         """Return one position for each value."""
-        return [1] * len(self.parts)
+        return [1] * len(self.inputs)
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Give each value its position."""
         parts = self.whole_to_parts(affine)
-        return [(value, part.without_axis(self.axis())) for value, part in zip(self.parts, parts, strict=True)]
+        return [(value, part.without_axis(self.axis())) for value, part in zip(self.inputs, parts, strict=True)]
 
     def push(self, affine: Affine, source: fx.Node) -> Affine:
         """Put ones and zeros where the other values are."""
-        return self.part_to_whole(affine.trimmed().with_axis(self.axis()), self.parts.index(source))
+        return self.part_to_whole(affine.trimmed().with_axis(self.axis()), self.inputs.index(source))
 
 
 _aten = torch.ops.aten

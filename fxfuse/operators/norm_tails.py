@@ -41,6 +41,12 @@ def without_tail(call: Call) -> Write:
     return Write(call, dict(passed), attributes=flags)
 
 
+def channel_sizes(norm: AffineSource, rank: Rank) -> Mapping[int, int]:
+    """Return the sizes that are known behind a norm along axis 1: its constants say how many channels there are."""
+    known = rank.proven and bool(norm.tensors)
+    return {**norm.sizes_before(), **({1 - rank.axes: len(norm.tensors[0])} if known else {})}
+
+
 class NormTail(AffineSource):
     """``normalised(x) * weight + bias``, both of the shape of the trailing axes (layer norm, RMS norm)."""
 
@@ -82,9 +88,7 @@ class GroupNormTail(NormTail):
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return the number of channels as well."""
-        rank = self._rank()
-        known = rank.proven and bool(self.tensors)
-        return {**self.sizes_before(), **({1 - rank.axes: len(self.tensors[0])} if known else {})}
+        return channel_sizes(self, self._rank())
 
     def _rank(self) -> Rank:
         rank = self.call.rank(self.input)

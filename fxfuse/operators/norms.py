@@ -11,7 +11,7 @@ from torch import nn
 
 from fxfuse.affine import Affine
 from fxfuse.operator_table import register
-from fxfuse.operators.norm_tails import tail, without_tail
+from fxfuse.operators.norm_tails import channel_sizes, tail, without_tail
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank
@@ -76,9 +76,7 @@ class BatchNorm(AffineSource):
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return the number of channels as well."""
-        rank = self._rank()
-        known = rank.proven and bool(self.tensors)
-        return {**self.sizes_before(), **({1 - rank.axes: len(self.tensors[0])} if known else {})}
+        return channel_sizes(self, self._rank())
 
     @property
     def unproven_rank(self) -> Rank | None:

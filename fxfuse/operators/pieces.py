@@ -113,10 +113,9 @@ class Slice(Piece):
         axis, start, end, step = (
             self.call.get(n, d) for n, d in (("dim", 0), ("start", None), ("end", None), ("step", 1))
         )
-        self.require(all(isinstance(n or 0, int) for n in (axis, start, end)) and step == 1)
-        axis = axis if axis < 0 else axis - self.require_axes(self.input)
+        self.require(all(isinstance(n or 0, int) for n in (start, end)) and step == 1)
         end = None if end is None or end >= _LONGEST else end
-        return [] if (start or 0, end) == (0, None) else [Cut(axis, start or 0, end)]
+        return [] if (start or 0, end) == (0, None) else [Cut(self.from_last(axis), start or 0, end)]
 
 
 class Narrow(Piece):
@@ -125,8 +124,8 @@ class Narrow(Piece):
     def cuts(self) -> list[Cut]:
         """Return the range."""
         axis, start, length = (self.call.get(name, None) for name in ("dim", "start", "length"))
-        self.require(all(isinstance(n, int) for n in (axis, start, length)) and start >= 0)
-        return [stretch(axis if axis < 0 else axis - self.require_axes(self.input), start, length)]
+        self.require(isinstance(start, int) and isinstance(length, int) and start >= 0)
+        return [stretch(self.from_last(axis), start, length)]
 
 
 class Select(Piece):
@@ -135,8 +134,8 @@ class Select(Piece):
     def cuts(self) -> list[Cut]:
         """Return the position."""
         axis, number = (self.call.get(name, None) for name in ("dim", "index"))
-        self.require(isinstance(axis, int) and isinstance(number, int))
-        return [position(axis if axis < 0 else axis - self.require_axes(self.input), number)]
+        self.require(isinstance(number, int))
+        return [position(self.from_last(axis), number)]
 
 
 _LONGEST = (1 << 63) - 1  # how ATen writes "to the end"

@@ -13,7 +13,7 @@ role                  law
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import fx
 
@@ -75,6 +75,11 @@ class View:
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self.call.graph.describe(value), detail=detail)
         self.require(rank.axes > 0)
         return rank.axes
+
+    def from_last(self, axis: Any, *, new: bool = False) -> int:
+        """Return an axis of the input, or a ``new`` one of the result, counted from the last."""
+        self.require(isinstance(axis, int))
+        return int(axis) if axis < 0 else axis - self.require_axes(self.input) - new
 
     def require_axes_of_result(self) -> int:
         """Return the number of axes of the result; what is only assumed of it, a norm that reads it checks."""
@@ -181,11 +186,6 @@ class AffineSource(View):
     def moves_on(self) -> bool:
         """Whether the affine may move into what follows."""
         return True
-
-    @property
-    def keeps_dtype(self) -> bool:
-        """Whether the result has the dtype of the value, whatever that is."""
-        return not self.promotes
 
     def detached(self) -> Write | None:
         """Return the edit that leaves the bare normalisation, None where nothing is left."""

@@ -22,9 +22,7 @@ class Parts(View):
 
     def axis(self) -> int:
         """Return the axis, counted from the last."""
-        axis = self.call.get("dim", 0)
-        self.require(isinstance(axis, int))
-        return int(axis) if axis < 0 else axis - self.require_axes(self.input)
+        return self.from_last(self.call.get("dim", 0))
 
     @abstractmethod
     def part(self, number: int) -> Cut:
@@ -40,6 +38,11 @@ class Parts(View):
         """Return the size of the whole along the axis."""
         return self.require_size(self.input, self.axis())
 
+    def even(self, number: int, size: int) -> Cut:
+        """Return the range of one of the items that are all of one size, but for the last."""
+        count = -(-self.size() // size) if number < 0 else 0
+        return stretch(self.axis(), (number + count) * size, size)
+
 
 class Split(Parts):
     """Into parts of one size, the last may be smaller; or of the sizes in a list."""
@@ -49,9 +52,7 @@ class Split(Parts):
         name = self.call.operator.arguments[1]
         sizes = self.call.get(name, None)
         if not isinstance(sizes, (list, tuple)):
-            size = self.number(name)
-            count = -(-self.size() // size) if number < 0 else 0
-            return stretch(self.axis(), (number + count) * size, size)
+            return self.even(number, self.number(name))
         self.require(all(isinstance(n, int) for n in sizes))
         number %= len(sizes)
         return stretch(self.axis(), sum(sizes[:number]), sizes[number])
@@ -63,9 +64,7 @@ class Chunk(Parts):
     def part(self, number: int) -> Cut:
         """Return the range of one item."""
         # torch's rule: ceil(size / chunks) each, which may give fewer parts than asked for
-        size = -(-self.size() // self.number("chunks"))
-        count = -(-self.size() // size) if number < 0 else 0
-        return stretch(self.axis(), (number + count) * size, size)
+        return self.even(number, -(-self.size() // self.number("chunks")))
 
 
 class Unbind(Parts):

@@ -105,7 +105,7 @@ class _Onwards(Walk):
         value, result = (recorded_dtype(node) for node in (source.input, source.node))
         known = value is not None and value == result
         detail = f"the dtype of {self.name(source.input)} is not known"
-        require(source.keeps_dtype or known, Reason.PROMOTES, detail=detail)
+        require(not source.promotes or known, Reason.PROMOTES, detail=detail)
         return super().take(source)
 
     def _require_same_until(self, value: fx.Node, start: fx.Node, ends: dict[fx.Node, Write]) -> None:

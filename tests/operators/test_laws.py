@@ -157,7 +157,7 @@ def test_an_affine_passes_a_carrier_on_its_way_on(sample: Sample) -> None:
     assert isinstance(view, Carrier)
     expected = run(sample.model, sample.inputs)
     values = dict(zip(graph.graph_module.graph.find_nodes(op="placeholder"), sample.inputs, strict=True))
-    for source in view.parts if isinstance(view, Join) else [view.input]:
+    for source in view.inputs:
         affine = as_dtype(sample.push(values[source].shape), sample)
         pushed = view.push(affine, source)
         assert_equal(run(sample.model, moved(graph, sample, {source: affine})), pushed(expected))
