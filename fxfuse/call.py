@@ -14,6 +14,7 @@ from fxfuse.reasons import Reason, Refusal, require
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fxfuse.cost import Cost
     from fxfuse.graph import Graph
     from fxfuse.shapes import Rank
 
@@ -117,6 +118,8 @@ class Plan:
         bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
         stripped: calls that lost their affine, and stay.
         onwards: the affine went into what follows.
+        dropped: what is computed no longer, from the last to the first.
+        merge: what a merge makes of the operations that it removes, or None.
         guard: the number of axes to check, or None.
         guarded: the bypassed node in whose place it is checked; None for the last.
         assumed: that number is only usual.
@@ -129,6 +132,25 @@ class Plan:
     guarded: fx.Node | None = None
     stripped: tuple[fx.Node, ...] = ()
     onwards: bool = False
+    dropped: tuple[fx.Node, ...] = ()
+    merge: Merge | None = None
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What is told of a merge.
+
+    Attributes:
+        start: the value that all of them are computed from, with as many axes as what they give.
+        gone: the operations that went into another one.
+        before: what all of them cost.
+        after: what the one costs that is left.
+    """
+
+    start: fx.Node
+    gone: tuple[fx.Node, ...]
+    before: Cost
+    after: Cost
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

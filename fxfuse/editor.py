@@ -10,10 +10,11 @@ from torch import Tensor, fx, nn
 from fxfuse.arguments import write_arguments
 from fxfuse.constants import fetch
 from fxfuse.guards import require_rank
-from fxfuse.history import Bypass, Origin
+from fxfuse.history import Bypass, Origin, Position
 from fxfuse.modules import shallow_copy
 from fxfuse.reasons import Reason, require
 from fxfuse.storage import Storage
+from fxfuse.uses import asks_rank
 
 if TYPE_CHECKING:
     from fxfuse.call import Plan, Write
@@ -27,6 +28,7 @@ class Editor:
         rewritten: node -> the module that it calls now, for calls of modules.
         constants: node -> its new constants, for every call that was rewritten.
         bypassed: node -> which of its arguments took its place, and what is checked there.
+        dropped: nodes that are computed no longer.
         origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
         plans: what was applied.
         renamed: old names of parameters -> new names, where a weight could not keep its name.
@@ -40,6 +42,7 @@ class Editor:
         self.rewritten: dict[fx.Node, nn.Module] = {}
         self.constants: dict[fx.Node, dict[str, Tensor | None]] = {}
         self.bypassed: dict[fx.Node, Bypass] = {}
+        self.dropped: set[fx.Node] = set()
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
@@ -89,6 +92,19 @@ class Editor:
         guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
         for node, value in plan.bypass:
             self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
+        for node in plan.dropped:
+            self.drop(node, plan.merge.start if plan.merge is not None else None)
+
+    def gone(self, node: fx.Node) -> bool:
+        """Whether a node was taken out."""
+        return node in self.bypassed or node in self.dropped
+
+    def drop(self, node: fx.Node, start: fx.Node | None = None) -> None:
+        """Erase a node of which nobody uses the result any more; ``start`` is asked for the number of its axes."""
+        self.dropped.add(node)
+        for user in [user for user in node.users if asks_rank(user)] if start is not None else ():
+            user.replace_input_with(node, start)
+        self._erase_unused(node)
 
     # -- calls of modules: a copy of the module
 
@@ -193,7 +209,13 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     return one is other or (one is not None and other is not None and torch.equal(one.detach(), other))
 
 
-def _position(node: fx.Node, value: fx.Node) -> int | str:
-    """Return which argument of a node a value is."""
-    found = [position for position, a in enumerate(node.args) if a is value]
-    return found[0] if found else next(name for name, a in node.kwargs.items() if a is value)
+def _position(node: fx.Node, value: fx.Node) -> Position:
+    """Return which argument of a node a value is, within a list by its number there."""
+    for key, argument in (*enumerate(node.args), *node.kwargs.items()):
+        if argument is value:
+            return key, None
+        if isinstance(argument, (list, tuple)):
+            for number, item in enumerate(argument):
+                if item is value:
+                    return key, number
+    raise AssertionError(f"{value} is no argument of {node}")  # a plan bypasses a node by what it reads

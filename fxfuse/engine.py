@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import nn
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Refusal
 from fxfuse.report import Decision
+from fxfuse.rules import MERGES
 from fxfuse.rules.drop_noops import drop_noops
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-    from fxfuse.call import Plan
+    from fxfuse.call import Merge, Plan
     from fxfuse.editor import Editor
     from fxfuse.graph import Graph
     from fxfuse.rules import Rule
@@ -26,14 +28,29 @@ if TYPE_CHECKING:
 def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
     """Apply the rules to one graph, and return a decision for every fold and for every norm that stays.
 
-    The nodes are visited from the last to the first, so that a chain of norms is composed before it is folded.
+    What a merge leaves is looked at again, until there is nothing more to merge: a norm behind a sum of convolutions
+    folds once they are one.
     """
-    graph = editor.graph
+    folded: list[tuple[Decision, Plan]] = []
+    while True:
+        found, skipped = _round(editor, rules)
+        folded += found
+        if not any(plan.merge is not None for _, plan in found):
+            break
+    settled = editor.settle()
+    done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
+    return done + [d for node, d in skipped.items() if d is not None and not editor.gone(node)]
+
+
+def _round(
+    editor: Editor, rules: Sequence[Rule]
+) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
+    """Try each rule at each node, from the last to the first, so that a chain of norms is composed before it folds."""
     folded: list[tuple[Decision, Plan]] = []
     skipped: dict[fx.Node, Decision | None] = {}
     for number, rule in enumerate(rules):
-        for node in reversed(graph.nodes):
-            if node in editor.bypassed:
+        for node in reversed(editor.graph.nodes):
+            if editor.gone(node):
                 continue
             try:
                 offer = _offer(editor, rule, node)
@@ -45,9 +62,7 @@ def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
                 decisions = _folded(editor, offer)
                 editor.apply(offer.plan)
                 folded += [(decision, offer.plan) for decision in decisions]
-    settled = editor.settle()
-    done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
-    return done + [d for node, d in skipped.items() if d is not None and node not in editor.bypassed]
+    return folded, skipped
 
 
 class _Offer(NamedTuple):
@@ -80,6 +95,8 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     rule, plan, copied = offer
     if rule is drop_noops:
         return []
+    if plan.merge is not None:
+        return _merged(editor, offer, plan.merge)
     graph = editor.graph
     into = tuple(graph.path(write.call.node) for write in plan.writes if write.call.node not in plan.stripped)
     gone = [*plan.stripped, *(node for node, _ in plan.bypass)]
@@ -101,10 +118,25 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     ]
 
 
+def _merged(editor: Editor, offer: _Offer, merge: Merge) -> list[Decision]:
+    """Return a decision for each operation that a merge takes in; the first one tells what all of them cost."""
+    graph, plan = editor.graph, offer.plan
+    into = tuple(graph.path(write.call.node) for write in plan.writes)
+    removed = {graph.path(node): graph.owner_kind(node) for node in reversed(merge.gone)}
+    details = [f"{merge.before} become {merge.after}"]
+    details += [f"assumes {plan.guard} axes there, batch included; a check stays in the model"] if plan.assumed else []
+    details += [f"the weight is shared, so this call got a copy of {offer.copied:,} bytes"] if offer.copied else []
+    first = {"copied_bytes": offer.copied, "before": merge.before, "after": merge.after}
+    return [
+        Decision(offer.rule.__name__, path, kind, into, None, "; ".join(details), plan.assumed, **more)
+        for (path, kind), more in zip(removed.items(), itertools.chain([first], itertools.repeat({})), strict=False)
+    ]
+
+
 def _without_copy(editor: Editor, decision: Decision, plan: Plan, settled: set[nn.Module]) -> Decision:
     """Correct a decision where a copy replaced its original after all, since every call got the same one."""
     free = decision.copied_bytes and all(editor.rewritten.get(w.call.node) in settled for w in plan.writes)
-    return replace(decision, copied_bytes=0, detail="") if free else decision
+    return replace(decision, copied_bytes=0, detail="") if free and plan.merge is None else decision
 
 
 def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Decision | None:
@@ -112,7 +144,7 @@ def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Dec
     graph = editor.graph
     row = graph.operator(node)
     is_norm = row is not None and issubclass(row.view, AffineSource) and row.view.is_norm
-    if not is_norm and not _in_norm(graph, node):
+    if not is_norm and not _in_norm(graph, node) and rule not in MERGES:
         return None
     return Decision(rule.__name__, graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
 

@@ -36,6 +36,7 @@ class Graph(Naming):
         holders: Mapping[int, Collection[str]] | None = None,
         allow_copies: bool = True,
         guards: bool = True,
+        allow_growth: bool = False,
     ) -> None:
         """Read ``graph_module``.
 
@@ -47,6 +48,7 @@ class Graph(Naming):
             holders: the paths in the whole model under which each parameter is registered, by its id.
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
+            allow_growth: whether a merge may cost more multiply-adds than what it merges.
         """
         self.graph_module = graph_module
         self.prefix = prefix
@@ -55,6 +57,7 @@ class Graph(Naming):
         self.holders = holders or {}
         self.allow_copies = allow_copies
         self.guards = guards
+        self.allow_growth = allow_growth
         self._modules: dict[str, nn.Module] = {}
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
@@ -99,8 +102,9 @@ class Graph(Naming):
         row = self.operator(node)
         if row is None:
             return None
-        view = row.view(read(self, node, row))
-        return view if view.matches() else None
+        call = read(self, node, row)
+        views = (kind(call) for kind in (row.view, row.otherwise) if kind is not None)
+        return next((view for view in views if view.matches()), None)
 
     def read(self, node: fx.Node) -> Call:
         """Return the call that a node of a known operator makes."""
@@ -113,6 +117,11 @@ class Graph(Naming):
         """Whether a node may play a role, without reading its arguments."""
         row = self.operator(node)
         return row is not None and issubclass(row.view, role)
+
+    def may_be(self, node: fx.Node, role: type[View]) -> bool:
+        """Whether a node may play a role, also where it does not match the first one of its row."""
+        row = self.operator(node)
+        return row is not None and any(kind is not None and issubclass(kind, role) for kind in (row.view, row.otherwise))
 
     def rank(self, node: fx.Node) -> Rank | None:
         """Return the number of axes of a value, if it is known or usual."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -10,18 +10,29 @@ if TYPE_CHECKING:
     from fxfuse.graph import Graph
 
 
+# The position or name of an argument, and the number in it where it is a list.
+Position: TypeAlias = "tuple[int | str, int | None]"
+
+
 class Bypass(NamedTuple):
     """What became of a node that was taken out.
 
     Attributes:
-        argument: the position or name of the argument that its users read now.
+        argument: the argument that its users read now.
         guard: the number of axes that is checked in its place, or None.
         where: its path, for the message of the check.
     """
 
-    argument: int | str
+    argument: Position
     guard: int | None
     where: str
+
+    def value(self, node: fx.Node) -> fx.Node:
+        """Return the same argument of a node."""
+        key, number = self.argument
+        argument: Any = node.args[key] if isinstance(key, int) else node.kwargs[key]
+        value: fx.Node = argument if number is None else argument[number]
+        return value
 
 
 class Origin(NamedTuple):

@@ -24,12 +24,14 @@ class Operator:
         arguments: the names of its arguments in the order of positional ones.  They are a closed vocabulary:
             nothing else is ever read from a module, since names like ``train`` are methods there.
         tuples: the call gives a tuple, of which only the first item is the value.
+        otherwise: the class that looks at a call that does not match the first: ``x + y`` is a sum, ``x + 1`` an affine.
     """
 
     name: str
     view: type[View]
     arguments: tuple[str, ...]
     tuples: bool = False
+    otherwise: type[View] | None = None
 
 
 OPERATORS: dict[Any, Operator] = {}
@@ -51,6 +53,7 @@ def register(
     functions: Iterable[Callable[..., Any]] = (),
     methods: Iterable[str] = (),
     tuples: bool = False,
+    otherwise: type[View] | None = None,
 ) -> Operator:
     """Add a row to the table of operators; a later row for the same target replaces the earlier one.
 
@@ -70,11 +73,12 @@ def register(
         functions: functions as they appear in ``call_function`` nodes.
         methods: names of tensor methods.
         tuples: the call gives a tuple, of which only the first item is the value.
+        otherwise: another such subclass, for calls that ``view`` does not match.
 
     Returns:
         The row.
     """
-    operator = Operator(name, view, tuple(arguments), tuples)
+    operator = Operator(name, view, tuple(arguments), tuples, otherwise)
     for target in (*modules, *functions, *methods):
         OPERATORS[target] = operator
     _by_type.clear()

@@ -9,7 +9,8 @@ class Reason(Enum):
     """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it."""
 
     TRAINING = (
-        "it is in training mode and uses the statistics of each batch; call .eval() on it (or on the model) first"
+        "it is in training mode, where norms use the statistics of each batch and all weights are still to be trained; "
+        "call .eval() on it (or on the model) first"
     )
     BATCH_STATISTICS = (
         "it keeps no running statistics, so that it depends on each batch; "
@@ -81,8 +82,12 @@ class Reason(Enum):
         "pass example_inputs, or call the enclosing module as a whole"
     )
     WOULD_GROW = (
-        "the constants would grow to {detail} at {value}, the size of what passes there; "
-        "move the norm before it, or leave it"
+        "{value} would grow {detail}, which costs more than it saves; "
+        "allow_growth=True merges layers all the same, constants of that size are never made"
+    )
+    MISALIGNED = (
+        "{value} cannot become one layer ({detail}); "
+        "give the branches one stride, padding mode and centre if you can retrain, or leave it"
     )
     NOT_CALLED = "it is not called in the forward that was traced; remove it if it is not needed"
     DIFFERS = (

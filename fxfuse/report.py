@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 from torch.export import ExportedProgram
 
+from fxfuse.cost import Cost
+
 if TYPE_CHECKING:
     from torch import fx
 
@@ -33,6 +35,8 @@ class Decision:
         assumed: the fold rests on an assumption, which ``detail`` names.
         copied_bytes: what untying a shared weight costs.
         onwards: why it could not move into what follows, where that was tried as well.
+        before: what the operations of a merge cost, told once for all of them; None for other folds.
+        after: what the one costs that is left of them.
     """
 
     rule: str
@@ -44,6 +48,8 @@ class Decision:
     assumed: bool = False
     copied_bytes: int = 0
     onwards: Reason | None = None
+    before: Cost | None = None
+    after: Cost | None = None
 
     @property
     def folded(self) -> bool:
@@ -59,7 +65,12 @@ class Decision:
         """Return plain data, for JSON."""
         reasons = {"reason": self.reason, "onwards": self.onwards}
         names = {key: None if reason is None else reason.name for key, reason in reasons.items()}
-        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names}
+        costs = {key: None if cost is None else dict(cost.__dict__) for key, cost in self._costs.items()}
+        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names, **costs}
+
+    @property
+    def _costs(self) -> dict[str, Cost | None]:
+        return {"before": self.before, "after": self.after}
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,12 @@ class Report:
         """The bytes that untying shared weights costs."""
         return sum(d.copied_bytes for d in self.decisions)
 
+    @property
+    def saved(self) -> Cost:
+        """What the merges save: multiply-adds where the sizes of the values are known, parameters and kernels."""
+        pairs = [(d.before, d.after) for d in self.decisions]
+        return sum((b - a for b, a in pairs if b is not None and a is not None), Cost(None))
+
     def by_reason(self) -> Counter[Reason]:
         """Return how many operations stayed for each reason."""
         return Counter(d.reason for d in self.decisions if d.reason is not None)
@@ -121,6 +138,7 @@ class Report:
         total = f"{len(self.folded)} folded, {len(self.skipped)} left"
         total += f"; {assumed} of the folds rest on an assumption" if assumed else ""
         total += f"; shared weights untied: {self.copied_bytes:,} bytes" if self.copied_bytes else ""
+        total += f"; merges saved {self.saved}" if self.saved.kernels else ""
         return "\n".join([*([table, ""] if rows else []), total, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,6 +148,7 @@ class Report:
             "folded": [d.to_dict() for d in self.folded],
             "skipped": [d.to_dict() for d in self.skipped],
             "copied_bytes": self.copied_bytes,
+            "saved": dict(self.saved.__dict__),
             "notes": list(self.notes),
             "renamed": self.renamed,
         }

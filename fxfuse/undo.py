@@ -25,7 +25,7 @@ def folded_modules(edits: Iterable[tuple[Part, Editor]], *, onwards: bool | None
     found: list[set[nn.Module]] = []
     for part, editor in edits:
         for plan in (plan for plan in editor.plans if onwards in (None, plan.onwards)):
-            nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass]
+            nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass] + [*plan.dropped]
             origins = [editor.origin[node] for node in nodes if node in editor.origin]
             found.append({o.module if o.module is not None else part.module.get_submodule(o.owner) for o in origins})
     return found

@@ -77,6 +77,15 @@ def asks_shape(node: fx.Node) -> bool:
     return attribute in ("shape", "ndim", "dtype", "device", "is_cuda")
 
 
+def asks_rank(node: fx.Node) -> bool:
+    """Whether a node only sees how many axes a value has."""
+    if node.target is require_rank:
+        return not node.users
+    if node.op == "call_method":
+        return node.target in ("dim", "ndimension")
+    return node.op == "call_function" and node.target is getattr and node.args[1] == "ndim"
+
+
 def tuple_row(node: fx.Node) -> Operator | None:
     """Return the row of a call that gives a tuple, None for all others."""
     row = OPERATORS.get(node.target) if node.op == "call_function" else None

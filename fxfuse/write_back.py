@@ -58,7 +58,7 @@ def _replace_called(edits: list[tuple[Part, Editor]], result: Replacements) -> N
             if origin.module is not None:
                 calls[origin.module].append((editor, node))
     for module, nodes in calls.items():
-        if all(e.bypassed.get(n) is None and n not in e.rewritten for e, n in nodes):
+        if not any(editor.gone(node) or node in editor.rewritten for editor, node in nodes):
             continue
         _replace(module, _gone(nodes) or _rewritten(nodes), result)
 
@@ -75,16 +75,17 @@ def _gone(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return what stands for a module that every call bypasses."""
     # A call of which nobody uses the result may stay or go, unless it would meet a check that is not meant for it.
     live = [(editor, node) for editor, node in nodes if node not in editor.graph.dead]
-    gone = [editor.bypassed.get(node) for editor, node in live]
-    guarded = [bypass for bypass in gone if bypass is not None and bypass.guard is not None]
-    if None in gone or (guarded and len(live) < len(nodes)):
+    bypasses = [editor.bypassed.get(node) for editor, node in live if node not in editor.dropped]
+    guarded = [bypass for bypass in bypasses if bypass is not None and bypass.guard is not None]
+    if None in bypasses or (guarded and len(bypasses) < len(nodes)):
         return None
     return AssumedRank(guarded[0].guard or 0, guarded[0].where) if guarded else nn.Identity()
 
 
 def _rewritten(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return the new module, if every call wants the same."""
-    wanted = [editor.rewritten.get(node) for editor, node in nodes if node not in editor.graph.dead]
+    live = [(e, node) for e, node in nodes if node not in e.graph.dead and node not in e.dropped]
+    wanted = [editor.rewritten.get(node) for editor, node in live]
     if None in wanted or not wanted:
         return None
     first, *others = [module for module in wanted if module is not None]
@@ -121,7 +122,7 @@ def _own_nodes(editor: Editor) -> dict[tuple[str, str], list[fx.Node]]:
 
 
 def _changed(editor: Editor, node: fx.Node) -> bool:
-    return node in editor.bypassed or node in editor.constants
+    return editor.gone(node) or node in editor.constants
 
 
 def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Module | None:
@@ -147,8 +148,9 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
     """Make the edit that ``twin`` got at ``node``."""
     bypass = editor.bypassed.get(twin)
     if bypass is not None:
-        value = node.args[bypass.argument] if isinstance(bypass.argument, int) else node.kwargs[bypass.argument]
-        local.apply(Plan(bypass=((node, value),), guard=bypass.guard), where=bypass.where)  # type: ignore[arg-type] # a Node, as in the twin
+        local.apply(Plan(bypass=((node, bypass.value(node)),), guard=bypass.guard), where=bypass.where)
+    elif twin in editor.dropped:
+        local.drop(node)
     elif twin in editor.constants:
         call = local.graph.read(node)
         local.apply(Plan(writes=(Write(call, editor.constants[twin]),)))

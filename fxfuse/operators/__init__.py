@@ -7,6 +7,7 @@ from fxfuse.operators import (  # importing fills the table
     axes,
     joins,
     linear,
+    matrix_product,
     moves,
     noops,
     norm_tails,
@@ -17,6 +18,7 @@ from fxfuse.operators import (  # importing fills the table
     shuffles,
     spatial,
     splits,
+    sums,
 )
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "axes",
     "joins",
     "linear",
+    "matrix_product",
     "moves",
     "noops",
     "norm_tails",
@@ -38,4 +41,5 @@ __all__ = [
     "shuffles",
     "spatial",
     "splits",
+    "sums",
 ]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxfuse.operator_table import register
-from fxfuse.operators.roles import Passage
+from fxfuse.operators.passage import Passage
 
 if TYPE_CHECKING:
     from fxfuse.affine import Affine

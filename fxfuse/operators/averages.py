@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fxfuse.filters import Filter
+from fxfuse.geometry import fits
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import Carrier
 from fxfuse.operators.spatial import Spatial
+from fxfuse.operators.windows import geometry_of, numbers
 from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
@@ -43,6 +47,19 @@ class Pool(Spatial):
         padded = any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
         counted = padded and bool(self.call.get("count_include_pad", True))
         require(not counted or not affine.shift.any(), Reason.ZERO_PADDING, value=self.call.path)
+
+
+    def filter(self, channels: int) -> Filter:
+        """Return the pool as a depth-wise convolution.
+
+        Raises:
+            Misfit: if it is none: it rounds up, or does not count what it pads.
+        """
+        taps = numbers(self.call.get("kernel_size", None), self.spatial)
+        geometry = geometry_of(self.call, taps, default_stride=taps)
+        counts = not geometry.padded or bool(self.call.get("count_include_pad", True))
+        fits(counts and not self.call.get("ceil_mode", False), f"{self.call.path} counts what it pads in another way")
+        return Filter.average(channels, geometry, self.call.get("divisor_override", None) or math.prod(taps))
 
 
 class Mean(Carrier):

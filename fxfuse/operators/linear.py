@@ -11,17 +11,23 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.call import Write
+from fxfuse.geometry import fits
 from fxfuse.linear_map import LinearMap
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import Linear
+from fxfuse.operators.windows import changed_arguments, geometry_of, module_attributes, transposed_geometry
 from fxfuse.reasons import Reason, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
+    from fxfuse.filters import Filter
+    from fxfuse.geometry import Geometry
+
 _LINEAR_RANK = 2
+_IMAGES = 4  # axes of the weights that can lie with the channels last
 
 
 class Convolution(Linear):
@@ -40,18 +46,47 @@ class Convolution(Linear):
     def linear_map(self) -> LinearMap:
         """Return the weight, split into groups, and the bias."""
         bias = self.call.tensor("bias")
-        return LinearMap(self._split(self.weight.detach()), None if bias is None else bias.detach())
+        kernel = self._split(self.weight.detach(), self.call.get("groups", 1))
+        return LinearMap(kernel, None if bias is None else bias.detach())
+
+    def geometry(self) -> Geometry:
+        """Return its arguments as numbers for each axis."""
+        taps = self.weight.shape[_LINEAR_RANK:]
+        return transposed_geometry(self.call, taps) if self._transposed else geometry_of(self.call, taps)
 
     def with_map(self, linear_map: LinearMap) -> Write:
         """Round into new tensors of the same layout."""
-        weight = torch.empty_like(self.weight).detach()
-        linear_map.round_into(self._split(weight))
+        return self._write(linear_map, {})
+
+    def with_filter(self, merged: Filter) -> Write:
+        """Round into new tensors, and let the call have the geometry that they need."""
+        shape = tuple(merged.linear_map.stored.shape)
+        changed = changed_arguments(self.call, merged.geometry, shape[0]) if merged.geometry.axes else {}
+        by_name = isinstance(self.call.get("padding", 0), str) and "padding" in changed
+        fits(self.call.module is not None or not by_name, "its padding is a word")
+        if self.call.module is not None and shape != tuple(self.linear_map().stored.shape):
+            changed = module_attributes(changed, merged.geometry, shape)
+        return self._write(merged.linear_map, changed)
+
+    def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
+        shape = linear_map.stored.shape
+        weight = self._empty(shape)
+        linear_map.round_into(self._split(weight, shape[0]))
         stored = {"weight": weight}
         if linear_map.bias is not None:
             stored["bias"] = linear_map.bias.to(weight.device, weight.dtype, copy=True)
         for name, tensor in stored.items():
             self._require_finite(name, tensor)
-        return Write(self.call, stored)
+        return Write(self.call, stored, attributes=attributes)
+
+    def _empty(self, shape: torch.Size) -> Tensor:
+        """Return a new weight for a kernel of this shape, in the layout of the present one."""
+        like, sizes = self.weight, self._joined(shape)
+        if tuple(like.shape) == sizes:
+            return torch.empty_like(like).detach()
+        last = like.ndim == _IMAGES and like.is_contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if last and not like.is_contiguous() else torch.contiguous_format
+        return torch.empty(sizes, dtype=like.dtype, device=like.device, memory_format=order)
 
     @property
     def reads_zeros(self) -> bool:
@@ -71,11 +106,16 @@ class Convolution(Linear):
         # One function of ATen does both; modules of either kind say which they are.
         return bool(self.call.get("transposed", False))
 
-    def _split(self, weight: Tensor) -> Tensor:
+    def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""
-        split = weight.unflatten(0, (self.call.get("groups", 1), -1))
+        split = weight.unflatten(0, (groups, -1))
         # The weight of a transposed convolution is (groups * in, out, *taps).
         return split.transpose(1, 2) if self._transposed else split
+
+    def _joined(self, shape: torch.Size) -> tuple[int, ...]:
+        """Return the shape of the weight that is split into ``shape``."""
+        groups, out, inputs, *taps = shape
+        return (groups * inputs, out, *taps) if self._transposed else (groups * out, inputs, *taps)
 
     def _require_finite(self, name: str, tensor: Tensor) -> None:
         # Extrema are NaN if any element is, and need no mask of the size of the weight.
@@ -104,75 +144,21 @@ class LinearLayer(Convolution):
         """Never."""
         return False
 
-    def _split(self, weight: Tensor) -> Tensor:
+    def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return the one group there is."""
-        fits = weight.ndim == _LINEAR_RANK
-        require(fits, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its weight is a vector")
+        matrix = weight.ndim == _LINEAR_RANK and groups == 1
+        require(matrix, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its weight is a vector")
         return weight[None]
 
-
-class MatrixProduct(LinearLayer):
-    """``input @ weight``, and ``bias + input @ weight``: a linear layer whose weight is ``(in, out)``.
-
-    What is stored is mostly ``(out, in)``, and permuted before each call; then the permutation stays.
-    """
-
-    def matches(self) -> bool:
-        """Whether the right factor is the constant one, and nothing is scaled on the way."""
-        known = set(self.call.arguments) <= set(self.call.operator.arguments)
-        unscaled = self.call.get("beta", 1) == 1 and self.call.get("alpha", 1) == 1
-        return known and unscaled and self.call.get("weight", None) in self.call.graph.constants
-
-    @property
-    def _permutation(self) -> fx.Node | None:
-        """The node that permutes what is stored, if there is one."""
-        node = self.call.arguments["weight"]
-        stored = node.args[0] if node.args else None
-        return node if isinstance(stored, fx.Node) and stored.op == "get_attr" and _swaps_two_axes(node) else None
-
-    def computed(self) -> dict[str, fx.Node]:
-        """Return what is more than a permutation of what is stored."""
-        return {name: node for name, node in super().computed().items() if node is not self._permutation}
-
-    @functools.cached_property
-    def weight(self) -> Tensor:
-        """The weight as it is stored."""
-        matrix: Tensor = self.call.tensor("weight", required=True)
-        require(matrix.ndim == _LINEAR_RANK, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="it is no matrix")
-        bias = self.call.tensor("bias")
-        vector = bias is None or tuple(bias.shape) == (matrix.shape[1],)
-        require(vector, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its bias is no vector")
-        return matrix if self._permutation is None else matrix.t()
-
-    def _split(self, weight: Tensor) -> Tensor:
-        """Return the one group there is, as ``(out, in)``."""
-        return (weight.t() if self._permutation is None else weight)[None]
-
-    def with_map(self, linear_map: LinearMap) -> Write:
-        """Keep the permutation, and call the function with a bias where there is one now."""
-        write = super().with_map(linear_map)
-        through = {} if self._permutation is None else {"weight": self._permutation}
-        target = _WITH_BIAS.get(self.node.target) if "bias" in write.constants else None
-        return Write(write.call, write.constants, through, target)
-
-
-def _swaps_two_axes(node: fx.Node) -> bool:
-    swap: tuple[object, ...] = tuple(node.args[1:])
-    if node.target in (torch.t, "t", torch.ops.aten.t.default):
-        return not swap
-    if node.target in (torch.permute, "permute", torch.ops.aten.permute.default):
-        return swap in (([1, 0],), ((1, 0),), (1, 0))
-    transposes = (torch.transpose, "transpose", torch.ops.aten.transpose.int)
-    return node.target in transposes and swap in ((0, 1), (1, 0), (-1, -2), (-2, -1))
+    def _joined(self, shape: torch.Size) -> tuple[int, ...]:
+        """Return the shape of the matrix."""
+        return tuple(shape[1:])
 
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 
 _aten = torch.ops.aten
-_TRANSPOSED_1D = [F.conv_transpose1d, _aten.conv_transpose1d.default]
-_TRANSPOSED_2D = [F.conv_transpose2d, _aten.conv_transpose2d.input]
-_TRANSPOSED_3D = [F.conv_transpose3d, _aten.conv_transpose3d.input]
 _Row: TypeAlias = "tuple[str, type[Linear], tuple[str, ...], type[nn.Module], list[Callable[..., Any]]]"
 _ROWS: tuple[_Row, ...] = (
     ("conv1d", Convolution, _CONVOLUTION, nn.Conv1d, [F.conv1d, _aten.conv1d.default, _aten.conv1d.padding]),
@@ -208,11 +194,3 @@ _CORE_CONVOLUTION = (*_CONVOLUTION[:6], "transposed", "output_padding", "groups"
 register(
     "convolution", Convolution, arguments=_CORE_CONVOLUTION, functions=[torch.convolution, _aten.convolution.default]
 )
-register("mm", MatrixProduct, arguments=("input", "weight"), functions=[torch.mm, _aten.mm.default])
-register(
-    "addmm",
-    MatrixProduct,
-    arguments=("bias", "input", "weight", "beta", "alpha"),
-    functions=[torch.addmm, _aten.addmm.default],
-)
-_WITH_BIAS: dict[object, Callable[..., Any]] = {torch.mm: torch.addmm, _aten.mm.default: _aten.addmm.default}

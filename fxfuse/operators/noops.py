@@ -10,7 +10,7 @@ from torch import nn
 
 from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.operator_table import register
-from fxfuse.operators.roles import Passage
+from fxfuse.operators.passage import Passage
 from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from fxfuse.affine import Affine
 from fxfuse.operator_table import register
 from fxfuse.operators.roles import AffineSource
+from fxfuse.operators.sums import Difference, ReverseDifference, Sum
 from fxfuse.reasons import Reason, require
 from fxfuse.shapes import recorded_value
 
@@ -149,16 +150,20 @@ class Divide(Arithmetic):
         return Affine(one / constant, zero)
 
 
-def _register(name: str, view: type[Arithmetic], functions: list[Callable[..., Any]], *more: str) -> None:
+def _register(
+    name: str, view: type[Arithmetic], functions: list[Callable[..., Any]], otherwise: type[Sum] | None = None
+) -> None:
     methods = [name] if hasattr(Tensor, name) else []
-    register(name, view, arguments=("input", "other", *more), functions=functions, methods=methods)
+    arguments = ("input", "other") if otherwise is None else ("input", "other", "alpha")
+    register(name, view, arguments=arguments, functions=functions, methods=methods, otherwise=otherwise)
 
 
 _aten = torch.ops.aten
 _register("mul", Multiply, [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor])
-_register("add", Add, [operator.add, torch.add, _aten.add.Tensor], "alpha")
-_register("sub", Subtract, [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor], "alpha")
-_register("rsub", ReverseSubtract, [torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar], "alpha")
+_register("add", Add, [operator.add, torch.add, _aten.add.Tensor], Sum)
+_SUBTRACT = [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor]
+_register("sub", Subtract, _SUBTRACT, Difference)
+_register("rsub", ReverseSubtract, [torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar], ReverseDifference)
 _register("div", Divide, [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor])
 register(
     "neg",

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import fx
 
+from fxfuse.filters import Filter
+from fxfuse.geometry import Geometry, Misfit
 from fxfuse.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class View:
 
     def require_small(self, count: int) -> None:
         """Refuse to make constants of so many elements: they do not grow to the size of what passes."""
-        require(count <= LARGEST, Reason.WOULD_GROW, value=self.call.path, detail=f"{count:,} elements")
+        require(count <= LARGEST, Reason.WOULD_GROW, value=self.call.path, detail=f"to {count:,} elements")
 
     def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
         """Refuse what does not pass here."""
@@ -129,6 +131,18 @@ class Linear(View):
     @abstractmethod
     def with_map(self, linear_map: LinearMap) -> Write:
         """Return the edit that gives the call these weights, rounded once into the dtype that it has."""
+
+    def geometry(self) -> Geometry:
+        """Return where the taps of the kernel lie; without that it is no part of a merge."""
+        raise Misfit("it does not tell its geometry")
+
+    def filter(self) -> Filter:
+        """Return all that it does to its input."""
+        return Filter(self.linear_map(), self.geometry())
+
+    def with_filter(self, merged: Filter) -> Write:
+        """Return the edit that lets the call do what ``merged`` does, rounded once into the dtype that it has."""
+        return self.with_map(merged.linear_map)
 
     def computed(self) -> dict[str, fx.Node]:
         """Return the weight and bias that are computed from constants before each call."""
@@ -215,30 +229,3 @@ class Carrier(View):
     @abstractmethod
     def push(self, affine: Affine, source: fx.Node) -> Affine:
         """Return what happens to the output when the input ``source`` becomes ``affine`` of what it was."""
-
-
-class Passage(Carrier):
-    """A carrier that an affine passes as it is, or not at all."""
-
-    @property
-    def spatial(self) -> int:
-        """How many of the last axes may get other sizes."""
-        return 0
-
-    def known_sizes(self) -> Mapping[int, int]:
-        """Return those of the input that stay."""
-        return {axis: size for axis, size in self.sizes_before().items() if axis < -self.spatial}
-
-    @abstractmethod
-    def passes(self, affine: Affine) -> None:
-        """Refuse an affine that is not the same before and after."""
-
-    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
-        """Return the same affine for the only input."""
-        self.passes(affine)
-        return [(self.input, affine)]
-
-    def push(self, affine: Affine, source: fx.Node) -> Affine:  # noqa: ARG002 - it has one input
-        """Return the same affine."""
-        self.passes(affine)
-        return affine

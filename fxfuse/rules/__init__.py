@@ -8,6 +8,9 @@ from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
 from fxfuse.rules.fold_upstream import fold_upstream
+from fxfuse.rules.merge_branches import merge_branches
+from fxfuse.rules.merge_chain import merge_chain
+from fxfuse.rules.merge_concatenated import merge_concatenated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,5 +26,10 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     fold_upstream,  # conv -> norm: the norm goes into the weights before it
     fold_downstream,  # norm -> conv: else into the weights of all who read it
     fold_constants,  # a weight that is computed from parameters alone becomes a parameter
+    merge_chain,  # conv -> conv, linear -> linear: one layer, where that is exact and costs no more
+    merge_branches,  # conv(x) + conv(x) + norm(x) + x: one convolution
+    merge_concatenated,  # cat of conv(x) and conv(x): one convolution
     drop_noops,  # identity and dropout in evaluation mode go, where the graph itself is the result
 )
+MERGES: tuple[Rule, ...] = (merge_chain, merge_branches, merge_concatenated)
+RULES = {rule.__name__: rule for rule in DEFAULT_RULES}

@@ -1,0 +1,138 @@
+"""Sums and differences of values: an affine of the whole is its scale for each, and its shift for one."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import fx
+
+from fxfuse.affine import Affine
+from fxfuse.operator_table import register
+from fxfuse.operators.joins import Stack
+from fxfuse.operators.roles import Carrier
+from fxfuse.reasons import Reason, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Term(NamedTuple):
+    """A part of a sum.
+
+    Attributes:
+        value: what is added.
+        factor: what it is multiplied with.
+    """
+
+    value: fx.Node
+    factor: float
+
+
+class Sum(Carrier):
+    """``x + alpha * y``, by ordinary broadcasting; also in place."""
+
+    def matches(self) -> bool:
+        """Whether both are values; with a constant it is an affine."""
+        if isinstance(self.node.meta.get("val"), (torch.SymInt, torch.SymFloat, int, float)):
+            return False  # arithmetic with sizes, in graphs of torch.export
+        operands = [self.call.get(name, None) for name in ("input", "other")]
+        values = all(isinstance(o, fx.Node) and o not in self.call.graph.constants for o in operands)
+        return values and set(self.call.arguments) <= set(self.call.operator.arguments)
+
+    @property
+    def signs(self) -> tuple[int, int]:
+        """What the two operands are multiplied with, but for ``alpha``, which belongs to the second."""
+        return 1, 1
+
+    def terms(self) -> list[Term]:
+        """Return what is added, each with its factor."""
+        alpha = self.call.get("alpha", 1)
+        require(type(alpha) in (int, float), Reason.COMPUTED, name="alpha", value=self.call.path)
+        first, second = self.signs
+        return [Term(self.call.arguments["input"], first), Term(self.call.arguments["other"], second * alpha)]
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """The values that are added."""
+        return [term.value for term in self.terms()]
+
+    @property
+    def input(self) -> fx.Node:
+        """The first value."""
+        return self.inputs[0]
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the sizes that are not one: one value may enlarge the other along axes of size one."""
+        known = (self.call.graph.sizes.all(value).items() for value in self.inputs)
+        return {axis: size for sizes in known for axis, size in sizes if size > 1}
+
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Give each value the scale, and the first one with a factor of one the shift."""
+        terms = self.terms()
+        bearer = next((number for number, term in enumerate(terms) if term.factor == 1), None)
+        self.require(bearer is not None)
+        nothing = torch.zeros_like(affine.shift)
+        # scale * (x + y) + shift = (scale * x + shift) + scale * y
+        shifts = [affine.shift if number == bearer else nothing for number in range(len(terms))]
+        return [(term.value, Affine(affine.scale, shift)) for term, shift in zip(terms, shifts, strict=True)]
+
+    def push(self, affine: Affine, source: fx.Node) -> Affine:
+        """Refuse: the other values would not be scaled."""
+        del affine, source
+        self.require(condition=False)
+        raise AssertionError  # it has refused
+
+
+class Difference(Sum):
+    """``x - alpha * y``."""
+
+    @property
+    def signs(self) -> tuple[int, int]:
+        """The second one is taken off."""
+        return 1, -1
+
+
+class ReverseDifference(Sum):
+    """``y - alpha * x``."""
+
+    def terms(self) -> list[Term]:
+        """Return what is added, each with its factor."""
+        (first, _), (second, alpha) = super().terms()
+        return [Term(first, -alpha), Term(second, 1)]
+
+
+class SumOfStack(Sum):
+    """``stack(values).sum(0)``, along the axis that the stack has made."""
+
+    def matches(self) -> bool:
+        """Whether a stack is summed along its own axis, and nobody else reads it."""
+        value, graph = self.call.get("input", None), self.call.graph
+        if not isinstance(value, fx.Node) or not set(self.call.arguments) <= set(self.call.operator.arguments):
+            return False
+        stack = graph.view(value) if graph.plays(value, Stack) and graph.users(value) == [self.node] else None
+        if not isinstance(stack, Stack) or self.call.get("keepdim", False) or self.call.get("dtype", None) is not None:
+            return False
+        dims = self.call.get("dim", None)
+        return (dims if isinstance(dims, int) else list(dims or [])) in (stack.call.get("dim", 0), [stack.call.get("dim", 0)])
+
+    def terms(self) -> list[Term]:
+        """Return what is stacked."""
+        stack = self.call.graph.view(self.call.arguments["input"])
+        return [Term(value, 1) for value in stack.inputs] if stack is not None else []
+
+
+_aten = torch.ops.aten
+_BINARY = ("input", "other", "alpha")
+
+
+def _register(name: str, view: type[Sum], functions: list[Any], arguments: tuple[str, ...] = _BINARY) -> None:
+    register(name, view, arguments=arguments, functions=functions, methods=[name] if hasattr(torch.Tensor, name) else [])
+
+
+_register("iadd", Sum, [operator.iadd])
+_register("isub", Difference, [operator.isub])
+_register("add_", Sum, [_aten.add_.Tensor])
+_register("sub_", Difference, [_aten.sub_.Tensor])
+_register("sum", SumOfStack, [torch.sum, _aten.sum.dim_IntList], ("input", "dim", "keepdim", "dtype"))

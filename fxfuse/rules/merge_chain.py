@@ -1,0 +1,51 @@
+"""Linear maps one after another: ``conv3x3(conv1x1(x))`` is one convolution of ``x``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fxfuse.call import Merge, Plan
+from fxfuse.filters import chain_of, shape_of_chain
+from fxfuse.geometry import Misfit
+from fxfuse.operators.noops import Noop
+from fxfuse.operators.roles import Linear
+from fxfuse.rules.merging import Merger
+from fxfuse.rules.routes import Route, routes
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.graph import Graph
+    from fxfuse.operators.roles import View
+
+
+def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
+    """``conv3x3(conv1x1(x))`` becomes ``conv3x3(x)``, and ``linear(linear(x))`` becomes ``linear(x)``."""
+    if not graph.plays(node, Linear):
+        return None
+    second = graph.view(node)
+    if not isinstance(second, Linear):
+        return None
+    between: list[View] = []
+    for route in routes(graph, second.input, node)[0][1:]:
+        between.append(route.views[-1])
+        if not isinstance(between[-1], Noop):
+            break
+    first = between[-1] if between else None
+    return _merge(graph, first, second, between) if isinstance(first, Linear) else None
+
+
+def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> Plan:
+    merger = Merger(graph, second)
+    route = Route(first.input, (second, *between))
+    try:
+        # The host reads what the second one gives, so it is the first one that has other channels.
+        one, two = merger.pieces.one(first, 0), merger.pieces.one(second, 0)
+        merger.require_no_growth([route], shape_of_chain(one.shape, two.shape).weights)
+        merged = chain_of(one, two)
+    except Misfit as misfit:
+        raise merger.refusal([first.node, second.node], misfit) from None
+    merger.require_same_value(first.input, [first.node, second.node])
+    before, after = merger.costs([route], merged, 0)
+    bypass = tuple((view.node, view.input) for view in between)
+    return Plan((merger.write(merged, second.node),), bypass, merge=Merge(first.input, (first.node,), before, after))

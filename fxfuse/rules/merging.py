@@ -1,0 +1,117 @@
+"""What all merges share: the layer that takes the others in, what is checked, and what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fxfuse.aliases import first_stickler, is_dense, writer_between
+from fxfuse.cost import Cost
+from fxfuse.geometry import Misfit
+from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.routes import Pieces, along_channels
+from fxfuse.shapes import recorded_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import fx
+
+    from fxfuse.affine import Affine
+    from fxfuse.call import Write
+    from fxfuse.filters import Filter
+    from fxfuse.graph import Graph
+    from fxfuse.operators.roles import Linear
+    from fxfuse.rules.routes import Route
+
+
+class Merger:
+    """A layer that does the work of others as well.
+
+    Attributes:
+        graph: the graph.
+        host: the layer.
+        pieces: reads the others as filters.
+        assumed: the merge rests on a number of axes that is only usual.
+    """
+
+    def __init__(self, graph: Graph, host: Linear) -> None:
+        """Merge into ``host``."""
+        self.graph = graph
+        self.host = host
+        self.assumed = False
+        try:
+            self.pieces = Pieces(graph, host)
+        except Misfit as misfit:
+            raise self.refusal([host.node], misfit) from None
+
+    def refusal(self, nodes: Sequence[fx.Node], misfit: Misfit) -> Refusal:
+        """Return what is told of operations that are no single filter."""
+        return Refusal(Reason.MISALIGNED, value=self.graph.names(list(nodes)), detail=misfit)
+
+    def require_no_growth(self, routes: Sequence[Route], weights: int) -> None:
+        """Refuse a merge with more multiply-adds than before, unless that is asked for."""
+        before = sum(self.pieces.multiply_adds(route) for route in routes)
+        positions = self.pieces.positions or 1
+        per = "" if self.pieces.positions else " for each position"
+        detail = f"from {before * positions:,} to {weights * positions:,} multiply-adds{per}"
+        allowed = weights <= before or self.graph.allow_growth
+        require(allowed, Reason.WOULD_GROW, value=self.graph.describe(self.host.node), detail=detail)
+
+    def write(self, merged: Filter, result: fx.Node) -> Write:
+        """Return the edit that lets the host give ``result``."""
+        host = self.host
+        self.graph.require_changeable(host.node)
+        before, after = recorded_dtype(result), recorded_dtype(host.node)
+        require(before is None or after is None or before == after, Reason.PROMOTES, detail=f"{after} becomes {before}")
+        try:
+            return host.with_filter(merged)
+        except Misfit as misfit:
+            raise self.refusal([host.node], misfit) from None
+
+    def along_channels(self, affine: Affine, one: Filter, node: fx.Node) -> Affine:
+        """Return an affine of the result of ``one`` along its channels."""
+        return along_channels(self.graph, affine, self.host.output_axis, one.shape.out_channels, node)
+
+    def costs(self, routes: Sequence[Route], merged: Filter, more: int) -> tuple[Cost, Cost]:
+        """Return what routes cost, with ``more`` operations that add or join them, and what one filter costs."""
+        before = Cost(None if self.pieces.positions is None else 0)
+        for route in routes:
+            before += self.pieces.cost(route)
+        bias = merged.linear_map.bias
+        parameters = merged.shape.weights + (0 if bias is None else bias.numel())
+        adds = None if self.pieces.positions is None else merged.shape.weights * self.pieces.positions
+        return before + Cost(None, 0, more), Cost(adds, parameters, 1)
+
+    def guard(self) -> int | None:
+        """Return the number of axes that has to be checked from now on, None for no check."""
+        source = self.pieces.unproven
+        if source is None or source.unproven_rank is None:
+            return None
+        rank, value = source.unproven_rank, self.graph.describe(source.input)
+        detail = "only usual, and guards=False asks for a proof"
+        require(self.graph.guards or not rank.assumed, Reason.UNKNOWN_SHAPE, value=value, detail=detail)
+        self.assumed = rank.assumed
+        return rank.axes if self.graph.guards else None
+
+    def require_same_value(self, value: fx.Node, readers: Iterable[fx.Node]) -> None:
+        """Refuse a value that is written into between its readers."""
+        first, *others = sorted(set(readers))
+        writer = writer_between(self.graph, value, first, set(others)) if others else None
+        if writer is not None:
+            raise Refusal(Reason.MUTATED, value=self.graph.describe(value), users=self.graph.describe(writer))
+
+    def require_same_layout(self, routes: Sequence[Route], result: fx.Node) -> None:
+        """Refuse readers that can tell how the result lies in memory, where a layer may let it lie otherwise."""
+        orders = {linear.weight.is_contiguous() for route in routes for linear in route.linears}
+        layers = all(route.linears for route in routes) and len(orders) == 1
+        if layers or is_dense(self.graph, routes[0].start, elementwise=False):
+            return
+        reader = first_stickler(self.graph, result)
+        if reader is not None:
+            value = self.graph.describe(routes[0].start)
+            raise Refusal(Reason.LAYOUT, value=value, users=self.graph.describe(reader))
+
+
+def last_first(nodes: Iterable[fx.Node]) -> tuple[fx.Node, ...]:
+    """Return nodes from the last to the first, each once."""
+    return tuple(sorted(dict.fromkeys(nodes), reverse=True))
