@@ -22,7 +22,7 @@ _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd
 # Rows of the table, and functions besides, that always make a new tensor.
 _FRESH = frozenset(
     "mul add sub rsub div neg batch_norm instance_norm conv1d conv2d conv3d linear addmm mm convolution "
-    "sin cos exp log abs sqrt rsqrt pow sigmoid tanh softmax matmul bmm sum".split()
+    "sin cos exp log abs sqrt rsqrt pow sigmoid tanh softmax matmul bmm sum cat stack".split()
 )
 
 _aten = torch.ops.aten
@@ -163,11 +163,20 @@ def _family(graph: Graph, value: fx.Node) -> set[fx.Node]:
     family, pending = {value}, [value]
     while pending:
         current = pending.pop()
-        near = [user for user in current.users if _may_alias(graph, user)]
-        near += current.all_input_nodes if _may_alias(graph, current) else []
+        near = [user for user in current.users if current in _aliased(graph, user)]
+        near += _aliased(graph, current)
         pending += [node for node in near if node not in family]
         family.update(near)
     return family
+
+
+def _aliased(graph: Graph, node: fx.Node) -> list[fx.Node]:
+    """Return the inputs that the result of a node may share memory with."""
+    if not _may_alias(graph, node):
+        return []
+    # What writes into an input returns that input.
+    written = [] if _runs_user_code(graph, node) else graph.mutated(node)
+    return written or node.all_input_nodes
 
 
 def _may_alias(graph: Graph, node: fx.Node) -> bool:

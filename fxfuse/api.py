@@ -26,13 +26,16 @@ def fx_fuse(
     model: M,
     example_inputs: Any = None,
     *,
-    rules: Iterable[Rule] = DEFAULT_RULES,
+    rules: Iterable[Rule | str] = DEFAULT_RULES,
     structure: Structure | None = None,
     allow_copies: bool = True,
+    allow_growth: bool = False,
     guards: bool = True,
     inplace: bool = False,
 ) -> M:
     """Fold batch norms, and other constant scales and shifts, into the convolutions and linears around them.
+
+    Branches and chains of convolutions or linears that are one linear map become one layer.
 
     The model is not modified.  Layers in training mode are left alone.  Weights that are not folded are shared
     with the argument.  What was done, and why the rest was not, is in ``Report.of(result)``.
@@ -49,10 +52,12 @@ def fx_fuse(
         example_inputs: what the model is called with: a tensor, a tuple of positional arguments, or a dict of
             keyword arguments.  Proves shapes, checks the capture and the result, and lets ``torch.export`` capture
             what symbolic tracing cannot.
-        rules: the rules to apply, of ``fxfuse.rules.DEFAULT_RULES``.
+        rules: the rules to apply, by name (``["fold_upstream", "merge_branches"]``) or as functions, in the order in
+            which they are tried; by default all of ``fxfuse.rules.DEFAULT_RULES``.
         structure: ``"graph"`` for a ``GraphModule``; ``"module"`` for a model of the same class, with its
             attributes and methods.  By default a graph if the model can be traced as a whole, else modules.
         allow_copies: give a call that shares its weights with others a copy of its own; False refuses such folds.
+        allow_growth: merge layers also where the one that is left takes more multiply-adds than all of them before.
         guards: allow folds that rest on inputs being batched, and leave a check in the model; False refuses them.
         inplace: change the ``GraphModule`` that is given, all of it or, if anything fails, nothing.
 
@@ -62,7 +67,7 @@ def fx_fuse(
     Raises:
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
-    options = Options(checked_rules(rules), structure, allow_copies, guards, inplace)
+    options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth)
     result: M = _guarded(model, example_inputs, options)
     return result
 
@@ -92,8 +97,9 @@ def fuse_graph(
     graph_module: fx.GraphModule,
     constants: Mapping[str, Tensor] | None = None,
     *,
-    rules: Iterable[Rule] = DEFAULT_RULES,
+    rules: Iterable[Rule | str] = DEFAULT_RULES,
     allow_copies: bool = True,
+    allow_growth: bool = False,
     guards: bool = True,
 ) -> Report:
     """Fold in a ``GraphModule``, in place: for compiler pipelines.
@@ -114,6 +120,7 @@ def fuse_graph(
             are inputs.  The placeholders stay; a folded weight becomes a parameter of the ``GraphModule``.
         rules: as for ``fx_fuse``.
         allow_copies: as for ``fx_fuse``.
+        allow_growth: as for ``fx_fuse``.
         guards: as for ``fx_fuse``.
 
     Returns:
@@ -123,7 +130,8 @@ def fuse_graph(
         FuseError: if this is no graph, or a constant is no tensor or has no placeholder; nothing is changed then.
     """
     require_graph(graph_module, constants)
-    options = Options(checked_rules(rules), None, allow_copies, guards, inplace=True, constants=constants or {})
+    found = checked_rules(rules)
+    options = Options(found, None, allow_copies, guards, inplace=True, allow_growth=allow_growth, constants=constants or {})
     return Report.of(_guarded(graph_module, None, options))
 
 

@@ -30,6 +30,8 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
     node = graph.source(write.call.node)
     names = OPERATORS[node.target].arguments
     requires_grad = _requires_grad(graph, write.call)
+    for name, number in write.attributes.items():
+        _set_argument(node, names.index(name), name, list(number) if isinstance(number, tuple) else number)
     for name, tensor in write.constants.items():
         old, between = write.call.arguments.get(name), _Copied.of(write.through.get(name))
         path = _path_for(graph, write.call, name, old if between is None else between.args[0])
@@ -102,7 +104,7 @@ def _description(node: fx.Node, tensor: Tensor) -> dict[str, Any]:
     return meta if mode is None else {**meta, "val": mode.from_tensor(tensor.detach(), static_shapes=True)}
 
 
-def _set_argument(node: fx.Node, position: int, name: str, value: fx.Node | None) -> None:
+def _set_argument(node: fx.Node, position: int, name: str, value: Any) -> None:
     if position < len(node.args):
         node.update_arg(position, value)
     elif position == len(node.args) and name not in node.kwargs and value is not None and not node.kwargs:

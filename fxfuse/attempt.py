@@ -43,6 +43,7 @@ class Options:
     allow_copies: bool
     guards: bool
     inplace: bool = False
+    allow_growth: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     holder: nn.Module | None = None
 
@@ -149,4 +150,5 @@ def _graph(
         holders=holders,
         allow_copies=options.allow_copies,
         guards=options.guards,
+        allow_growth=options.allow_growth,
     )

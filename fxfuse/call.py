@@ -142,12 +142,14 @@ class Merge:
 
     Attributes:
         start: the value that all of them are computed from, with as many axes as what they give.
+        result: the value that the layer gives from now on.
         gone: the operations that went into another one.
         before: what all of them cost.
         after: what the one costs that is left.
     """
 
     start: fx.Node
+    result: fx.Node
     gone: tuple[fx.Node, ...]
     before: Cost
     after: Cost

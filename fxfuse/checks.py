@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from fxfuse.engine import is_norm
 from fxfuse.report import FuseError
+from fxfuse.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,18 +21,20 @@ if TYPE_CHECKING:
 
 
 def checked_rules(rules: Any) -> tuple[Rule, ...]:
-    """Return the rules as a tuple.
+    """Return the rules as a tuple of functions.
 
     Raises:
-        FuseError: if they are not functions.
+        FuseError: if they are neither functions nor names of rules.
     """
-    listed = tuple(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else None
-    if listed is None or not all(callable(rule) for rule in listed):
+    listed = tuple(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else (rules,)
+    found = [RULES.get(rule, rule) if isinstance(rule, str) else rule for rule in listed]
+    wrong = [rule for rule in found if not callable(rule)]
+    if wrong:
         raise FuseError(
-            f"rules={rules!r} is not a list of rules; pass some of fxfuse.rules.DEFAULT_RULES, or leave it out. "
-            "Nothing was changed."
+            f"rules={rules!r}: {wrong[0]!r} is no rule; pass a list of names ({', '.join(RULES)}) or of functions, "
+            "or leave it out. Nothing was changed."
         )
-    return listed
+    return tuple(found)
 
 
 def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fxfuse.graph import Graph
 
 
+_DESCRIPTIONS = ("val", "tensor_meta", "example_value")  # what graphs say of the value of a node
+
+
 class Editor:
     """Applies plans to one graph, and remembers what became of every node.
 
@@ -89,11 +92,18 @@ class Editor:
                 self._write_module(write, write.call.module)
             else:
                 write_arguments(self.graph, self.storage, write, self._erase_unused)
+        if plan.merge is not None:
+            self._describe(plan.writes[0].call.node, plan.merge.result)
         guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
         for node, value in plan.bypass:
             self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
         for node in plan.dropped:
             self.drop(node, plan.merge.start if plan.merge is not None else None)
+
+    def _describe(self, host: fx.Node, result: fx.Node) -> None:
+        """Note that a layer gives another value now, perhaps of another shape."""
+        host.meta.update({key: result.meta[key] for key in _DESCRIPTIONS if key in result.meta})
+        self.graph.sizes.forget(host)
 
     def gone(self, node: fx.Node) -> bool:
         """Whether a node was taken out."""
@@ -178,7 +188,7 @@ class Editor:
 
     def drop_dead(self) -> None:
         """Erase calls of which nobody uses the result, and constants that nobody reads."""
-        for node in self.graph.dead:
+        for node in self.graph.find_dead():
             self._erase_unused(node)
         for node in reversed(self.graph.nodes):
             if node.op == "get_attr" and not node.users:

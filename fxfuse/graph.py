@@ -68,7 +68,7 @@ class Graph(Naming):
         self._readers: dict[int, dict[fx.Node, None]] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
-        self._dead = self._find_dead()
+        self._dead = self.find_dead()
         self._called = {self.path(node) for node in self.nodes if node.op == "call_module"}
 
     @property
@@ -138,10 +138,11 @@ class Graph(Naming):
 
     @property
     def dead(self) -> Collection[fx.Node]:
-        """Calls of known operators of which nobody uses the result, last first."""
+        """Calls of known operators of which nobody used the result from the beginning, last first."""
         return self._dead.keys()
 
-    def _find_dead(self) -> dict[fx.Node, None]:
+    def find_dead(self) -> dict[fx.Node, None]:
+        """Return the same as of now."""
         dead: dict[fx.Node, None] = {}
         for node in reversed(self.nodes):
             module, row = self.module(node), self.operator(node) or tuple_row(node)

@@ -37,6 +37,10 @@ class Sizes:
             self._known[node] = self._find(node)
         return self._known[node]
 
+    def forget(self, node: fx.Node) -> None:
+        """Find out the sizes of a value again, when somebody asks."""
+        self._known.pop(node, None)
+
     def of(self, node: fx.Node) -> tuple[int | None, ...]:
         """Return the sizes of all axes, None where they are not known; nothing where their number is not known."""
         value = recorded_value(node)

@@ -25,6 +25,8 @@ class Arithmetic(AffineSource):
     def matches(self) -> bool:
         """Exactly one operand is constant, and nothing else was passed that changes the meaning."""
         known = set(self.call.operator.arguments)
+        if self._flipped and self._in_place:
+            return False  # that writes into the constant
         if isinstance(self.node.meta.get("val"), (torch.SymInt, torch.SymFloat, int, float)):
             return False  # arithmetic with sizes, in graphs of torch.export
         return self._constant_name() is not None and set(self.call.arguments) <= known
@@ -41,6 +43,11 @@ class Arithmetic(AffineSource):
     def _flipped(self) -> bool:
         """Whether the constant is on the left."""
         return self._constant_name() == "input"
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether it writes into its first operand."""
+        return bool(self.call.graph.mutated(self.node))
 
     @property
     def input(self) -> fx.Node:
@@ -60,7 +67,9 @@ class Arithmetic(AffineSource):
 
     @property
     def moves_on(self) -> bool:
-        """Whether the value is known to have the same shape and dtype without it."""
+        """Whether the value is known to have the same shape and dtype without it, and nobody else sees it written."""
+        if self._in_place:
+            return False
         before, after = (recorded_value(value) for value in (self.input, self.node))
         if before is None or after is None:
             return False
@@ -159,12 +168,23 @@ def _register(
 
 
 _aten = torch.ops.aten
-_register("mul", Multiply, [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor])
-_register("add", Add, [operator.add, torch.add, _aten.add.Tensor], Sum)
+_MULTIPLY = [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor]
 _SUBTRACT = [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor]
+_DIVIDE = [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor]
+_register("mul", Multiply, _MULTIPLY)
+_register("add", Add, [operator.add, torch.add, _aten.add.Tensor], Sum)
 _register("sub", Subtract, _SUBTRACT, Difference)
 _register("rsub", ReverseSubtract, [torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar], ReverseDifference)
-_register("div", Divide, [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor])
+_register("div", Divide, _DIVIDE)
+# In place: what ``x += c`` becomes.
+_register("imul", Multiply, [operator.imul])
+_register("mul_", Multiply, [_aten.mul_.Tensor])
+_register("iadd", Add, [operator.iadd], Sum)
+_register("add_", Add, [_aten.add_.Tensor], Sum)
+_register("isub", Subtract, [operator.isub], Difference)
+_register("sub_", Subtract, [_aten.sub_.Tensor], Difference)
+_register("itruediv", Divide, [operator.itruediv])
+_register("div_", Divide, [_aten.div_.Tensor])
 register(
     "neg",
     Negate,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import fx
@@ -114,8 +113,8 @@ class SumOfStack(Sum):
         stack = graph.view(value) if graph.plays(value, Stack) and graph.users(value) == [self.node] else None
         if not isinstance(stack, Stack) or self.call.get("keepdim", False) or self.call.get("dtype", None) is not None:
             return False
-        dims = self.call.get("dim", None)
-        return (dims if isinstance(dims, int) else list(dims or [])) in (stack.call.get("dim", 0), [stack.call.get("dim", 0)])
+        dims, axis = self.call.get("dim", None), stack.call.get("dim", 0)
+        return (list(dims) if isinstance(dims, (list, tuple)) else [dims]) == [axis]
 
     def terms(self) -> list[Term]:
         """Return what is stacked."""
@@ -123,16 +122,10 @@ class SumOfStack(Sum):
         return [Term(value, 1) for value in stack.inputs] if stack is not None else []
 
 
-_aten = torch.ops.aten
-_BINARY = ("input", "other", "alpha")
-
-
-def _register(name: str, view: type[Sum], functions: list[Any], arguments: tuple[str, ...] = _BINARY) -> None:
-    register(name, view, arguments=arguments, functions=functions, methods=[name] if hasattr(torch.Tensor, name) else [])
-
-
-_register("iadd", Sum, [operator.iadd])
-_register("isub", Difference, [operator.isub])
-_register("add_", Sum, [_aten.add_.Tensor])
-_register("sub_", Difference, [_aten.sub_.Tensor])
-_register("sum", SumOfStack, [torch.sum, _aten.sum.dim_IntList], ("input", "dim", "keepdim", "dtype"))
+register(
+    "sum",
+    SumOfStack,
+    arguments=("input", "dim", "keepdim", "dtype"),
+    functions=[torch.sum, torch.ops.aten.sum.dim_IntList],
+    methods=["sum"],
+)

@@ -72,7 +72,7 @@ class _Merge:
             self.merger.guard(),
             self.merger.assumed,
             dropped=last_first(n for n in (*inside, *around) if n is not host and n not in gone),
-            merge=Merge(routes[0].start, told or (result,), before, after),
+            merge=Merge(routes[0].start, result, told or (result,), before, after),
         )
 
     def _fitting(self) -> list[Branch]:

@@ -9,6 +9,7 @@ from fxfuse.filters import chain_of, shape_of_chain
 from fxfuse.geometry import Misfit
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import Linear
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.rules.merging import Merger
 from fxfuse.rules.routes import Route, routes
 
@@ -36,16 +37,20 @@ def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
 
 
 def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> Plan:
-    merger = Merger(graph, second)
-    route = Route(first.input, (second, *between))
     try:
-        # The host reads what the second one gives, so it is the first one that has other channels.
+        # The geometry is that of the larger one, which stays.
+        host = first if second.geometry().pointwise else second
+        merger = Merger(graph, host)
+        route = Route(first.input, (second, *between))
         one, two = merger.pieces.one(first, 0), merger.pieces.one(second, 0)
         merger.require_no_growth([route], shape_of_chain(one.shape, two.shape).weights)
         merged = chain_of(one, two)
     except Misfit as misfit:
-        raise merger.refusal([first.node, second.node], misfit) from None
+        detail = graph.names([first.node, second.node])
+        raise Refusal(Reason.MISALIGNED, value=detail, detail=misfit) from None
     merger.require_same_value(first.input, [first.node, second.node])
     before, after = merger.costs([route], merged, 0)
-    bypass = tuple((view.node, view.input) for view in between)
-    return Plan((merger.write(merged, second.node),), bypass, merge=Merge(first.input, (first.node,), before, after))
+    inner = tuple((view.node, view.input) for view in between)
+    bypass = inner if host is second else ((second.node, second.input), *inner[:-1])
+    gone = first.node if host is second else second.node
+    return Plan((merger.write(merged, second.node),), bypass, merge=Merge(first.input, second.node, (gone,), before, after))

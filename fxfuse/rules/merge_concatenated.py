@@ -31,8 +31,6 @@ def merge_concatenated(graph: Graph, node: fx.Node) -> Plan | None:
     starts = {linear.input for linear in linears}
     if len(linears) < max(2, len(view.inputs)) or len(starts) > 1 or len({linear.node for linear in linears}) < 2:
         return None
-    if any(linear.output_axis != view.axis() for linear in linears):
-        return None
     return _merge(graph, view, linears)
 
 
@@ -41,8 +39,10 @@ def _layer(graph: Graph, value: fx.Node, reader: fx.Node) -> Route | None:
     return ways[1] if len(ways) > 1 and isinstance(ways[1].views[0], Linear) else None
 
 
-def _merge(graph: Graph, view: Concatenation, linears: list[Linear]) -> Plan:
+def _merge(graph: Graph, view: Concatenation, linears: list[Linear]) -> Plan | None:
     merger = Merger(graph, max(linears, key=lambda linear: linear.weight.numel()))
+    if not _is_along_channels(merger, view):
+        return None
     host, nodes = merger.host.node, [linear.node for linear in linears]
     ways = [Route(linear.input, (linear,)) for linear in linears]
     try:
@@ -55,4 +55,15 @@ def _merge(graph: Graph, view: Concatenation, linears: list[Linear]) -> Plan:
     before, after = merger.costs(ways, merged, 1)
     others = last_first(node for node in nodes if node is not host)
     write = merger.write(merged, view.node)
-    return Plan((write,), ((view.node, host),), dropped=others, merge=Merge(linears[0].input, others, before, after))
+    bypass, guard = ((view.node, host),), merger.guard()
+    return Plan((write,), bypass, guard, merger.assumed, dropped=others, merge=Merge(linears[0].input, view.node, others, before, after))
+
+
+def _is_along_channels(merger: Merger, view: Concatenation) -> bool:
+    """Whether values are put together along their channels, if need be once the number of axes is checked."""
+    axis, rank = view.call.get("dim", 0), merger.graph.rank(view.node)
+    if isinstance(axis, int) and axis >= 0 and rank is not None:
+        axis -= rank.axes
+        if not rank.proven:
+            merger.pieces.unproven = rank, view.node
+    return bool(axis == merger.host.output_axis)

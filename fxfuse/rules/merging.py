@@ -84,12 +84,12 @@ class Merger:
 
     def guard(self) -> int | None:
         """Return the number of axes that has to be checked from now on, None for no check."""
-        source = self.pieces.unproven
-        if source is None or source.unproven_rank is None:
+        rank, value = self.pieces.unproven or (None, None)
+        if rank is None or value is None:
             return None
-        rank, value = source.unproven_rank, self.graph.describe(source.input)
         detail = "only usual, and guards=False asks for a proof"
-        require(self.graph.guards or not rank.assumed, Reason.UNKNOWN_SHAPE, value=value, detail=detail)
+        allowed = self.graph.guards or not rank.assumed
+        require(allowed, Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
         self.assumed = rank.assumed
         return rank.axes if self.graph.guards else None
 

@@ -15,6 +15,7 @@ from fxfuse.geometry import Axis, Geometry, fits
 from fxfuse.operators.averages import Pool
 from fxfuse.operators.noops import Copy, Noop
 from fxfuse.operators.roles import AffineSource, Linear
+from fxfuse.operators.sums import Sum
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import recorded_dtype
 from fxfuse.uses import asks_rank
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from fxfuse.graph import Graph
     from fxfuse.operators.roles import View
+    from fxfuse.shapes import Rank
 
 
 class Route(NamedTuple):
@@ -70,11 +72,18 @@ def _linear_in_its_input(graph: Graph, value: fx.Node, reader: fx.Node) -> View:
     takes = takes or (isinstance(view, Noop) and (view.droppable or isinstance(view, Copy)))
     require(takes, Reason.NOT_LINEAR, value=graph.describe(value))
     assert view is not None  # noqa: S101 - it is one of these
+    for written in graph.mutated(view.node):
+        # What is written into must be a value that was made for this operation alone.
+        new = graph.users(written) == [view.node] and any(graph.may_be(written, role) for role in _MAKES_NEW)
+        require(new, Reason.MUTATED, value=graph.describe(written), users=graph.describe(view.node))
     # Whoever asks for its shape needs it as well; the number of axes is that of what it reads.
     others = [user for user in value.users if user is not reader and user not in graph.dead and not asks_rank(user)]
     alone = graph.users(value) == [reader] and not others
     require(alone, Reason.SEVERAL_USES, value=graph.describe(value), users=graph.names(others or [reader]))
     return view
+
+
+_MAKES_NEW = (Linear, Pool, AffineSource, Sum)
 
 
 class Pieces:
@@ -83,7 +92,7 @@ class Pieces:
     Attributes:
         channels: the channels of that value.
         spatial: the number of its spatial axes.
-        unproven: a source of which the meaning rests on a number of axes that is not proven.
+        unproven: a number of axes that is not proven, and the value that has it, where a meaning rests on that.
     """
 
     def __init__(self, graph: Graph, host: Linear) -> None:
@@ -93,7 +102,7 @@ class Pieces:
         self.channels = host.linear_map().in_channels
         self.spatial = len(host.geometry().axes)
         self.axis = host.output_axis
-        self.unproven: AffineSource | None = None
+        self.unproven: tuple[Rank, fx.Node] | None = None
 
     def shape(self, route: Route) -> Shape:
         """Return the shape of all operations of a route together.
@@ -163,6 +172,8 @@ class Pieces:
     @functools.cached_property
     def positions(self) -> int | None:
         """How many positions the result has for one element of the batch; None if that is not known."""
+        if self.host.geometry().fixed is not None:
+            return None  # a transposed convolution reads another number of taps for each
         sizes = self.graph.sizes.of(self.host.node)
         kept = [size for axis, size in enumerate(sizes) if axis > 0 and axis - len(sizes) != self.axis]
         return None if None in kept or not sizes else math.prod(size for size in kept if size is not None)
@@ -173,7 +184,7 @@ class Pieces:
         for tensor in source.tensors:
             self.require_same_kind(tensor, promotes=source.promotes and tensor.ndim > 0)
         if source.unproven_rank is not None:
-            self.unproven = source
+            self.unproven = source.unproven_rank, source.input
         return along_channels(self.graph, affine, self.axis, channels, source.node)
 
     def _require_like_host(self, view: Linear) -> None:

@@ -1,0 +1,31 @@
+"""What merges, in every graph form and in the user's own classes: exact, and nothing of it left."""
+
+from __future__ import annotations
+
+import pytest
+
+from fxfuse import fx_fuse
+from tests.graph_forms import FORMS, Form
+from tests.helpers import Structure, assert_equal, assert_same, unchanged, values
+from tests.rules.merge_cases import CHAINS, OF_MODULES, STACKS, SUMS, Case, calls, kernels
+
+CASES = SUMS + CHAINS + STACKS
+@pytest.mark.parametrize("case", CASES + OF_MODULES, ids=lambda case: case.name)
+def test_merges(case: Case, structure: Structure) -> None:
+    model, x = case.model(), values(*case.shape)
+    with unchanged(model):
+        fused = fx_fuse(model, x, structure=structure, **case.options)
+    assert_same(model, fused, x)
+    for size in (1, 3):
+        assert_same(model, fused, values(size, *case.shape[1:]))
+    assert kernels(fused, x) == case.left
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_merges_in_every_form(case: Case, form: Form) -> None:
+    model, x = case.model(), values(*case.shape)
+    expected = model(x)
+    fused = form.fuse(model, (x,), **case.options)
+    assert_equal(expected.detach(), fused.run(x))
+    assert calls(fused.graph_module) == case.left
