@@ -24,15 +24,23 @@ def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
     """``conv3x3(conv1x1(x))`` becomes ``conv3x3(x)``, and ``linear(linear(x))`` becomes ``linear(x)``."""
     if not graph.plays(node, Linear):
         return None
-    second = graph.view(node)
+    try:
+        second = graph.view(node)
+    except Refusal:
+        if any(graph.plays(value, Linear) for value in node.all_input_nodes):
+            raise
+        return None  # whatever forbids to touch it, there is nothing to merge
     if not isinstance(second, Linear):
         return None
     between: list[View] = []
-    for route in routes(graph, second.input, node)[0][1:]:
+    ways, obstacle = routes(graph, second.input, node)
+    for route in ways[1:]:
         between.append(route.views[-1])
         if not isinstance(between[-1], Noop):
             break
     first = between[-1] if between else None
+    if obstacle is not None and obstacle.refusal.reason is Reason.HOOKED and len(ways) == 1:
+        raise obstacle.refusal
     return _merge(graph, first, second, between) if isinstance(first, Linear) else None
 
 

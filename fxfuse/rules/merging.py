@@ -46,7 +46,7 @@ class Merger:
 
     def refusal(self, nodes: Sequence[fx.Node], misfit: Misfit) -> Refusal:
         """Return what is told of operations that are no single filter."""
-        return Refusal(Reason.MISALIGNED, value=self.graph.names(list(nodes)), detail=misfit)
+        return Refusal(Reason.MISALIGNED, value=self.graph.names(sorted(nodes)), detail=misfit)
 
     def require_no_growth(self, routes: Sequence[Route], weights: int) -> None:
         """Refuse a merge with more multiply-adds than before, unless that is asked for."""

@@ -106,6 +106,7 @@ class SumTree:
                 self._add(node, affine, path, plain=plain)
                 continue
             self.inner.add(node)
+        self.branches.reverse()  # as they were written
 
     def _between(self, node: fx.Node, path: tuple[tuple[fx.Node, fx.Node], ...]) -> View | None:
         """Return what makes a value that only its reader uses."""
@@ -159,14 +160,14 @@ class SumTree:
 
     def _tell(self, start: fx.Node) -> None:
         """Refuse, if a layer with weights would read the same value but for one obstacle on the way."""
-        for branch in self.branches:
-            obstacle = branch.obstacle
-            if obstacle is None or obstacle.value is start:
-                continue
-            before = obstacle.value.all_input_nodes
-            behind = any(start in value.all_input_nodes and self.graph.plays(value, Linear) for value in before)
-            if behind or (start in before and self.graph.plays(obstacle.value, Linear)):
-                raise obstacle.refusal
+        found = [b.obstacle for b in self.branches if b.obstacle is not None and b.obstacle.value is not start]
+        layers = [o for o in found if self._reads(o.value, start)]
+        behind = [o for o in found if any(self._reads(value, start) for value in o.value.all_input_nodes)]
+        for obstacle in (*layers, *behind):
+            raise obstacle.refusal
+
+    def _reads(self, layer: fx.Node, start: fx.Node) -> bool:
+        return start in layer.all_input_nodes and self.graph.plays(layer, Linear)
 
     def require_plain(self, taken: list[Branch]) -> None:
         """Refuse to take a part of the branches out of a sum that is scaled, or subtracted from."""

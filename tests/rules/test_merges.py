@@ -24,6 +24,8 @@ def test_merges(case: Case, structure: Structure) -> None:
 @pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_merges_in_every_form(case: Case, form: Form) -> None:
+    if "stack" in case.name and case in SUMS and form.name.startswith("core"):
+        pytest.skip("core ATen has no stack: it is a cat of values with a new axis, which is no sum of them here")
     model, x = case.model(), values(*case.shape)
     expected = model(x)
     fused = form.fuse(model, (x,), **case.options)
