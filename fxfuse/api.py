@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", nn.Module, ExportedProgram)
 
 
-def fx_fuse(
+def fx_fuse(  # noqa: PLR0913 - the options of the pass
     model: M,
     example_inputs: Any = None,
     *,
@@ -131,7 +131,9 @@ def fuse_graph(
     """
     require_graph(graph_module, constants)
     found = checked_rules(rules)
-    options = Options(found, None, allow_copies, guards, inplace=True, allow_growth=allow_growth, constants=constants or {})
+    options = Options(
+        found, None, allow_copies, guards, inplace=True, allow_growth=allow_growth, constants=constants or {}
+    )
     return Report.of(_guarded(graph_module, None, options))
 
 

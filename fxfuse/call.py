@@ -117,7 +117,7 @@ class Plan:
         writes: new constants of calls.
         bypass: pairs of a node that goes and the value that its users read instead, in the order of removal.
         stripped: calls that lost their affine, and stay.
-        onwards: the affine went into what follows.
+        onwards: values between are others now: an affine went into what follows, or layers became one.
         dropped: what is computed no longer, from the last to the first.
         merge: what a merge makes of the operations that it removes, or None.
         guard: the number of axes to check, or None.

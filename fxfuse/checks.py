@@ -27,12 +27,12 @@ def checked_rules(rules: Any) -> tuple[Rule, ...]:
         FuseError: if they are neither functions nor names of rules.
     """
     listed = tuple(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else (rules,)
-    found = [RULES.get(rule, rule) if isinstance(rule, str) else rule for rule in listed]
+    found: list[Any] = [RULES.get(rule, rule) if isinstance(rule, str) else rule for rule in listed]
     wrong = [rule for rule in found if not callable(rule)]
     if wrong:
         raise FuseError(
-            f"rules={rules!r}: {wrong[0]!r} is no rule; pass a list of names ({', '.join(RULES)}) or of functions, "
-            "or leave it out. Nothing was changed."
+            f"rules={rules!r}: {wrong[0]!r} is no rule; pass a list of functions, such as some of "
+            f"fxfuse.rules.DEFAULT_RULES, or of names ({', '.join(RULES)}), or leave it out. Nothing was changed."
         )
     return tuple(found)
 

@@ -112,8 +112,9 @@ class Editor:
     def drop(self, node: fx.Node, start: fx.Node | None = None) -> None:
         """Erase a node of which nobody uses the result any more; ``start`` is asked for the number of its axes."""
         self.dropped.add(node)
-        for user in [user for user in node.users if asks_rank(user)] if start is not None else ():
-            user.replace_input_with(node, start)
+        if start is not None:
+            for user in [user for user in node.users if asks_rank(user)]:
+                user.replace_input_with(node, start)
         self._erase_unused(node)
 
     # -- calls of modules: a copy of the module
@@ -221,7 +222,8 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
 
 def _position(node: fx.Node, value: fx.Node) -> Position:
     """Return which argument of a node a value is, within a list by its number there."""
-    for key, argument in (*enumerate(node.args), *node.kwargs.items()):
+    arguments: list[tuple[int | str, object]] = [*enumerate(node.args), *node.kwargs.items()]
+    for key, argument in arguments:
         if argument is value:
             return key, None
         if isinstance(argument, (list, tuple)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,9 +41,7 @@ def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
     return done + [d for node, d in skipped.items() if d is not None and not editor.gone(node)]
 
 
-def _round(
-    editor: Editor, rules: Sequence[Rule]
-) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
+def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
     """Try each rule at each node, from the last to the first, so that a chain of norms is composed before it folds."""
     folded: list[tuple[Decision, Plan]] = []
     skipped: dict[fx.Node, Decision | None] = {}
@@ -126,11 +123,11 @@ def _merged(editor: Editor, offer: _Offer, merge: Merge) -> list[Decision]:
     details = [f"{merge.before} become {merge.after}"]
     details += [f"assumes {plan.guard} axes there, batch included; a check stays in the model"] if plan.assumed else []
     details += [f"the weight is shared, so this call got a copy of {offer.copied:,} bytes"] if offer.copied else []
-    first = {"copied_bytes": offer.copied, "before": merge.before, "after": merge.after}
-    return [
-        Decision(offer.rule.__name__, path, kind, into, None, "; ".join(details), plan.assumed, **more)
-        for (path, kind), more in zip(removed.items(), itertools.chain([first], itertools.repeat({})), strict=False)
+    told = [
+        Decision(offer.rule.__name__, path, kind, into, None, "; ".join(details), plan.assumed)
+        for path, kind in removed.items()
     ]
+    return [replace(told[0], copied_bytes=offer.copied, before=merge.before, after=merge.after), *told[1:]]
 
 
 def _without_copy(editor: Editor, decision: Decision, plan: Plan, settled: set[nn.Module]) -> Decision:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -134,7 +134,7 @@ def sum_of(filters: Sequence[Filter]) -> Filter:
     kernel = shape.zeros(_device(filters))
     for one in filters:
         # sum of K_f x = (sum of K_f) x, tap by tap
-        _add_groups(kernel[(..., *shape.geometry.windows(one.geometry))], one.linear_map.kernel)
+        _add_groups(at(kernel, shape.geometry.windows(one.geometry)), one.linear_map.kernel)
     biases = [f.linear_map.bias for f in filters if f.linear_map.bias is not None]
     bias = functools.reduce(torch.add, (b.double().to(kernel.device) for b in biases)) if biases else None
     return Filter(LinearMap(kernel, bias), shape.geometry)
@@ -165,8 +165,8 @@ def chain_of(first: Filter, second: Filter) -> Filter:
     kernel = shape.zeros(behind.device)
     for taps in itertools.product(*(range(size) for size in second.geometry.taps)):
         # K2 (K1 x) = (K2 K1) x: each tap of the second moves all taps of the first
-        window = kernel[(..., *_moved(first.geometry, second.geometry, shape.geometry, taps))]
-        window += torch.einsum("gom,gmi...->goi...", behind[(..., *taps)], before)
+        window = at(kernel, _moved(first.geometry, second.geometry, shape.geometry, taps))
+        window += torch.einsum("gom,gmi...->goi...", at(behind, taps), before)
     bias = second.linear_map.bias
     if first.linear_map.bias is not None:
         # K2 b1 + b2, with all taps of K2 added
@@ -199,14 +199,22 @@ def stack_of(filters: Sequence[Filter]) -> Filter:
     kernel, start = shape.zeros(_device(filters)), 0
     for one in filters:
         rows = kernel.narrow(1, start, one.linear_map.out_channels)
-        _add_groups(rows[(..., *shape.geometry.windows(one.geometry))], one.linear_map.kernel)
+        _add_groups(at(rows, shape.geometry.windows(one.geometry)), one.linear_map.kernel)
         start += one.linear_map.out_channels
     biases = [f.linear_map.bias for f in filters]
     if all(bias is None for bias in biases):
         return Filter(LinearMap(kernel, None), shape.geometry)
     pairs = zip(biases, filters, strict=True)
-    full = [kernel.new_zeros(f.linear_map.out_channels) if b is None else b.double().to(kernel.device) for b, f in pairs]
+    full = [
+        kernel.new_zeros(f.linear_map.out_channels) if b is None else b.double().to(kernel.device) for b, f in pairs
+    ]
     return Filter(LinearMap(kernel, torch.cat(full)), shape.geometry)
+
+
+def at(kernel: Tensor, taps: Sequence[int | slice]) -> Tensor:
+    """Return a view of some of the taps of a kernel."""
+    index: Any = (..., *taps)
+    return kernel[index]
 
 
 def _moved(first: Geometry, second: Geometry, whole: Geometry, taps: Sequence[int]) -> tuple[slice, ...]:

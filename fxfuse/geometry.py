@@ -60,7 +60,7 @@ class Axis:
     def then(self, second: Axis) -> Axis:
         """Return the axis of ``second(self(x))``.
 
-        ``second`` reads its input at ``i * s2 - b2 + k2 * d2``, which reads ``x`` at ``s1`` times that ``- b1 + k1 * d1``.
+        ``second`` reads its input at ``j = i * s2 - b2 + k2 * d2``, which reads ``x`` at ``j * s1 - b1 + k1 * d1``.
         """
         step = math.gcd(*(d for d, taps in self._steps(second) if taps > 1)) or 1
         span = self.span + self.stride * second.span

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Graph(Naming):
     """A captured graph, as the rules read it; only the editor changes it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what was captured, and the options of the pass
         self,
         graph_module: fx.GraphModule,
         prefix: str = "",
@@ -37,6 +37,7 @@ class Graph(Naming):
         allow_copies: bool = True,
         guards: bool = True,
         allow_growth: bool = False,
+        keeps_code: bool = False,
     ) -> None:
         """Read ``graph_module``.
 
@@ -49,6 +50,7 @@ class Graph(Naming):
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
             allow_growth: whether a merge may cost more multiply-adds than what it merges.
+            keeps_code: whether the user's own code goes on running, with all that it computes and does not use.
         """
         self.graph_module = graph_module
         self.prefix = prefix
@@ -58,6 +60,7 @@ class Graph(Naming):
         self.allow_copies = allow_copies
         self.guards = guards
         self.allow_growth = allow_growth
+        self.keeps_code = keeps_code
         self._modules: dict[str, nn.Module] = {}
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
@@ -121,7 +124,9 @@ class Graph(Naming):
     def may_be(self, node: fx.Node, role: type[View]) -> bool:
         """Whether a node may play a role, also where it does not match the first one of its row."""
         row = self.operator(node)
-        return row is not None and any(kind is not None and issubclass(kind, role) for kind in (row.view, row.otherwise))
+        return row is not None and any(
+            kind is not None and issubclass(kind, role) for kind in (row.view, row.otherwise)
+        )
 
     def rank(self, node: fx.Node) -> Rank | None:
         """Return the number of axes of a value, if it is known or usual."""

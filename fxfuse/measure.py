@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,12 +52,26 @@ def time_in_turn(
     return times
 
 
+def count_kernels(run: Callable[[Tensor], object], sample: Tensor) -> Counter[str]:
+    """Count the operations of ATen that really run, by name, in whatever form the model has them.
+
+    Example:
+        >>> count_kernels(torch.nn.ReLU(), torch.zeros(3))
+        Counter({'relu': 1})
+
+    Args:
+        run: a model, or what else can be called with a tensor.
+        sample: the tensor.
+    """
+    counter = _Kernels()
+    with torch.no_grad(), counter:
+        run(sample)
+    return counter.names
+
+
 def count_norms(model: nn.Module, sample: Tensor) -> int:
     """How many batch-norm kernels really run, in whatever form the model has them."""
-    counter = _NormCounter()  # type: ignore[no-untyped-call]
-    with torch.no_grad(), counter:
-        model(sample)
-    return counter.count
+    return sum(count for name, count in count_kernels(model, sample).items() if "batch_norm" in name)
 
 
 def _part_done(rounds: int, time_spent: float) -> float:
@@ -64,10 +79,12 @@ def _part_done(rounds: int, time_spent: float) -> float:
     return min(1.0, max(min(time_spent, rounds / MIN_ROUNDS), rounds / MAX_ROUNDS))
 
 
-class _NormCounter(TorchDispatchMode):
-    """Counts the calls that reach a batch-norm kernel."""
+class _Kernels(TorchDispatchMode):
+    """Counts the calls that reach a kernel."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self,
@@ -76,6 +93,6 @@ class _NormCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the kernel, and count it if it is a batch norm."""
-        self.count += "batch_norm" in func.overloadpacket.__name__
+        """Run the kernel, and count it."""
+        self.names[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))

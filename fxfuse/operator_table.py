@@ -24,7 +24,7 @@ class Operator:
         arguments: the names of its arguments in the order of positional ones.  They are a closed vocabulary:
             nothing else is ever read from a module, since names like ``train`` are methods there.
         tuples: the call gives a tuple, of which only the first item is the value.
-        otherwise: the class that looks at a call that does not match the first: ``x + y`` is a sum, ``x + 1`` an affine.
+        otherwise: the class for calls that do not match the first: ``x + 1`` is an affine, ``x + y`` a sum.
     """
 
     name: str
@@ -44,7 +44,7 @@ _HARMLESS = frozenset(
 )
 
 
-def register(
+def register(  # noqa: PLR0913 - a row has as many columns
     name: str,
     view: type[View],
     *,

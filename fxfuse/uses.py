@@ -83,7 +83,7 @@ def asks_rank(node: fx.Node) -> bool:
         return not node.users
     if node.op == "call_method":
         return node.target in ("dim", "ndimension")
-    return node.op == "call_function" and node.target is getattr and node.args[1] == "ndim"
+    return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "ndim")
 
 
 def tuple_row(node: fx.Node) -> Operator | None:

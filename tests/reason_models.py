@@ -49,7 +49,7 @@ def hooked() -> nn.Module:
 
 class Shared(Model):
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.conv(x)) + self.conv(x)
+        y: Tensor = self.norm(self.conv(x)) + self.conv(x.sin())
         return y
 
 

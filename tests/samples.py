@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The same examples every time, and no time limit for one, since machines differ.
 SETTINGS = settings(deadline=None, derandomize=True)
+# All rules but the merges, for tests of what becomes of norms beside layers that could be one.
+FOLDS = ("fold_upstream", "fold_downstream", "fold_constants", "drop_noops")
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

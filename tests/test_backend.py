@@ -167,7 +167,7 @@ def test_a_model_that_is_switched_to_training_uses_its_batches() -> None:
 def test_a_graph_break_costs_the_fold_across_it_alone() -> None:
     class Broken(Model):
         def forward(self, x: Tensor) -> Tensor:
-            x = self.conv(self.whole(x))
+            x = self.conv(self.whole(x).relu())
             torch._dynamo.graph_break()
             return self.norm(x)
 
@@ -231,16 +231,17 @@ def test_half_precision(dtype: torch.dtype) -> None:
     assert counts(reports) == [1]
 
 
+@pytest.mark.parametrize(("between", "count"), [(nn.ReLU(), 2), (nn.Identity(), 3)], ids=["apart", "merged"])
 @pytest.mark.parametrize("first", [True, False])
-def test_tied_weights_and_equal_ones_that_are_not(first: bool) -> None:
+def test_tied_weights_and_equal_ones_that_are_not(first: bool, between: nn.Module, count: int) -> None:
     def two(*, tied: bool) -> nn.Module:
-        layers = [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)]
+        layers = [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), between, nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)]
         if tied:
-            layers[2].weight = layers[0].weight
+            layers[3].weight = layers[0].weight
         return trained(nn.Sequential(*layers))
 
     reports = list[Report]()
     function = compiled(call, reports)
     for model in [two(tied=first), two(tied=not first)] * 2:
         assert_equal(run(model, (X,)), run(function, (model, X)))
-    assert set(counts(reports)) == {2}
+    assert set(counts(reports)) == {count}

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.ao.nn import quantized
 
 from fxfuse import FuseError, Report, explain, fx_fuse
+from fxfuse.rules import RULES
 from tests.helpers import Model, assert_same, folds, trained, unchanged, values
 from tests.samples import error_of
 
@@ -200,11 +201,13 @@ def test_inplace_with_wrong_inputs_changes_nothing() -> None:
         assert_sentence(error_of(lambda: fx_fuse(model, values(2, 5, 6, 6), inplace=True)), "example inputs")
 
 
-@pytest.mark.parametrize("rules", [[3], ["fold_upstream"], 3, None])
+@pytest.mark.parametrize("rules", [[3], ["fold_upstreams"], "fold_upstreams", ["fold_upstream", None], 3, None])
 def test_rules_that_are_none(rules: Any) -> None:
     model = conv_norm()
     with unchanged(model):
-        assert_sentence(error_of(lambda: fx_fuse(model, rules=rules)), "rules", "DEFAULT_RULES")
+        sentence = error_of(lambda: fx_fuse(model, rules=rules))
+    wrong = rules[-1] if isinstance(rules, list) else rules
+    assert_sentence(sentence, f"rules={rules!r}", f"{wrong!r} is no rule", "DEFAULT_RULES", *RULES)
 
 
 def test_an_unknown_option_is_an_error_of_python() -> None:

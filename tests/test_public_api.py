@@ -40,16 +40,17 @@ def test_every_public_name_is_documented_and_says_where_it_is(name: str) -> None
 def test_the_signature_of_fx_fuse() -> None:
     parameters = inspect.signature(fxfuse.fx_fuse).parameters
     assert list(parameters) == [
-        *("model", "example_inputs", "rules", "structure", "allow_copies", "guards", "inplace"),
+        *("model", "example_inputs", "rules", "structure", "allow_copies", "allow_growth", "guards", "inplace"),
     ]
     by_keyword = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
-    assert by_keyword == ["rules", "structure", "allow_copies", "guards", "inplace"]
+    assert by_keyword == ["rules", "structure", "allow_copies", "allow_growth", "guards", "inplace"]
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     assert defaults == {
         "example_inputs": None,
         "rules": DEFAULT_RULES,
         "structure": None,
         "allow_copies": True,
+        "allow_growth": False,
         "guards": True,
         "inplace": False,
     }
@@ -60,10 +61,10 @@ def test_the_signature_of_fx_fuse() -> None:
     [
         (fxfuse.explain, ["model", "example_inputs", "options"]),
         (fxfuse.fuse_conv_bn, ["conv", "bn"]),
-        (fxfuse.fuse_graph, ["graph_module", "constants", "rules", "allow_copies", "guards"]),
+        (fxfuse.fuse_graph, ["graph_module", "constants", "rules", "allow_copies", "allow_growth", "guards"]),
         (fxfuse.FusePass, ["constants", "options"]),
         (fxfuse.verify, ["model", "fused", "example_inputs", "tolerance"]),
-        (fxfuse.register, ["name", "view", "arguments", "modules", "functions", "methods", "tuples"]),
+        (fxfuse.register, ["name", "view", "arguments", "modules", "functions", "methods", "tuples", "otherwise"]),
     ],
 )
 def test_the_other_signatures(function: object, names: list[str]) -> None:

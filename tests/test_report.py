@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import FuseError, Reason, Report, explain, fx_fuse
+from fxfuse.cost import Cost
 from tests.helpers import Model, Structure, trained, unchanged, values
 from tests.samples import error_of
 
@@ -30,7 +31,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.late(self.stem(x))
-        return self.norm(self.shared(y)) + self.shared(y) + y.amax()
+        return self.norm(self.shared(y)) * self.shared(y) + y.amax()
 
 
 def mixed() -> Mixed:
@@ -104,9 +105,21 @@ def test_it_is_plain_data_for_machines(structure: Structure) -> None:
     assert len(data["folded"]) == len(report.folded)
     assert {(d["path"], d["reason"]) for d in data["skipped"]} >= {("late", "NOT_LINEAR"), ("unused", "NOT_CALLED")}
     keys = {"outcome", "rule", "path", "kind", "into", "reason", "onwards", "detail", "assumed", "copied_bytes"}
+    keys |= {"before", "after"}
     assert all(d.keys() == keys for d in (*data["folded"], *data["skipped"]))
     assert data["copied_bytes"] == report.copied_bytes
     assert isinstance(data["renamed"], dict)
+
+
+def test_what_a_merge_saves_is_plain_data_as_well(structure: Structure) -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 3)))
+    report = Report.of(fx_fuse(model, values(2, 3, 6, 6), structure=structure))
+    (merged,) = json.loads(json.dumps(report.to_dict()))["folded"]
+    # The first one gives 6 * 6 positions, the second one and what is left 4 * 4.
+    before = {"multiply_adds": 36 * 15 + 16 * 90, "parameters": 15 + 5 + 90 + 2, "kernels": 2}
+    after = {"multiply_adds": 16 * 54, "parameters": 54 + 2, "kernels": 1}
+    assert (merged["before"], merged["after"]) == (before, after)
+    assert report.saved == Cost(*(before[name] - after[name] for name in before))
 
 
 def test_every_sentence_of_the_report_is_filled_in() -> None:

@@ -48,7 +48,6 @@ class Pool(Spatial):
         counted = padded and bool(self.call.get("count_include_pad", True))
         require(not counted or not affine.shift.any(), Reason.ZERO_PADDING, value=self.call.path)
 
-
     def filter(self, channels: int) -> Filter:
         """Return the pool as a depth-wise convolution.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 
 from fxfuse.call import Write
 from fxfuse.geometry import fits

@@ -168,9 +168,9 @@ def _register(
 
 
 _aten = torch.ops.aten
-_MULTIPLY = [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor]
-_SUBTRACT = [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor]
-_DIVIDE = [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor]
+_MULTIPLY: list[Any] = [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor]
+_SUBTRACT: list[Any] = [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor]
+_DIVIDE: list[Any] = [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor]
 _register("mul", Multiply, _MULTIPLY)
 _register("add", Add, [operator.add, torch.add, _aten.add.Tensor], Sum)
 _register("sub", Subtract, _SUBTRACT, Difference)

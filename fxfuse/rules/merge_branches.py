@@ -24,7 +24,7 @@ def merge_branches(graph: Graph, node: fx.Node) -> Plan | None:
 
     The kernels are added where their taps align.  Branches of other values stay in the sum.
     """
-    if not graph.may_be(node, Sum):
+    if not graph.may_be(node, Sum) or node in graph.dead:
         return None
     view = graph.view(node)
     if not isinstance(view, Sum):
@@ -72,6 +72,7 @@ class _Merge:
             self.merger.guard(),
             self.merger.assumed,
             dropped=last_first(n for n in (*inside, *around) if n is not host and n not in gone),
+            onwards=True,
             merge=Merge(routes[0].start, result, told or (result,), before, after),
         )
 
@@ -82,7 +83,7 @@ class _Merge:
             try:
                 self._require_fits([*taken, branch])
                 taken.append(branch)
-            except Refusal as refusal:
+            except Refusal as refusal:  # noqa: PERF203 - each branch by itself
                 first = first or refusal
         if first is not None and len(taken) == 1:
             raise first
@@ -101,7 +102,7 @@ class _Merge:
         one = self.merger.pieces.filter(branch.route)
         # A sum that keeps other values gets from the host what it got before, times the sign of the host.
         affine = branch.affine if whole else branch.plain_over(self.host)
-        return one.scaled(self.merger.along_channels(affine, one, branch.value))
+        return one.scaled(self.merger.pieces.along_channels(affine, one.shape.out_channels, branch.value))
 
     def _require_unchanged(self, taken: list[Branch], gone: list[fx.Node]) -> None:
         """Refuse where the branches read different values, or somebody sees what a sum that goes writes into."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
     """``conv3x3(conv1x1(x))`` becomes ``conv3x3(x)``, and ``linear(linear(x))`` becomes ``linear(x)``."""
-    if not graph.plays(node, Linear):
+    if not graph.plays(node, Linear) or node in graph.dead:
         return None
     try:
         second = graph.view(node)
@@ -61,4 +61,5 @@ def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> 
     inner = tuple((view.node, view.input) for view in between)
     bypass = inner if host is second else ((second.node, second.input), *inner[:-1])
     gone = first.node if host is second else second.node
-    return Plan((merger.write(merged, second.node),), bypass, merge=Merge(first.input, second.node, (gone,), before, after))
+    merge = Merge(first.input, second.node, (gone,), before, after)
+    return Plan((merger.write(merged, second.node),), bypass, onwards=True, merge=merge)

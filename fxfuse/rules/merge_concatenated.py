@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def merge_concatenated(graph: Graph, node: fx.Node) -> Plan | None:
     """``cat([conv(x), conv(x)])`` along the channels becomes one ``conv(x)`` with the outputs of both."""
-    if not graph.plays(node, Concatenation):
+    if not graph.plays(node, Concatenation) or node in graph.dead:
         return None
     view = graph.view(node)
     if not isinstance(view, Concatenation):
@@ -56,7 +56,8 @@ def _merge(graph: Graph, view: Concatenation, linears: list[Linear]) -> Plan | N
     others = last_first(node for node in nodes if node is not host)
     write = merger.write(merged, view.node)
     bypass, guard = ((view.node, host),), merger.guard()
-    return Plan((write,), bypass, guard, merger.assumed, dropped=others, merge=Merge(linears[0].input, view.node, others, before, after))
+    merge = Merge(linears[0].input, view.node, others, before, after)
+    return Plan((write,), bypass, guard, merger.assumed, onwards=True, dropped=others, merge=merge)
 
 
 def _is_along_channels(merger: Merger, view: Concatenation) -> bool:

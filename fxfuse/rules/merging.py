@@ -8,7 +8,7 @@ from fxfuse.aliases import first_stickler, is_dense, writer_between
 from fxfuse.cost import Cost
 from fxfuse.geometry import Misfit
 from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.rules.routes import Pieces, along_channels
+from fxfuse.rules.routes import Pieces
 from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-    from fxfuse.affine import Affine
     from fxfuse.call import Write
     from fxfuse.filters import Filter
     from fxfuse.graph import Graph
@@ -67,10 +66,6 @@ class Merger:
             return host.with_filter(merged)
         except Misfit as misfit:
             raise self.refusal([host.node], misfit) from None
-
-    def along_channels(self, affine: Affine, one: Filter, node: fx.Node) -> Affine:
-        """Return an affine of the result of ``one`` along its channels."""
-        return along_channels(self.graph, affine, self.host.output_axis, one.shape.out_channels, node)
 
     def costs(self, routes: Sequence[Route], merged: Filter, more: int) -> tuple[Cost, Cost]:
         """Return what routes cost, with ``more`` operations that add or join them, and what one filter costs."""

@@ -76,8 +76,10 @@ def _linear_in_its_input(graph: Graph, value: fx.Node, reader: fx.Node) -> View:
         # What is written into must be a value that was made for this operation alone.
         new = graph.users(written) == [view.node] and any(graph.may_be(written, role) for role in _MAKES_NEW)
         require(new, Reason.MUTATED, value=graph.describe(written), users=graph.describe(view.node))
-    # Whoever asks for its shape needs it as well; the number of axes is that of what it reads.
-    others = [user for user in value.users if user is not reader and user not in graph.dead and not asks_rank(user)]
+    # Whoever asks for its shape needs it as well; the number of axes is that of what it reads.  Where the user's code
+    # is kept, it also runs what nobody uses.
+    others = [user for user in value.users if user is not reader and not asks_rank(user)]
+    others = [user for user in others if graph.keeps_code or user not in graph.dead]
     alone = graph.users(value) == [reader] and not others
     require(alone, Reason.SEVERAL_USES, value=graph.describe(value), users=graph.names(others or [reader]))
     return view
@@ -128,8 +130,8 @@ class Pieces:
                 one = self.one(view, self.channels if result is None else result.linear_map.out_channels)
                 result = one if result is None else chain_of(result, one)
         if result is None:
-            one = torch.ones(self.channels, dtype=torch.float64, device="cpu")
-            result = Filter.diagonal(Affine(one, torch.zeros_like(one)), self.spatial)
+            ones = torch.ones(self.channels, dtype=torch.float64, device="cpu")
+            result = Filter.diagonal(Affine(ones, torch.zeros_like(ones)), self.spatial)
         return result
 
     def one(self, view: View, channels: int) -> Filter:
@@ -185,7 +187,24 @@ class Pieces:
             self.require_same_kind(tensor, promotes=source.promotes and tensor.ndim > 0)
         if source.unproven_rank is not None:
             self.unproven = source.unproven_rank, source.input
-        return along_channels(self.graph, affine, self.axis, channels, source.node)
+        return self.along_channels(affine, channels, source.node)
+
+    def along_channels(self, affine: Affine, channels: int, node: fx.Node) -> Affine:
+        """Return an affine of a value as two vectors along its channels."""
+        vector, name = affine.vector(self.axis, channels), self.graph.describe(node)
+        if vector is None:
+            detail = f"{channels} channels on axis {self.axis}, shape {tuple(affine.scale.shape)}"
+            raise Refusal(Reason.NOT_PER_CHANNEL, value=name, detail=detail)
+        if affine.rank > -self.axis:
+            # A constant with more axes than the value would give the result more axes as well.
+            rank = self.graph.rank(node)
+            if rank is None:
+                raise Refusal(Reason.UNKNOWN_SHAPE, value=name, detail="not known")
+            detail = f"it has {affine.rank} axes, the value {rank.axes}"
+            require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=name, detail=detail)
+            if not rank.proven:
+                self.unproven = rank, node
+        return vector
 
     def _require_like_host(self, view: Linear) -> None:
         same = view.output_axis == self.axis and view.input_axis == self.host.input_axis
@@ -204,15 +223,6 @@ class Pieces:
         require(tensor.device == weight.device, apart, value=name, device=tensor.device, other=weight.device)
         same = not promotes or torch.promote_types(tensor.dtype, weight.dtype) == weight.dtype
         require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype}")
-
-
-def along_channels(graph: Graph, affine: Affine, axis: int, channels: int, node: fx.Node) -> Affine:
-    """Return an affine as two vectors along the channels."""
-    vector = affine.vector(axis, channels)
-    if vector is None:
-        detail = f"{channels} channels on axis {axis}, shape {tuple(affine.scale.shape)}"
-        raise Refusal(Reason.NOT_PER_CHANNEL, value=graph.describe(node), detail=detail)
-    return vector
 
 
 def _tensors(view: View) -> list[torch.Tensor]:

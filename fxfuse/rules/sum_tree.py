@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from fxfuse.operators.roles import View
 
 
+# Operations from the last to the first, each with the operand on the way.
+Path: TypeAlias = "tuple[tuple[fx.Node, fx.Node], ...]"
+
+
 @dataclass(frozen=True, eq=False)
 class Branch:
     """A value that a sum adds.
@@ -39,7 +43,7 @@ class Branch:
 
     value: fx.Node
     affine: Affine
-    path: tuple[tuple[fx.Node, fx.Node], ...]
+    path: Path
     plain: bool
     ways: list[Route]
     obstacle: Obstacle | None
@@ -88,7 +92,7 @@ class SumTree:
     def grow(self) -> None:
         """Find all that is added; an operation whose result others use ends the way."""
         one, zero = (torch.tensor(number, dtype=torch.float64, device="cpu") for number in (1.0, 0.0))
-        pending = [(self.root.node, Affine(one, zero), (), True)]
+        pending: list[tuple[fx.Node, Affine, Path, bool]] = [(self.root.node, Affine(one, zero), (), True)]
         while pending:
             node, affine, path, plain = pending.pop()
             view = self._between(node, path)
@@ -108,7 +112,7 @@ class SumTree:
             self.inner.add(node)
         self.branches.reverse()  # as they were written
 
-    def _between(self, node: fx.Node, path: tuple[tuple[fx.Node, fx.Node], ...]) -> View | None:
+    def _between(self, node: fx.Node, path: Path) -> View | None:
         """Return what makes a value that only its reader uses."""
         alone = not path or self.graph.users(node) == [path[-1][0]]
         known = any(self.graph.may_be(node, role) for role in (Sum, AffineSource, Noop))
@@ -120,7 +124,7 @@ class SumTree:
     def _operand(self, view: Sum, value: fx.Node) -> fx.Node:
         return view.call.arguments["input"] if isinstance(view, SumOfStack) else value
 
-    def _through_stack(self, view: Sum, value: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:
+    def _through_stack(self, view: Sum, value: fx.Node) -> Path:
         return ((self._operand(view, value), value),) if isinstance(view, SumOfStack) else ()
 
     def _leads_to_sum(self, view: AffineSource | Noop) -> bool:
@@ -133,7 +137,7 @@ class SumTree:
             current = self._between(before, ((reader, before),))
         return isinstance(current, Sum)
 
-    def _add(self, value: fx.Node, affine: Affine, path: tuple[tuple[fx.Node, fx.Node], ...], *, plain: bool) -> None:
+    def _add(self, value: fx.Node, affine: Affine, path: Path, *, plain: bool) -> None:
         ways, obstacle = routes(self.graph, value, path[-1][0])
         self.branches.append(Branch(value, affine, path, plain, ways, obstacle, ways[0]))
 
@@ -178,9 +182,7 @@ class SumTree:
         signs = abs(float(host.affine.scale)) == 1
         require(signs, Reason.MISALIGNED, value=self.graph.describe(host.value), detail="it is added with a factor")
 
-    def bypass(
-        self, host: Branch, taken: list[Branch], source: fx.Node
-    ) -> tuple[tuple[fx.Node, fx.Node], ...]:
+    def bypass(self, host: Branch, taken: list[Branch], source: fx.Node) -> Path:
         """Return what goes, each with what its users read instead, so that the host's layer gives the sum of all."""
         inside = [(view.node, view.input) for view in host.route.views if view.node is not source]
         if len(taken) == len(self.branches):

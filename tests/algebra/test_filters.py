@@ -35,7 +35,9 @@ def convolve(one: Filter, x: Tensor) -> Tensor:
     return convolution(padded, kernel.flatten(0, 1), one.linear_map.bias, stride, 0, dilation, one.shape.groups)
 
 
-def make(groups: int, out: int, inputs: int, *axes: Axis, mode: str = "zeros", bias: bool = True, seed: int = 0) -> Filter:
+def make(
+    groups: int, out: int, inputs: int, *axes: Axis, mode: str = "zeros", bias: bool = True, seed: int = 0
+) -> Filter:
     """A filter with random numbers; the channels are those of all groups together."""
     kernel = randn(groups, out // groups, inputs // groups, *(axis.taps for axis in axes), seed=seed)
     return Filter(LinearMap(kernel, randn(out, seed=seed + 1) if bias else None), Geometry(axes, mode))
@@ -54,7 +56,11 @@ def axis_like(draw: st.DrawFn, stride: int, margin: int) -> Axis:
 @st.composite
 def branches(draw: st.DrawFn) -> list[Filter]:
     """Filters of one input whose outputs are of one size."""
-    stride, margin, mode = draw(st.integers(1, 3)), draw(st.integers(-2, 2)), draw(st.sampled_from(["zeros", "circular"]))
+    stride, margin, mode = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(-2, 2)),
+        draw(st.sampled_from(["zeros", "circular"])),
+    )
     count = draw(st.integers(2, 3))
     made = []
     for number in range(count):
@@ -100,7 +106,7 @@ axes = st.builds(Axis, *(st.integers(1, 3) for _ in range(3)), *(st.integers(0, 
 
 @given(axes, axes, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4]), st.booleans(), st.data())
 @SETTINGS
-def test_chain(one: Axis, two: Axis, groups: int, more: int, bias: bool, data: st.DataObject) -> None:  # noqa: FBT001
+def test_chain(one: Axis, two: Axis, groups: int, more: int, bias: bool, data: st.DataObject) -> None:
     """Either it is refused for its border, or the chain is the chain, whatever the length of the input."""
     modes = st.sampled_from(["zeros", "zeros", "circular"])
     first = make(groups, 8, 4, one, mode=data.draw(modes), bias=bias)
@@ -121,7 +127,10 @@ def test_every_stride_dilation_and_padding_of_a_pointwise_first() -> None:
     """The 1x1 convolution before a larger one: exact with zeros padded, as long as it adds nothing."""
     for stride, dilation, padding in itertools.product((1, 2, 3), (1, 2), (0, 1, 2)):
         second = make(1, 3, 8, Axis(3, stride, dilation, padding, padding), seed=3)
-        for first in (make(1, 8, 4, Axis(stride=stride), bias=False), make(1, 8, 4, Axis(before=1, after=1), bias=False)):
+        for first in (
+            make(1, 8, 4, Axis(stride=stride), bias=False),
+            make(1, 8, 4, Axis(before=1, after=1), bias=False),
+        ):
             merged = chain_of(first, second)
             for length in LENGTHS:
                 x = randn(2, 4, length)

@@ -105,15 +105,15 @@ def twice(y: Tensor) -> Tensor:
 
 SHARED: dict[str, tuple[Callable[[Any, Tensor], Any], int, tuple[Reason, ...]]] = {
     "two norms on one convolution": (lambda m, x: m.bn(m.conv(x)) + m.bn2(m.conv(-x)), 2, ()),
-    "one norm twice on one convolution": (lambda m, x: m.bn(m.conv(x)) + m.bn(m.conv(-x)).relu(), 2, ()),
-    "with a norm and without": (lambda m, x: m.bn(m.conv(x)) + m.conv(-x).tanh(), 1, ()),
+    "one norm twice on one convolution": (lambda m, x: m.bn(m.conv(x)) * m.bn(m.conv(-x)).relu(), 2, ()),
+    "with a norm and without": (lambda m, x: m.bn(m.conv(x)) * m.conv(-x).tanh(), 1, ()),
     "one norm on two convolutions": (lambda m, x: m.bn(m.conv(x)) * m.bn(m.other(x)), 2, ()),
     "the weight is read": (lambda m, x: m.bn(m.conv(x)) + m.conv.weight.sum(), 2, ()),
     "the bias is read": (lambda m, x: m.bn(m.conv(x)) + m.conv.bias.sum(), 2, ()),
     "the scale of the norm is read": (lambda m, x: m.bn(m.conv(x)) + m.bn.weight.sum(), 2, ()),
     "returned as well": (of_conv(lambda m, y: (m.bn(y), y)), 0, (S,)),
     "used twice by one": (of_conv(lambda m, y: torch.cat([m.bn(y), y, y])), 0, (S,)),
-    "added to itself": (of_conv(lambda m, y: m.bn(y + y)), 0, (Reason.NOT_LINEAR,)),
+    "added to itself": (of_conv(lambda m, y: m.bn(y + y)), 0, (S,)),
     "read by two norms": (of_conv(lambda m, y: m.bn(y) * m.bn2(y)), 0, (S, S)),
     "the norm is used twice": (of_conv(lambda m, y: twice(m.bn(y))), 1, ()),
 }

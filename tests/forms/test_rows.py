@@ -42,7 +42,7 @@ class Together(Model):
     """Linear operations, what puts their results together, and a scale for the whole."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(self.sample(self.first(x), self.second(x), self.third(x)))
+        y: Tensor = self.last(self.sample(self.first(x), self.second(x.sin()), self.third(x.cos())))
         return y
 
 

@@ -13,6 +13,7 @@ from torch.ao.nn.quantized import dynamic
 from fxfuse import Reason, Report, fx_fuse
 from tests.hazards.test_numbers import HALVES, NARROW, assert_fuses_nearly, pair, weight_of
 from tests.helpers import Model, Structure, assert_fuses, assert_same, folds, reasons, trained, unchanged, values
+from tests.samples import FOLDS
 
 
 class Functions(Model):
@@ -126,5 +127,14 @@ def test_layers_without_values_stay_and_the_others_are_folded(structure: Structu
     model = nn.Sequential(pair(), pair()).eval()
     model[1].get_submodule(path).to("meta")
     with unchanged(model):
-        fused = fx_fuse(model, structure=structure)
+        fused = fx_fuse(model, structure=structure, rules=FOLDS)
     assert (folds(fused), reasons(fused)) == (["0.1"], {("1.1", Reason.NO_VALUES)})
+
+
+@pytest.mark.parametrize("path", ["0", "1"])
+def test_layers_without_values_are_not_merged(structure: Structure, path: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3)).eval()
+    model.get_submodule(path).to("meta")
+    with unchanged(model):
+        fused = fx_fuse(model, structure=structure)
+    assert (folds(fused), reasons(fused)) == ([], {("1", Reason.NO_VALUES)})

@@ -160,7 +160,7 @@ def test_a_hook_with_keywords_is_kept(structure: Structure) -> None:
 
 
 def test_the_names_in_the_state_are_those_of_the_layers_that_stay(structure: Structure) -> None:
-    model = trained(nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)), nn.Conv2d(4, 2, 1)))
+    model = trained(nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()), nn.Conv2d(4, 2, 1)))
     fused = assert_fuses(model, values(*INPUTS), folded=["0.1"], structure=structure)
     assert list(fused.state_dict()) == ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
     assert Report.of(fused).renamed == {}
@@ -175,7 +175,7 @@ def test_a_state_can_be_loaded_into_another_result(structure: Structure) -> None
 
 
 def test_parameters_keep_their_order(structure: Structure) -> None:
-    model = trained(nn.Sequential(net(), nn.ReLU(), nn.Conv2d(4, 4, 1), net(conv2=nn.Conv2d(4, 4, 1)).conv2))
+    model = trained(nn.Sequential(net(), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU(), net(conv2=nn.Conv2d(4, 4, 1)).conv2))
     fused = assert_fuses(model, values(*INPUTS), folded=["0.bn"], structure=structure)
     kept = [name for name, _ in model.named_parameters() if ".bn." not in name]
     assert [name for name, _ in fused.named_parameters()] == kept

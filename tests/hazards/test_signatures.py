@@ -177,7 +177,7 @@ def test_a_model_that_takes_none_too_is_right_for_both_or_raises(structure: Stru
 
 class TwoWays(Model):
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x) + self.block(x, mask=x)
+        return self.block(x) * self.block(x, mask=x)
 
 
 def test_two_signatures_of_one_block_in_a_traced_model() -> None:
@@ -198,7 +198,7 @@ def test_two_signatures_of_one_block_in_an_untraced_model() -> None:
 
 class FixedFlag(Model):
     def forward(self, x: Tensor) -> Tensor:
-        return self.one(x, normed=True) + self.two(x, normed=False)
+        return self.one(x, normed=True) * self.two(x, normed=False)
 
 
 def test_a_flag_that_traced_code_passes_is_known(structure: Structure) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxfuse.call import operator_at
+from fxfuse.measure import count_kernels
 from tests.helpers import Model, trained
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Case:
     """A model, and how many layers with weights, norms and sums are left of it."""
 
     name: str
-    function: Callable[[Any, Tensor], Tensor]
+    function: Callable[[Any, Tensor], Any]
     layers: dict[str, Callable[[], nn.Module]]
     left: tuple[int, int, int] = (1, 0, 0)
     shape: tuple[int, ...] = IMAGE
@@ -47,18 +47,6 @@ class Case:
         return model
 
 
-class Kernels(TorchDispatchMode):
-    """Counts what really runs: layers with weights, norms, and sums."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 LAYERS = ("conv", "addmm", "mm", "bmm", "linear")
 NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 OTHERS = tuple("add add_ iadd sub sub_ isub rsub mul mul_ div sum cat stack avg_pool2d".split())
@@ -66,10 +54,7 @@ OTHERS = tuple("add add_ iadd sub sub_ isub rsub mul mul_ div sum cat stack avg_
 
 def kernels(call: Callable[[Tensor], Any], x: Tensor) -> tuple[int, int, int]:
     """How many layers with weights, norms, and other operations on values a call runs."""
-    counter = Kernels()
-    with torch.no_grad(), counter:
-        call(x)
-    return _counted(counter.names)
+    return _counted(list(count_kernels(call, x).elements()))
 
 
 def calls(graph_module: fx.GraphModule) -> tuple[int, int, int]:

@@ -86,7 +86,7 @@ class Attention(Model):
 class Residual(Attention):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        return self.q(y) + y
+        return self.q(y) * y
 
 
 def attention(norm: nn.Module, kind: type[Model] = Attention) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
 from tests.helpers import Model, Structure, assert_fuses, assert_same, trained, values
-from tests.samples import graph_text, lines, only
+from tests.samples import FOLDS, graph_text, lines, only
 
 IMAGE = (2, 4, 6, 5)
 Function = Callable[[Any, Tensor], Tensor]
@@ -40,13 +40,13 @@ def two() -> dict[str, nn.Module]:
 
 def test_a_norm_is_split_over_a_concatenation(structure: Structure) -> None:
     model = made(lambda m, x: m.norm(torch.cat([m.a(x), m.b(x)], 1)), **two())
-    fused = assert_fuses(model, values(*IMAGE), folded=["norm"], structure=structure)
+    fused = assert_fuses(model, values(*IMAGE), folded=["norm"], structure=structure, rules=FOLDS)
     assert sorted(only(Report.of(fused).folded).into) == ["a", "b"]
 
 
 def test_before_and_after() -> None:
     model = made(lambda m, x: m.norm(torch.cat([m.a(x), m.b(x)], 1)), **two())
-    assert graph_text(fx_fuse(model)) == lines("""
+    assert graph_text(fx_fuse(model, rules=FOLDS)) == lines("""
         x = <input>
         a = self.a(x)
         b = self.b(x)
@@ -66,7 +66,7 @@ PATHS: list[Function] = [
 @pytest.mark.parametrize(("function", "folds"), list(zip(PATHS, [0, 1, 1, 0], strict=True)), ids=map(str, range(4)))
 def test_concatenations(structure: Structure, function: Function, folds: int) -> None:
     model = made(function, **two())
-    fused = fx_fuse(model, structure=structure)
+    fused = fx_fuse(model, structure=structure, rules=FOLDS)
     assert_same(model, fused, values(*IMAGE))
     assert len(Report.of(fused).folded) == folds
 
@@ -196,7 +196,7 @@ def test_the_way_that_needs_no_copy_is_taken() -> None:
         return y
 
     layers = {"a": nn.Conv2d(4, 3, 1), "norm": nn.BatchNorm2d(3), "b": nn.Conv2d(3, 2, 3)}
-    fused = assert_fuses(made(function, **layers), values(*IMAGE), folded=["norm"])
+    fused = assert_fuses(made(function, **layers), values(*IMAGE), folded=["norm"], rules=FOLDS)
     decision = only(Report.of(fused).folded)
     assert (decision.into, decision.copied_bytes, decision.rule) == (("b",), 0, "fold_downstream")
 

@@ -71,7 +71,7 @@ class DeadNorm(Model):
         y = self.conv(x)
         unused = self.bn(y)
         del unused
-        return self.other(y)
+        return self.other(torch.relu(y))
 
 
 class DeadConv(Model):

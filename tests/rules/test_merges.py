@@ -10,6 +10,8 @@ from tests.helpers import Structure, assert_equal, assert_same, unchanged, value
 from tests.rules.merge_cases import CHAINS, OF_MODULES, STACKS, SUMS, Case, calls, kernels
 
 CASES = SUMS + CHAINS + STACKS
+
+
 @pytest.mark.parametrize("case", CASES + OF_MODULES, ids=lambda case: case.name)
 def test_merges(case: Case, structure: Structure) -> None:
     model, x = case.model(), values(*case.shape)
