@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -120,6 +120,7 @@ class Plan:
         onwards: values between are others now: an affine went into what follows, or layers became one.
         dropped: what is computed no longer, from the last to the first.
         merge: what a merge makes of the operations that it removes, or None.
+        parts: values that become parts of what the first written call gives.
         guard: the number of axes to check, or None.
         guarded: the bypassed node in whose place it is checked; None for the last.
         assumed: that number is only usual.
@@ -134,6 +135,23 @@ class Plan:
     onwards: bool = False
     dropped: tuple[fx.Node, ...] = ()
     merge: Merge | None = None
+    parts: tuple[Part, ...] = ()
+
+
+class Part(NamedTuple):
+    """A value that becomes a part of another one.
+
+    Attributes:
+        node: the value.
+        axis: the axis along which it is a part, counted from the last.
+        start: where it begins there.
+        length: how long it is there.
+    """
+
+    node: fx.Node
+    axis: int
+    start: int
+    length: int
 
 
 @dataclass(frozen=True)

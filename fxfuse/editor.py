@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.arguments import write_arguments
 from fxfuse.constants import fetch
+from fxfuse.divided import divide
 from fxfuse.guards import require_rank
 from fxfuse.history import Bypass, Origin, Position
 from fxfuse.modules import shallow_copy
@@ -97,6 +98,8 @@ class Editor:
         guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
         for node, value in plan.bypass:
             self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
+        if plan.parts:
+            divide(self.graph_module.graph, plan.writes[0].call.node, plan.parts)
         for node in plan.dropped:
             self.drop(node, plan.merge.start if plan.merge is not None else None)
 

@@ -127,6 +127,14 @@ class Twice(Model):
         return y
 
 
+class Dilated(Model):
+    """Two convolutions of one value, whose taps lie apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv(x) + self.wide(x))
+        return y
+
+
 def conv_and_norm(cls: type[Model], **others: Any) -> nn.Module:
     return net(trained(cls(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), **others)))
 

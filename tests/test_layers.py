@@ -24,7 +24,7 @@ LAYERS: dict[str, str] = {
         "rank_tables shape_numbers proxies own_forward"
     ),
     "a graph, read": "operator_table mutations uses constants shapes sizes call naming graph aliases",
-    "a graph, changed": "storage history arguments editor",
+    "a graph, changed": "storage history arguments divided editor",
     "what is folded": "operators",
     "what folds it": "rules engine",
     "reading a model": "norm_checks signatures tracer module_names method_reader call_sites adjacent examples",

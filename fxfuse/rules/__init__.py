@@ -11,6 +11,7 @@ from fxfuse.rules.fold_upstream import fold_upstream
 from fxfuse.rules.merge_branches import merge_branches
 from fxfuse.rules.merge_chain import merge_chain
 from fxfuse.rules.merge_concatenated import merge_concatenated
+from fxfuse.rules.stack_parallel import stack_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,5 +32,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     merge_concatenated,  # cat of conv(x) and conv(x): one convolution
     drop_noops,  # identity and dropout in evaluation mode go, where the graph itself is the result
 )
-MERGES: tuple[Rule, ...] = (merge_chain, merge_branches, merge_concatenated)
-RULES = {rule.__name__: rule for rule in DEFAULT_RULES}
+# Exact as well, but whether it pays depends on the model and the machine.
+ON_REQUEST: tuple[Rule, ...] = (stack_parallel,)  # q(x), k(x), v(x): one layer, and parts of what it gives
+MERGES: tuple[Rule, ...] = (merge_chain, merge_branches, merge_concatenated, stack_parallel)
+RULES = {rule.__name__: rule for rule in (*DEFAULT_RULES, *ON_REQUEST)}

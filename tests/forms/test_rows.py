@@ -79,7 +79,7 @@ def branch(sample: Sample) -> nn.Module:
         return Chain(sample.model, layer(sample, sample.x))
     assert sample.pull is not None
     gain = Gain(gain=nn.Parameter(sample.pull(result.shape).scale.to(sample.x.dtype)))
-    if sample.role == "Join":
+    if sample.role in ("Join", "Sum"):
         layers = [layer(sample, value) for value in sample.inputs]
         return Together(first=layers[0], second=layers[1], third=layers[2], sample=sample.model, last=gain)
     return Chain(layer(sample, sample.x), sample.model, gain)

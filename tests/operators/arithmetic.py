@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.operators.calls import Function, Method
+from tests.operators.sample import called
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ FUNCTIONS: dict[str, list[Any]] = {
     "sub": [operator.sub, torch.sub, torch.subtract],
     "rsub": [torch.rsub],
     "div": [operator.truediv, torch.div, torch.true_divide],
+}
+IN_PLACE: dict[str, list[Any]] = {
+    "mul_": [operator.imul, aten.mul_.Tensor],
+    "add_": [operator.iadd, aten.add_.Tensor],
+    "sub_": [operator.isub, aten.sub_.Tensor],
+    "div_": [operator.itruediv, aten.div_.Tensor],
 }
 X = (2, 3, 4, 4)
 
@@ -52,7 +59,20 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
     for name in ("add", "sub"):
         yield Method(name, parameter(3, 1, 1), alpha=3), name, randn(*X)
         yield Method(name, parameter(3, 1, 1), flipped=True, alpha=0.5), name, randn(*X)
+    yield from _in_place()
     yield from _overloads()
+
+
+def _in_place() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    for name, functions in IN_PLACE.items():
+        calls: list[Function | Method] = [Method(name, constant) for constant in constants()]
+        calls += [Function(function, parameter(3, 1, 1)) for function in functions]
+        calls += [Function(function, randn(1)[0]) for function in functions]
+        calls += [Function(functions[0], constant) for constant in constants()]
+        if name in ("add_", "sub_"):
+            calls += [Method(name, parameter(3, 1, 1), alpha=3), Function(functions[1], randn(3, 1, 1), alpha=-2)]
+        for call in calls:
+            yield call, called(call), randn(*X)
 
 
 def _overloads() -> Iterator[tuple[nn.Module, Any, Tensor]]:

@@ -104,6 +104,42 @@ class Joined(nn.Module):
         return self.function(listed, *self.plain, **self.named)
 
 
+class Pair(nn.Module):
+    """Calls a function of its first two inputs, or a method of the first with the second."""
+
+    def __init__(self, function: Callable[..., Any] | str, *, by_keyword: bool = False, **kwargs: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.by_keyword = by_keyword
+        self.named = kwargs
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Any:
+        del z
+        if isinstance(self.function, str):
+            return getattr(x, self.function)(y, **self.named)
+        if self.by_keyword:
+            return self.function(input=x, other=y, **self.named)
+        return self.function(x, y, **self.named)
+
+
+class Stacked(nn.Module):
+    """Stacks its first inputs along an axis, and calls a function or a method that sums, along the same if not told."""
+
+    def __init__(self, function: Callable[..., Any] | str, count: int, axis: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.count = count
+        self.axis = axis
+        self.plain = args if args or kwargs else (axis,)
+        self.named = kwargs
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Any:
+        stack = torch.stack([x, y, z][: self.count], self.axis)
+        if isinstance(self.function, str):
+            return getattr(stack, self.function)(*self.plain, **self.named)
+        return self.function(stack, *self.plain, **self.named)
+
+
 class Swapped(_Arguments):
     """Multiplies by a weight that is stored as ``(out, in)``, and swapped before the call."""
 

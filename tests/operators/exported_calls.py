@@ -179,6 +179,12 @@ JOINS: list[tuple[Callable[[list[Tensor]], Tensor], tuple[int, ...]]] = [
     (lambda xs: torch.concat(xs, 1), (16, 1, 1)),
     (lambda xs: torch.concatenate(xs, 1), (16, 1, 1)),
     (lambda xs: torch.stack(xs, 1), (2, 8, 1, 1)),
+    (lambda xs: torch.stack(xs).sum(0), (8, 1, 1)),
+    (lambda xs: xs[0] + xs[1], (8, 1, 1)),
+    (lambda xs: torch.sub(*xs, alpha=2), (8, 1, 1)),
+    (lambda xs: torch.rsub(*xs, alpha=3), (8, 1, 1)),
+    (lambda xs: xs[0].add_(xs[1]), (8, 1, 1)),
+    (lambda xs: xs[0].sub_(xs[1], alpha=0.5), (8, 1, 1)),
 ]
 # torch.export adds a check of the dtype, which reads no values.
 CASTS: list[Call] = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.affine import Affine
-from tests.operators.calls import Method, Part, Single
+from tests.operators.calls import Method, Part, Single, Stacked
 from tests.samples import randn
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Sample:
         model: a module of which the forward is this call alone.
         target: the key of the table under which it must be found.
         x: the input.
-        role: the role it plays: "Linear", "AffineSource", "Tail" of a norm, "Carrier", "Join" of several inputs,
-            or "Parts", of which one item is the carrier.
+        role: the role it plays: "Linear", "AffineSource", "Tail" of a norm, "Carrier", "Join" or "Sum" of several
+            inputs, or "Parts", of which one item is the carrier.
         others: the other inputs, where it has several.
         pull: for which affines of the result the law of a carrier holds; None where it lets none pass.
         push: for which affines of the input; of a tail, along which axes it varies.  Where that is one axis, which
@@ -90,6 +90,11 @@ class Sample:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.x, *self.others)
+
+    @property
+    def operations(self) -> int:
+        """How many operations of the table the model calls: a part is taken of something, and a stack is summed."""
+        return 2 if isinstance(self.model, (Part, Stacked)) else 1
 
     @property
     def form(self) -> str:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.helpers import trained
-from tests.operators import arithmetic, carriers, linears, moves, pieces, resizes, tails
+from tests.operators import arithmetic, carriers, linears, moves, pieces, resizes, sums, tails
 from tests.operators.calls import FirstItem, Function, Single
 from tests.operators.sample import Sample
 from tests.samples import parameter, randn
@@ -42,7 +42,7 @@ def _samples() -> Iterator[Sample]:
         yield Sample(trained(model), target, x, "AffineSource")
     for model, target, x in _noops():
         yield Sample(model.eval(), target, x, "Carrier")
-    for more in (carriers, resizes, moves, pieces, tails):
+    for more in (carriers, resizes, moves, pieces, sums, tails):
         yield from more.calls()
 
 

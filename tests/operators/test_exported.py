@@ -75,6 +75,10 @@ FUNCTIONS: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda y, g: torch.rsub(y, g, alpha=2),
     lambda y, g: 5 - y,  # noqa: ARG005 - all are called alike
     lambda y, g: y / g,
+    lambda y, g: y.mul_(g),
+    lambda y, g: y.add_(g),
+    lambda y, g: y.sub_(g),
+    lambda y, g: y.div_(g),
     lambda y, g: -y,  # noqa: ARG005 - likewise
     lambda y, g: F.dropout(y * g, training=False),
     lambda y, g: torch.clone(y * g) + g,

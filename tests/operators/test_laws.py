@@ -16,6 +16,8 @@ from fxfuse.operators import OPERATORS
 from fxfuse.operators.joins import Join
 from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear, View
+from fxfuse.operators.sums import Sum
+from fxfuse.reasons import Reason, Refusal
 from tests.helpers import assert_equal, run
 from tests.operators.samples import NEVER_FOLDED, samples
 from tests.operators.views import seen
@@ -35,9 +37,10 @@ ROLES: dict[str, type[View]] = {
     "Tail": AffineSource,
     "Carrier": Carrier,
     "Join": Join,
+    "Sum": Sum,
     "Parts": Piece,
 }
-CARRIERS = ("Carrier", "Parts", "Join")
+CARRIERS = ("Carrier", "Parts", "Join", "Sum")
 
 
 def of(*roles: str, pulled: bool = False) -> pytest.MarkDecorator:
@@ -151,7 +154,7 @@ def test_an_affine_passes_a_carrier_on_its_way_back(sample: Sample) -> None:
     assert_equal(affine(expected), run(sample.model, moved(graph, sample, pulled)))
 
 
-@of(*CARRIERS)
+@of("Carrier", "Parts", "Join")
 def test_an_affine_passes_a_carrier_on_its_way_on(sample: Sample) -> None:
     graph, view = seen(sample)
     assert isinstance(view, Carrier)
@@ -161,6 +164,16 @@ def test_an_affine_passes_a_carrier_on_its_way_on(sample: Sample) -> None:
         affine = as_dtype(sample.push(values[source].shape), sample)
         pushed = view.push(affine, source)
         assert_equal(run(sample.model, moved(graph, sample, {source: affine})), pushed(expected))
+
+
+@of("Sum")
+def test_an_affine_of_one_value_alone_does_not_pass_a_sum_on_its_way_on(sample: Sample) -> None:
+    _, view = seen(sample)
+    assert isinstance(view, Sum)
+    for source in view.inputs:
+        with pytest.raises(Refusal) as raised:
+            view.push(as_dtype(sample.push(sample.x.shape), sample), source)
+        assert raised.value.reason is Reason.NOT_LINEAR
 
 
 class Tapped(nn.Conv2d):

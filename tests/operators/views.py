@@ -44,7 +44,7 @@ def seen(sample: Sample, *, known: Known = "sizes") -> tuple[Graph, View]:
     graph = traced(sample.model, sample.inputs, known=known)
     nodes = [node for node in graph.nodes if graph.operator(node) is not None]
     checks = len(sample.inputs) if known == "axes" else 0
-    assert len(nodes) - checks == (2 if sample.role == "Parts" else 1), "more than the call was read, or nothing"
+    assert len(nodes) - checks == sample.operations, "more than the call was read, or nothing"
     view = graph.view(nodes[-1])
     assert view is not None, "the call was not read"
     return graph, view

@@ -1,0 +1,73 @@
+"""Layers that read one value, as one layer of which each reader takes its part; not among the default rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fxfuse.aliases import first_stickler
+from fxfuse.call import Merge, Part, Plan
+from fxfuse.filters import stack_of
+from fxfuse.operators.roles import Linear
+from fxfuse.reasons import Reason, Refusal
+from fxfuse.rules.merging import Merger, last_first
+from fxfuse.rules.routes import Route
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.graph import Graph
+
+
+def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
+    """``q(x), k(x), v(x)`` become one layer and three parts of its result.
+
+    It saves kernels and no multiply-adds, and the parts are views that lie apart in memory, which some readers have
+    to copy: whether it pays depends on the model and the machine, so it must be asked for.
+    """
+    if graph.keeps_code or not graph.plays(node, Linear) or node in graph.dead:
+        return None
+    first = graph.view(node)
+    if not isinstance(first, Linear) or first.input is node:
+        return None
+    layers = _alike(graph, first)
+    return _stacked(graph, layers) if len(layers) > 1 and layers[0].node is node else None
+
+
+def _alike(graph: Graph, first: Linear) -> list[Linear]:
+    """Return the layers that read the same value with the same geometry and groups of one, in order."""
+    found: list[Linear] = []
+    for user in sorted(set(graph.users(first.input))):
+        try:
+            view = graph.view(user) if graph.plays(user, Linear) else None
+        except Refusal:
+            continue  # a hook, say: that layer stays by itself
+        if isinstance(view, Linear) and view.input is first.input and _is_like(view, first):
+            found.append(view)
+    return found
+
+
+def _is_like(view: Linear, first: Linear) -> bool:
+    one, other = view.filter(), first.filter()
+    kinds = [(f.geometry, f.shape.groups, v.output_axis) for f, v in ((one, view), (other, first))]
+    return kinds[0] == kinds[1] and one.shape.groups == 1
+
+
+def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
+    merger, nodes = Merger(graph, layers[0]), [layer.node for layer in layers]
+    for layer in layers:
+        reader = first_stickler(graph, layer.node)
+        if reader is not None:
+            raise Refusal(Reason.LAYOUT, value=graph.describe(layer.node), users=graph.describe(reader))
+    merger.require_same_value(layers[0].input, nodes)
+    ways = [Route(layer.input, (layer,)) for layer in layers]
+    filters = [merger.pieces.filter(way) for way in ways]
+    merged = stack_of(filters)
+    before, after = merger.costs(ways, merged, 0)
+    lengths = [one.shape.out_channels for one in filters]
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    axis = layers[0].output_axis
+    parts = tuple(Part(n, axis, s, length) for n, s, length in zip(nodes, starts, lengths, strict=True))
+    others = last_first(nodes[1:])
+    merge = Merge(layers[0].input, nodes[0], others, before, after)
+    write = merger.write(merged, nodes[0])
+    return Plan((write,), dropped=others, merge=merge, parts=parts)
