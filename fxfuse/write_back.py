@@ -74,7 +74,7 @@ def _replace(module: nn.Module, replacement: nn.Module | None, result: Replaceme
 def _gone(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return what stands for a module that every call bypasses."""
     # A call of which nobody uses the result may stay or go, unless it would meet a check that is not meant for it.
-    live = [(editor, node) for editor, node in nodes if node not in editor.graph.dead]
+    live = _live(nodes)
     bypasses = [editor.bypassed.get(node) for editor, node in live if node not in editor.dropped]
     guarded = [bypass for bypass in bypasses if bypass is not None and bypass.guard is not None]
     if None in bypasses or (guarded and len(bypasses) < len(nodes)):
@@ -82,10 +82,14 @@ def _gone(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     return AssumedRank(guarded[0].guard or 0, guarded[0].where) if guarded else nn.Identity()
 
 
+def _live(nodes: list[tuple[Editor, fx.Node]]) -> list[tuple[Editor, fx.Node]]:
+    """Return the calls of which somebody uses the result, or all where nobody uses any."""
+    return [(editor, node) for editor, node in nodes if node not in editor.graph.dead] or nodes
+
+
 def _rewritten(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return the new module, if every call wants the same."""
-    live = [(e, node) for e, node in nodes if node not in e.graph.dead and node not in e.dropped]
-    wanted = [editor.rewritten.get(node) for editor, node in live]
+    wanted = [editor.rewritten.get(node) for editor, node in _live(nodes) if node not in editor.dropped]
     if None in wanted or not wanted:
         return None
     first, *others = [module for module in wanted if module is not None]

@@ -119,7 +119,11 @@ def _asked(x: Tensor, y: Tensor, number: int) -> Tensor:
 
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     **{"added": _added, "sum": _added, "plus": lambda x, y, _: x + y, "in place": _in_place, "asked": _asked},
-    **{"sigmoid": lambda x, _, __: x.sigmoid(), "scaled": lambda x, _, n: x * (n - 3.5), "view": lambda x, _, __: x.view(x.shape)},
+    **{
+        "sigmoid": lambda x, _, __: x.sigmoid(),
+        "scaled": lambda x, _, n: x * (n - 3.5),
+        "view": lambda x, _, __: x.view(x.shape),
+    },
     **{"pad": lambda x, _, __: F.pad(x, (1, 1, 1, 1))[..., 1:-1, 1:-1], "write": lambda x, _, __: x.relu_()},
 }
 KINDS = [*LAYERS, "layer", "normed", "plus", "plus", *FUNCTIONS]

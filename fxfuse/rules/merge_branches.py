@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from fxfuse.call import Merge, Plan
 from fxfuse.filters import shape_of_sum, sum_of
 from fxfuse.geometry import Misfit
+from fxfuse.operators.noops import Noop
 from fxfuse.operators.sums import Sum
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.merging import Merger, last_first
@@ -15,7 +17,7 @@ from fxfuse.rules.sum_tree import Branch, SumTree
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.filters import Filter
+    from fxfuse.filters import Filter, Shape
     from fxfuse.graph import Graph
 
 
@@ -33,8 +35,15 @@ def merge_branches(graph: Graph, node: fx.Node) -> Plan | None:
     if tree.is_part_of_larger:
         return None
     tree.grow()
-    together = tree.of_one_value()
-    return None if together is None else _Merge(graph, tree, together).plan()
+    refusals: list[Refusal] = []
+    for group in tree.groups():
+        try:
+            return _Merge(graph, tree, group).plan()
+        except Refusal as refusal:  # noqa: PERF203 - another group may do
+            refusals.append(refusal)
+    if refusals:
+        raise refusals[0]
+    return None
 
 
 class _Merge:
@@ -59,10 +68,10 @@ class _Merge:
             self.tree.require_plain(taken)
         merged = sum_of([self._filter(branch, whole=whole) for branch in taken])
         write = self.merger.write(merged, result)
-        bypass = self.tree.bypass(self.host, taken, host)
+        bypass = self.tree.bypass(taken, host)
         gone = {node for node, _ in bypass}
         inside = [view.node for route in routes for view in route.views]
-        around = [node for branch in taken for node, _ in branch.path] if whole else []
+        around = list(self.tree.inner) if whole else self._idle(taken)
         self._require_unchanged(taken, [*gone, *around])
         told = last_first(node for node in inside if node is not host)
         before, after = self.merger.costs(routes, merged, len(taken) - 1)
@@ -76,26 +85,47 @@ class _Merge:
             merge=Merge(routes[0].start, result, told or (result,), before, after),
         )
 
+    def _idle(self, taken: list[Branch]) -> list[fx.Node]:
+        """Return what lies between a branch and a sum that goes on without it."""
+        found: list[fx.Node] = []
+        for branch in taken[1:]:
+            idle = itertools.takewhile(lambda step: self.graph.plays(step.node, Noop), branch.step.upwards())
+            found += [step.node for step in idle]
+        return found
+
     def _fitting(self) -> list[Branch]:
         """Return the branches that one kernel can hold, if that is more than one."""
-        taken, first = [self.host], None
+        first = None
+        taken, (shape, adds) = [self.host], self._measured(self.host)
         for branch in self.branches[1:]:
             try:
-                self._require_fits([*taken, branch])
-                taken.append(branch)
-            except Refusal as refusal:  # noqa: PERF203 - each branch by itself
+                one, more = self._measured(branch)
+                together = self._union(branch, shape, one)
+                self.merger.require_no_growth(adds + more, together.weights)
+            except Refusal as refusal:
                 first = first or refusal
+                continue
+            taken, shape, adds = [*taken, branch], together, adds + more
         if first is not None and len(taken) == 1:
             raise first
         return taken
 
-    def _require_fits(self, branches: list[Branch]) -> None:
-        routes = [branch.route for branch in branches]
+    def _measured(self, branch: Branch) -> tuple[Shape, int]:
+        """Return the shape of a branch, and its multiply-adds for one position."""
         try:
-            shape = shape_of_sum([self.merger.pieces.shape(route) for route in routes])
-            self.merger.require_no_growth(routes, shape.weights)
+            return self.merger.pieces.shape(branch.route), self.merger.pieces.multiply_adds(branch.route)
         except Misfit as misfit:
-            raise self.merger.refusal([route.views[-1].node for route in routes if route.views], misfit) from None
+            raise self._refusal(branch, misfit) from None
+
+    def _union(self, branch: Branch, one: Shape, other: Shape) -> Shape:
+        try:
+            return shape_of_sum([one, other])
+        except Misfit as misfit:
+            raise self._refusal(branch, misfit) from None
+
+    def _refusal(self, branch: Branch, misfit: Misfit) -> Refusal:
+        nodes = [b.route.views[-1].node for b in (self.host, branch) if b.route.views]
+        return self.merger.refusal(list(dict.fromkeys(nodes)), misfit)
 
     def _filter(self, branch: Branch, *, whole: bool) -> Filter:
         """Return what a branch adds to the sum, as a filter of the common value."""
@@ -107,7 +137,7 @@ class _Merge:
     def _require_unchanged(self, taken: list[Branch], gone: list[fx.Node]) -> None:
         """Refuse where the branches read different values, or somebody sees what a sum that goes writes into."""
         routes = [branch.route for branch in taken]
-        readers = [b.route.views[-1].node if b.route.views else b.reader for b in taken]
+        readers = [b.route.views[-1].node if b.route.views else b.step.node for b in taken]
         self.merger.require_same_value(routes[0].start, readers)
         self.merger.require_same_layout(routes, self.tree.root.node)
         for node in gone:

@@ -51,7 +51,7 @@ def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> 
         merger = Merger(graph, host)
         route = Route(first.input, (second, *between))
         one, two = merger.pieces.one(first, 0), merger.pieces.one(second, 0)
-        merger.require_no_growth([route], shape_of_chain(one.shape, two.shape).weights)
+        merger.require_no_growth(merger.pieces.multiply_adds(route), shape_of_chain(one.shape, two.shape).weights)
         merged = chain_of(one, two)
     except Misfit as misfit:
         detail = graph.names([first.node, second.node])

@@ -47,7 +47,9 @@ def _merge(graph: Graph, view: Concatenation, linears: list[Linear]) -> Plan | N
     ways = [Route(linear.input, (linear,)) for linear in linears]
     try:
         filters = [merger.pieces.filter(way) for way in ways]
-        merger.require_no_growth(ways, shape_of_stack([f.shape for f in filters]).weights)
+        merger.require_no_growth(
+            sum(f.shape.weights for f in filters), shape_of_stack([f.shape for f in filters]).weights
+        )
         merged = stack_of(filters)
     except Misfit as misfit:
         raise merger.refusal(nodes, misfit) from None

@@ -47,9 +47,13 @@ class Merger:
         """Return what is told of operations that are no single filter."""
         return Refusal(Reason.MISALIGNED, value=self.graph.names(sorted(nodes)), detail=misfit)
 
-    def require_no_growth(self, routes: Sequence[Route], weights: int) -> None:
-        """Refuse a merge with more multiply-adds than before, unless that is asked for."""
-        before = sum(self.pieces.multiply_adds(route) for route in routes)
+    def require_no_growth(self, before: int, weights: int) -> None:
+        """Refuse a merge with more multiply-adds than before, unless that is asked for.
+
+        Args:
+            before: the multiply-adds of all operations for one position of the result.
+            weights: those of the one layer.
+        """
         positions = self.pieces.positions or 1
         per = "" if self.pieces.positions else " for each position"
         detail = f"from {before * positions:,} to {weights * positions:,} multiply-adds{per}"

@@ -52,10 +52,13 @@ class Obstacle(NamedTuple):
     refusal: Refusal
 
 
+LONGEST = 16  # operations on a way back; nobody writes longer branches without an activation
+
+
 def routes(graph: Graph, value: fx.Node, reader: fx.Node) -> tuple[list[Route], Obstacle | None]:
     """Return all ways back from a value that only ``reader`` uses, the shortest first, and what ends the longest."""
     found = [Route(value)]
-    while True:
+    while len(found) <= LONGEST:
         current = found[-1].start
         try:
             view = _linear_in_its_input(graph, current, reader)
@@ -63,6 +66,7 @@ def routes(graph: Graph, value: fx.Node, reader: fx.Node) -> tuple[list[Route], 
             return found, Obstacle(current, refusal)
         found.append(Route(view.input, (*found[-1].views, view)))
         reader = view.node
+    return found, None
 
 
 def _linear_in_its_input(graph: Graph, value: fx.Node, reader: fx.Node) -> View:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -17,14 +17,33 @@ from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.routes import Obstacle, Route, routes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import fx
 
     from fxfuse.graph import Graph
     from fxfuse.operators.roles import View
 
 
-# Operations from the last to the first, each with the operand on the way.
-Path: TypeAlias = "tuple[tuple[fx.Node, fx.Node], ...]"
+class Step(NamedTuple):
+    """An operation between a sum and what it adds.
+
+    Attributes:
+        node: the operation.
+        operand: what it reads on the way.
+        above: the operation that reads its result; None for the sum itself.
+    """
+
+    node: fx.Node
+    operand: fx.Node
+    above: Step | None
+
+    def upwards(self) -> Iterator[Step]:
+        """Yield this step and all above it."""
+        current: Step | None = self
+        while current is not None:
+            yield current
+            current = current.above
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +53,7 @@ class Branch:
     Attributes:
         value: what is added.
         affine: what the sum does to it.
-        path: the operations between, each with the operand on the way to the value, the sum itself first.
+        step: the operation that reads it, below all others between it and the sum.
         plain: nothing lies between but sums.
         ways: the ways back from it, the shortest first.
         obstacle: what ends the longest of them.
@@ -43,16 +62,11 @@ class Branch:
 
     value: fx.Node
     affine: Affine
-    path: Path
+    step: Step
     plain: bool
     ways: list[Route]
     obstacle: Obstacle | None
     route: Route
-
-    @property
-    def reader(self) -> fx.Node:
-        """The operation that reads the value."""
-        return self.path[-1][0]
 
     @property
     def is_new(self) -> bool:
@@ -85,47 +99,53 @@ class SumTree:
     def is_part_of_larger(self) -> bool:
         """Whether its only reader is a sum as well."""
         users = self.graph.users(self.root.node)
-        while len(users) == 1 and (self.graph.plays(users[0], Noop) or self.graph.plays(users[0], Stack)):
+        while len(users) == 1 and self._is_passed(users[0]):
             users = self.graph.users(users[0])
         return len(users) == 1 and self.graph.may_be(users[0], Sum) and isinstance(self.graph.view(users[0]), Sum)
+
+    def _is_passed(self, node: fx.Node) -> bool:
+        view = self.graph.view(node) if self.graph.plays(node, Noop) else None
+        return self.graph.plays(node, Stack) or (isinstance(view, Noop) and view.droppable)
 
     def grow(self) -> None:
         """Find all that is added; an operation whose result others use ends the way."""
         one, zero = (torch.tensor(number, dtype=torch.float64, device="cpu") for number in (1.0, 0.0))
-        pending: list[tuple[fx.Node, Affine, Path, bool]] = [(self.root.node, Affine(one, zero), (), True)]
+        pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [(self.root.node, Affine(one, zero), None, True)]
         while pending:
-            node, affine, path, plain = pending.pop()
-            view = self._between(node, path)
+            node, affine, above, plain = pending.pop()
+            view = self._between(node, above.node if above is not None else None)
             if isinstance(view, Sum):
                 shift = affine.shift
                 for value, factor in view.terms():
-                    step = ((node, self._operand(view, value)), *self._through_stack(view, value))
-                    pending.append((value, Affine(affine.scale * factor, shift), (*path, *step), plain))
+                    step = self._through_stack(view, value, above) or Step(node, value, above)
+                    pending.append((value, Affine(affine.scale * factor, shift), step, plain))
                     shift = torch.zeros_like(shift)  # it is added once
             elif isinstance(view, AffineSource) and self._leads_to_sum(view):
-                pending.append((view.input, affine.after(view.affine()), (*path, (node, view.input)), False))
+                pending.append((view.input, affine.after(view.affine()), Step(node, view.input, above), False))
             elif isinstance(view, Noop) and view.droppable and self._leads_to_sum(view):
-                pending.append((view.input, affine, (*path, (node, view.input)), plain))
-            else:
-                self._add(node, affine, path, plain=plain)
+                pending.append((view.input, affine, Step(node, view.input, above), plain))
+            elif above is not None:
+                ways, obstacle = routes(self.graph, node, above.node)
+                self.branches.append(Branch(node, affine, above, plain, ways, obstacle, ways[0]))
                 continue
             self.inner.add(node)
         self.branches.reverse()  # as they were written
 
-    def _between(self, node: fx.Node, path: Path) -> View | None:
+    def _between(self, node: fx.Node, reader: fx.Node | None) -> View | None:
         """Return what makes a value that only its reader uses."""
-        alone = not path or self.graph.users(node) == [path[-1][0]]
+        alone = reader is None or self.graph.users(node) == [reader]
         known = any(self.graph.may_be(node, role) for role in (Sum, AffineSource, Noop))
         try:
             return self.graph.view(node) if alone and known else None
         except Refusal:
             return None
 
-    def _operand(self, view: Sum, value: fx.Node) -> fx.Node:
-        return view.call.arguments["input"] if isinstance(view, SumOfStack) else value
-
-    def _through_stack(self, view: Sum, value: fx.Node) -> Path:
-        return ((self._operand(view, value), value),) if isinstance(view, SumOfStack) else ()
+    def _through_stack(self, view: Sum, value: fx.Node, above: Step | None) -> Step | None:
+        if not isinstance(view, SumOfStack):
+            return None
+        stack: fx.Node = view.call.arguments["input"]
+        self.inner.add(stack)
+        return Step(stack, value, Step(view.node, stack, above))
 
     def _leads_to_sum(self, view: AffineSource | Noop) -> bool:
         """Whether a sum lies before an affine, or before several."""
@@ -134,33 +154,29 @@ class SumTree:
             if isinstance(current, AffineSource) and (not current.vanishes or current.unproven_rank is not None):
                 return False
             before, reader = current.input, current.node
-            current = self._between(before, ((reader, before),))
+            current = self._between(before, reader)
         return isinstance(current, Sum)
 
-    def _add(self, value: fx.Node, affine: Affine, path: Path, *, plain: bool) -> None:
-        ways, obstacle = routes(self.graph, value, path[-1][0])
-        self.branches.append(Branch(value, affine, path, plain, ways, obstacle, ways[0]))
-
-    def of_one_value(self) -> list[Branch] | None:
-        """Return the branches that read one value, at least two and one of them through a layer with weights.
+    def groups(self) -> list[list[Branch]]:
+        """Return branches that read one value, at least two and one of them through a layer: the largest group first.
 
         Raises:
             Refusal: if there would be a second one but for one obstacle.
         """
         starts = Counter(way.start for branch in self.branches for way in branch.ways)
         hosts = [w.start for b in self.branches for w in b.ways if w.linears and w.linears[-1].input is w.start]
-        if not hosts:
-            return None
         lengths: Counter[fx.Node] = Counter()
         for branch in self.branches:
             lengths.update({way.start: len(way.views) for way in branch.ways})
         # As many branches as possible, by the shortest ways.
-        start = min(dict.fromkeys(hosts), key=lambda node: (-starts[node], lengths[node]))
-        chosen = [replace(b, route=way) for b in self.branches for way in b.ways if way.start is start]
-        if len(chosen) < 2:
-            self._tell(start)
-            return None
-        return chosen
+        order = sorted(dict.fromkeys(hosts), key=lambda node: (-starts[node], lengths[node]))
+        if order and starts[order[0]] < 2:
+            self._tell(order[0])
+        return [
+            [replace(b, route=way) for b in self.branches for way in b.ways if way.start is start]
+            for start in order
+            if starts[start] > 1
+        ]
 
     def _tell(self, start: fx.Node) -> None:
         """Refuse, if a layer with weights would read the same value but for one obstacle on the way."""
@@ -182,21 +198,25 @@ class SumTree:
         signs = abs(float(host.affine.scale)) == 1
         require(signs, Reason.MISALIGNED, value=self.graph.describe(host.value), detail="it is added with a factor")
 
-    def bypass(self, host: Branch, taken: list[Branch], source: fx.Node) -> Path:
-        """Return what goes, each with what its users read instead, so that the host's layer gives the sum of all."""
+    def bypass(self, taken: list[Branch], source: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:
+        """Return what goes, each with what its users read instead, so that ``source`` gives the sum of all.
+
+        Args:
+            taken: the branches that become one, first the one to which ``source`` belongs.
+            source: the layer that gives their sum from now on.
+        """
+        host, *others = taken
         inside = [(view.node, view.input) for view in host.route.views if view.node is not source]
         if len(taken) == len(self.branches):
-            return (*host.path, *inside)
+            return (*[(step.node, step.operand) for step in host.step.upwards()][::-1], *inside)
         now: dict[fx.Node, fx.Node] = {}
         pairs = []
-        for branch in taken:
-            if branch is host:
-                continue
-            for node, operand in reversed(branch.path):
-                if node not in now and not self.graph.plays(node, Noop):
-                    now[node] = self._other(node, operand)
-                    pairs.append((node, _resolved(now[node], now)))
-                    break
+        for branch in others:
+            # The nearest sum that is still there gives its other value instead.
+            steps = (s for s in branch.step.upwards() if s.node not in now and not self.graph.plays(s.node, Noop))
+            step = next(steps)
+            now[step.node] = self._other(step.node, step.operand)
+            pairs.append((step.node, _resolved(now[step.node], now)))
         return (*pairs, *inside)
 
     def _other(self, node: fx.Node, operand: fx.Node) -> fx.Node:

@@ -209,6 +209,9 @@ ROWS = (
         "It is decomposed to copies into an empty tensor.",
     ),
     Row(
+        _of("sum"), CORE_ATEN, "The stack is decomposed to a cat of values with one axis more, which is no sum of them."
+    ),
+    Row(
         lambda sample: _of("interpolate upsample")(sample) and sample.x.ndim != 4,
         CORE_ATEN,
         "Resizing other values than images is decomposed to indexing with tensors, and sums.",

@@ -160,7 +160,9 @@ def test_a_hook_with_keywords_is_kept(structure: Structure) -> None:
 
 
 def test_the_names_in_the_state_are_those_of_the_layers_that_stay(structure: Structure) -> None:
-    model = trained(nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()), nn.Conv2d(4, 2, 1)))
+    model = trained(
+        nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()), nn.Conv2d(4, 2, 1))
+    )
     fused = assert_fuses(model, values(*INPUTS), folded=["0.1"], structure=structure)
     assert list(fused.state_dict()) == ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
     assert Report.of(fused).renamed == {}

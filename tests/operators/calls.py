@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# A plain trace would write ``operator.add`` for ``operator.iadd``, and so on, unlike Dynamo.
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function, which a plain trace writes down as it is."""
+    proxies = [argument for argument in args if isinstance(argument, fx.Proxy)]
+    if proxies and function in IN_PLACE:
+        return proxies[0].tracer.create_proxy("call_function", function, args, kwargs)
+    return function(*args, **kwargs)
 
 
 class Single(nn.Module):
@@ -65,7 +78,7 @@ class Function(_Arguments):
         if self.by_keyword:
             return self.function(*args, **{self.by_keyword: x}, **kwargs)
         args.insert(self.behind, x)
-        return self.function(*args, **kwargs)
+        return call(self.function, *args, **kwargs)
 
 
 class FirstItem(Function):
@@ -119,7 +132,7 @@ class Pair(nn.Module):
             return getattr(x, self.function)(y, **self.named)
         if self.by_keyword:
             return self.function(input=x, other=y, **self.named)
-        return self.function(x, y, **self.named)
+        return call(self.function, x, y, **self.named)
 
 
 class Stacked(nn.Module):

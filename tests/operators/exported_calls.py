@@ -179,6 +179,8 @@ JOINS: list[tuple[Callable[[list[Tensor]], Tensor], tuple[int, ...]]] = [
     (lambda xs: torch.concat(xs, 1), (16, 1, 1)),
     (lambda xs: torch.concatenate(xs, 1), (16, 1, 1)),
     (lambda xs: torch.stack(xs, 1), (2, 8, 1, 1)),
+]
+SUMS: list[tuple[Callable[[list[Tensor]], Tensor], tuple[int, ...]]] = [
     (lambda xs: torch.stack(xs).sum(0), (8, 1, 1)),
     (lambda xs: xs[0] + xs[1], (8, 1, 1)),
     (lambda xs: torch.sub(*xs, alpha=2), (8, 1, 1)),
@@ -201,6 +203,7 @@ def models() -> list[tuple[nn.Module, Tensor, int]]:
     found: list[tuple[nn.Module, int, int]] = [
         *((Behind(dims, calls), dims, len(calls)) for dims, calls in (*groups, (2, ELSEWHERE))),
         (Joined(JOINS), 2, len(JOINS)),
+        (Joined(SUMS), 2, len(SUMS)),
         (Before(NORMS), 0, len(NORMS)),
         (Behind(2, [(call, (8, 1, 1)) for call in CASTS]), 2, len(CASTS)),
     ]

@@ -31,7 +31,8 @@ def calls() -> Iterator[Sample]:
 def summed(model: Pair | Stacked, pull: Along = PER_CHANNEL, *shapes: tuple[int, ...]) -> Sample:
     """A sample of a sum of values, the first of ordinary shape, the others of the same or other shapes."""
     y, z = (randn(*shape, seed=seed) for seed, shape in enumerate(shapes or (IMAGE, IMAGE), start=1))
-    return Sample(model.eval(), model.function, randn(*IMAGE), "Sum", (y, z), pull)
+    push = along() if shapes else pull
+    return Sample(model.eval(), model.function, randn(*IMAGE), "Sum", (y, z), pull, push)
 
 
 def _pairs() -> Iterator[Sample]:

@@ -64,7 +64,8 @@ def test_a_call_is_found_in_the_table_and_plays_its_role(sample: Sample) -> None
     assert graph.operator(called) is OPERATORS[sample.target]
     assert isinstance(view, ROLES[sample.role])
     assert view.input.op == "placeholder"
-    assert graph.plays(view.node, ROLES[sample.role])
+    plays = graph.may_be if sample.role == "Sum" else graph.plays
+    assert plays(view.node, ROLES[sample.role])
     shape = view.node.meta["val"].shape
     assert all(shape[axis] == size for axis, size in view.known_sizes().items())
 
