@@ -2,7 +2,8 @@
 
 ``chain`` is conv - norm - relu again and again. ``dense`` concatenates the result of norm - relu - conv to its input
 again and again, so that every norm stands behind a concatenation, and stays. ``joined`` has one norm behind such a
-chain of concatenations without norms, into all of whose convolutions it folds.
+chain of concatenations without norms, into all of whose convolutions it folds, and these become one. ``branches`` adds
+the value to a convolution of it, before each activation, which becomes one convolution.
 """
 
 # ruff: noqa: INP001 - a script
@@ -55,6 +56,20 @@ class Dense(nn.Module):
         return result
 
 
+class Branches(nn.Module):
+    """Adds a convolution of the value to the value."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Conv2d(1, 1, 1) for _ in range(length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add."""
+        for block in self.blocks:
+            x = (x + block(x)).relu()
+        return x
+
+
 def chain(length: int) -> nn.Module:
     """Blocks of a convolution, a norm and an activation."""
     blocks = (nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU()) for _ in range(length))
@@ -83,6 +98,7 @@ def main() -> None:
         "chain": (chain, 1000),
         "dense": (lambda n: Dense(n, norms=True).eval(), 200),
         "joined": (lambda n: Dense(n, norms=False).eval(), 200),
+        "branches": (lambda n: Branches(n).eval(), 200),
     }
     for kind, (make, length) in kinds.items():
         short, long = make(length), make(length * options.times)

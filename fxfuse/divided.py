@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from fxfuse.call import Part
 
 
-def divide(graph: fx.Graph, whole: fx.Node, parts: Sequence[Part]) -> None:
-    """Let the readers of each value read its part of ``whole``, which gives all of them behind one another."""
+def divide(graph: fx.Graph, whole: fx.Node, parts: Sequence[Part]) -> dict[fx.Node, Part]:
+    """Return nodes that take the parts of ``whole``, which gives all of them behind one another from now on."""
     axis, length = parts[0].axis, sum(part.length for part in parts)
     old = {key: value for key, value in whole.meta.items() if isinstance(value, Tensor)}
     with graph.inserting_after(whole):
         made = {_part(graph, whole, part): part for part in reversed(parts)}
     for node, part in made.items():
         node.meta = dict(part.node.meta)
-        part.node.replace_all_uses_with(node, delete_user_cb=lambda user: user not in made)
     for key, value in old.items():  # what the graph says of the value, in the fake mode that it has
         sizes = list(value.shape)
         sizes[axis] = length
         whole.meta[key] = value.new_empty(sizes)
+    return made
 
 
 def _part(graph: fx.Graph, whole: fx.Node, part: Part) -> fx.Node:

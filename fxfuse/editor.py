@@ -99,7 +99,9 @@ class Editor:
         for node, value in plan.bypass:
             self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
         if plan.parts:
-            divide(self.graph_module.graph, plan.writes[0].call.node, plan.parts)
+            made = divide(self.graph_module.graph, plan.writes[0].call.node, plan.parts)
+            for node, part in made.items():
+                part.node.replace_all_uses_with(node, delete_user_cb=lambda user: user not in made)
         for node in plan.dropped:
             self.drop(node, plan.merge.start if plan.merge is not None else None)
 
@@ -107,6 +109,13 @@ class Editor:
         """Note that a layer gives another value now, perhaps of another shape."""
         host.meta.update({key: result.meta[key] for key in _DESCRIPTIONS if key in result.meta})
         self.graph.sizes.forget(host)
+
+    def path(self, node: fx.Node) -> str:
+        """Return where the user finds a node: in the model as it was, also where it calls a copy now."""
+        origin = self.origin.get(node)
+        if origin is None or origin.module is None:
+            return self.graph.path(node)
+        return ".".join(filter(None, (self.graph.prefix, str(origin.target))))
 
     def gone(self, node: fx.Node) -> bool:
         """Whether a node was taken out."""

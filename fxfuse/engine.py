@@ -95,7 +95,7 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     if plan.merge is not None:
         return _merged(editor, offer, plan.merge)
     graph = editor.graph
-    into = tuple(graph.path(write.call.node) for write in plan.writes if write.call.node not in plan.stripped)
+    into = tuple(editor.path(write.call.node) for write in plan.writes if write.call.node not in plan.stripped)
     gone = [*plan.stripped, *(node for node, _ in plan.bypass)]
     removed = {graph.path(node): graph.owner_kind(node) for node in gone}
     detail = "its weight and bias move on; the normalisation stays" if plan.stripped else ""
@@ -118,8 +118,8 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
 def _merged(editor: Editor, offer: _Offer, merge: Merge) -> list[Decision]:
     """Return a decision for each operation that a merge takes in; the first one tells what all of them cost."""
     graph, plan = editor.graph, offer.plan
-    into = tuple(graph.path(write.call.node) for write in plan.writes)
-    removed = {graph.path(node): graph.owner_kind(node) for node in reversed(merge.gone)}
+    into = tuple(editor.path(write.call.node) for write in plan.writes)
+    removed = {editor.path(node): graph.owner_kind(node) for node in reversed(merge.gone)}
     details = [f"{merge.before} become {merge.after}"]
     details += [f"assumes {plan.guard} axes there, batch included; a check stays in the model"] if plan.assumed else []
     details += [f"the weight is shared, so this call got a copy of {offer.copied:,} bytes"] if offer.copied else []

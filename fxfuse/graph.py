@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch
+from fxfuse.layout import Layout
 from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
 from fxfuse.reasons import Reason, Refusal
@@ -65,6 +66,7 @@ class Graph(Naming):
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
         self.sizes = Sizes(self)
+        self.layout = Layout(self)
         self._operators: dict[fx.Node, Operator | None] = {}
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}

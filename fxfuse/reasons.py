@@ -28,10 +28,7 @@ class Reason(Enum):
         "{value} pads its input with zeros, which the shift of the norm does not reach; "
         "train it with padding_mode='replicate', or with the norm behind it"
     )
-    SEVERAL_USES = (
-        "{value} is also used by {users}, which would see the norm applied; "
-        "give the other use a layer of its own, or leave it"
-    )
+    SEVERAL_USES = "{value} is also used by {users}, as it is; give the other use a layer of its own, or leave it"
     SHARED = (
         "{value} is also used by {users}, and must stay as it is there; "
         "allow_copies=True and structure='graph' let this call have a copy of its own"
@@ -87,7 +84,7 @@ class Reason(Enum):
     )
     MISALIGNED = (
         "{value} cannot become one layer ({detail}); "
-        "give the branches one stride, padding mode and centre if you can retrain, or leave it"
+        "give them one stride, dilation, padding mode and centre if you can retrain, or leave it"
     )
     NOT_CALLED = "it is not called in the forward that was traced; remove it if it is not needed"
     DIFFERS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +30,13 @@ class Op:
 
 
 def _layer(op: Op, channels: int = CHANNELS) -> nn.Module:
-    taps = [1, 1, 3, 3, 5, (1, 3), (3, 1)][op.number % 7]
+    sizes = [(1, 1), (1, 1), (3, 3), (3, 3), (5, 5), (1, 3), (3, 1)][op.number % 7]
     dilation = 2 if op.number % 5 == 4 else 1
-    sizes = taps if isinstance(taps, tuple) else (taps, taps)
-    padding = tuple(dilation * (size // 2) for size in sizes)
+    padding = (dilation * (sizes[0] // 2), dilation * (sizes[1] // 2))
     groups = [1, 1, 2, channels][op.number % 4]
-    mode = "circular" if op.number % 11 == 10 else "zeros"
+    mode: Literal["circular", "zeros"] = "circular" if op.number % 11 == 10 else "zeros"
     bias = op.number % 3 > 0
-    return nn.Conv2d(channels, channels, taps, 1, padding, dilation, groups, bias, mode)
+    return nn.Conv2d(channels, channels, sizes, 1, padding, dilation, groups, bias, mode)
 
 
 class Wide(nn.Module):
@@ -85,22 +84,31 @@ def _normed(op: Op) -> nn.Module:
 
 
 LAYERS: dict[str, Callable[[Op], nn.Module]] = {
-    **{"layer": _layer, "again": _layer, "normed": _normed, "norm": _norm, "pool": _pool, "noop": _noop},
-    **{"wide": Wide, "apart": Apart, "relu": lambda op: nn.ReLU(inplace=op.number % 2 == 0)},
+    "layer": _layer,
+    "again": _layer,
+    "normed": _normed,
+    "norm": _norm,
+    "pool": _pool,
+    "noop": _noop,
+    "wide": Wide,
+    "apart": Apart,
+    "relu": lambda op: nn.ReLU(inplace=op.number % 2 == 0),
 }
+SUMS: list[Callable[[Tensor, Tensor], Any]] = [
+    lambda x, y: x + y,
+    lambda x, y: x - y,
+    lambda x, y: torch.add(x, y, alpha=2),
+    torch.rsub,
+    lambda x, y: torch.stack([x, y, x]).sum(0),
+    lambda x, y: sum([x, y]),
+    lambda x, y: 2 * (x + y),
+    lambda x, y: y.add(x) * -0.5 + 1,
+]
 
 
 def _added(x: Tensor, y: Tensor, number: int) -> Tensor:
-    return [
-        lambda: x + y,
-        lambda: x - y,
-        lambda: torch.add(x, y, alpha=2),
-        lambda: torch.rsub(x, y),
-        lambda: torch.stack([x, y, x]).sum(0),
-        lambda: sum([x, y]),
-        lambda: 2 * (x + y),
-        lambda: y.add(x) * -0.5 + 1,
-    ][number % 8]()  # type: ignore[return-value] # sum of tensors
+    z: Tensor = SUMS[number % len(SUMS)](x, y)
+    return z
 
 
 def _in_place(x: Tensor, y: Tensor, number: int) -> Tensor:
@@ -118,13 +126,16 @@ def _asked(x: Tensor, y: Tensor, number: int) -> Tensor:
 
 
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
-    **{"added": _added, "sum": _added, "plus": lambda x, y, _: x + y, "in place": _in_place, "asked": _asked},
-    **{
-        "sigmoid": lambda x, _, __: x.sigmoid(),
-        "scaled": lambda x, _, n: x * (n - 3.5),
-        "view": lambda x, _, __: x.view(x.shape),
-    },
-    **{"pad": lambda x, _, __: F.pad(x, (1, 1, 1, 1))[..., 1:-1, 1:-1], "write": lambda x, _, __: x.relu_()},
+    "added": _added,
+    "sum": _added,
+    "plus": lambda x, y, _: x + y,
+    "in place": _in_place,
+    "asked": _asked,
+    "sigmoid": lambda x, _, __: x.sigmoid(),
+    "scaled": lambda x, _, n: x * (n - 3.5),
+    "view": lambda x, _, __: x.view(x.shape),
+    "pad": lambda x, _, __: F.pad(x, (1, 1, 1, 1))[..., 1:-1, 1:-1],
+    "write": lambda x, _, __: x.relu_(),
 }
 KINDS = [*LAYERS, "layer", "normed", "plus", "plus", *FUNCTIONS]
 OPS = st.lists(

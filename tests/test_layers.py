@@ -20,10 +20,10 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 # Every module imports from rows above its own, or from its own row.
 LAYERS: dict[str, str] = {
     "what needs nothing": (
-        "affine collection cost geometry linear_map filters reasons report guards modules draft state python_source questions "
-        "rank_tables shape_numbers proxies own_forward"
+        "affine collection cost geometry linear_map filters reasons report guards modules draft state python_source "
+        "questions rank_tables shape_numbers proxies own_forward"
     ),
-    "a graph, read": "operator_table mutations uses constants shapes sizes call naming graph aliases",
+    "a graph, read": "operator_table mutations uses constants shapes sizes call naming graph aliases layout",
     "a graph, changed": "storage history arguments divided editor",
     "what is folded": "operators",
     "what folds it": "rules engine",

@@ -25,7 +25,7 @@ def made(ops: list[Op]) -> tuple[nn.Module, Tensor, tuple[Tensor, ...]]:
     try:
         return model, x, run(model, (x,))
     except RuntimeError:
-        assume(False)  # noqa: FBT003 - hypothesis's way to say so
+        assume(False)
         raise
 
 
@@ -43,7 +43,7 @@ def check(ops: list[Op], structure: Structure, *, growth: bool) -> None:
 @pytest.mark.parametrize("structure", ["graph", "module"])
 @examples(150)
 @given(ops=OPS)
-def test_a_merged_model_gives_the_same(structure: Structure, growth: bool, ops: list[Op]) -> None:  # noqa: FBT001
+def test_a_merged_model_gives_the_same(structure: Structure, growth: bool, ops: list[Op]) -> None:
     check(ops, structure, growth=growth)
 
 

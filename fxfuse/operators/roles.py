@@ -222,6 +222,11 @@ class Carrier(View):
     gives_view: ClassVar[bool] = False
     repeats_memory: ClassVar[bool] = False
 
+    @property
+    def reader(self) -> fx.Node:
+        """The node that reads the inputs, where several nodes are one operation."""
+        return self.node
+
     @abstractmethod
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Return what the inputs must become, so that the output comes out as ``affine`` of what it was."""

@@ -116,9 +116,15 @@ class SumOfStack(Sum):
         dims, axis = self.call.get("dim", None), stack.call.get("dim", 0)
         return (list(dims) if isinstance(dims, (list, tuple)) else [dims]) == [axis]
 
+    @property
+    def reader(self) -> fx.Node:
+        """The stack."""
+        node: fx.Node = self.call.arguments["input"]
+        return node
+
     def terms(self) -> list[Term]:
         """Return what is stacked."""
-        stack = self.call.graph.view(self.call.arguments["input"])
+        stack = self.call.graph.view(self.reader)
         return [Term(value, 1) for value in stack.inputs] if stack is not None else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.aliases import is_dense, writer_between
+from fxfuse.aliases import writer_between
 from fxfuse.call import Plan, Write
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
@@ -58,7 +58,7 @@ class _Onwards(Walk):
                 not unproven, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail="only usual, or only seen"
             )
             return Plan((detached, *writes.values()), stripped=(source.node,), onwards=True)
-        if not is_dense(self.graph, source.input, elementwise=not source.is_norm):
+        if not self.graph.layout.is_dense(source.input, elementwise=not source.is_norm):
             self.require_nobody_tells()
         self._require_same_until(source.input, source.node, writes)
         return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded, onwards=True)

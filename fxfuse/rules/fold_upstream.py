@@ -61,7 +61,7 @@ class _Back(Walk):
                 over_view = over_view or view.gives_view
                 shared = shared or view.repeats_memory
                 self._require_alone(value, reader)
-                pending += [(inner, view.node, moved) for inner, moved in pulled]
+                pending += [(inner, view.reader, moved) for inner, moved in pulled]
         if over_view or any(source.gives_order for source in self.sources):
             self.require_nobody_tells()
             self._require_nobody_writes(doubtful=not shared)

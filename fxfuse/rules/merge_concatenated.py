@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fxfuse.call import Merge, Plan
 from fxfuse.filters import shape_of_stack, stack_of
@@ -13,6 +13,8 @@ from fxfuse.rules.merging import Merger, last_first
 from fxfuse.rules.routes import Route, routes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import fx
 
     from fxfuse.graph import Graph
@@ -23,43 +25,84 @@ def merge_concatenated(graph: Graph, node: fx.Node) -> Plan | None:
     if not graph.plays(node, Concatenation) or node in graph.dead:
         return None
     view = graph.view(node)
-    if not isinstance(view, Concatenation):
-        return None
-    found = [_layer(graph, value, node) for value in view.inputs]
-    layers = [route.views[0] for route in found if route is not None]
-    linears = [layer for layer in layers if isinstance(layer, Linear)]
-    starts = {linear.input for linear in linears}
-    if len(linears) < max(2, len(view.inputs)) or len(starts) > 1 or len({linear.node for linear in linears}) < 2:
-        return None
-    return _merge(graph, view, linears)
+    found = _layers(graph, view) if isinstance(view, Concatenation) else None
+    return None if found is None else _merge(graph, found)
 
 
-def _layer(graph: Graph, value: fx.Node, reader: fx.Node) -> Route | None:
+class _Layers(NamedTuple):
+    """Layers of one value, all that a concatenation puts behind one another.
+
+    Attributes:
+        whole: the outermost concatenation.
+        linears: the layers, in order.
+        inner: the concatenations between them and the whole, each with the one that reads it.
+        readers: the concatenation that reads each layer.
+    """
+
+    whole: Concatenation
+    linears: list[Linear]
+    inner: dict[fx.Node, fx.Node]
+    readers: dict[fx.Node, fx.Node]
+
+    def upwards(self, node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
+        """Yield the concatenations above a layer, each with what it reads on the way."""
+        reader: fx.Node | None = self.readers[node]
+        while reader is not None:
+            yield reader, node
+            node, reader = reader, self.inner.get(reader)
+
+
+def _layers(graph: Graph, whole: Concatenation) -> _Layers | None:
+    """Return the layers behind a concatenation, through those before it, if there is nothing else."""
+    found = _Layers(whole, [], {}, {})
+    pending = [(value, whole.node) for value in whole.inputs]
+    while pending:
+        value, reader = pending.pop()
+        inner = graph.view(value) if graph.plays(value, Concatenation) else None
+        if isinstance(inner, Concatenation):
+            same = inner.call.get("dim", 0) == whole.call.get("dim", 0)
+            if not same or graph.users(value) != [reader] or len(value.users) > 1:
+                return None
+            found.inner[value] = reader
+            pending += [(part, value) for part in inner.inputs]
+            continue
+        layer = _layer(graph, value, reader)
+        if layer is None or (found.linears and layer.input is not found.linears[0].input):
+            return None
+        found.linears.append(layer)
+        found.readers[value] = reader
+    found.linears.reverse()
+    return found if len(found.readers) > 1 else None
+
+
+def _layer(graph: Graph, value: fx.Node, reader: fx.Node) -> Linear | None:
     ways, _ = routes(graph, value, reader)
-    return ways[1] if len(ways) > 1 and isinstance(ways[1].views[0], Linear) else None
+    view = ways[1].views[0] if len(ways) > 1 else None
+    return view if isinstance(view, Linear) else None
 
 
-def _merge(graph: Graph, view: Concatenation, linears: list[Linear]) -> Plan | None:
+def _merge(graph: Graph, found: _Layers) -> Plan | None:
+    linears, whole = found.linears, found.whole
     merger = Merger(graph, max(linears, key=lambda linear: linear.weight.numel()))
-    if not _is_along_channels(merger, view):
+    if not _is_along_channels(merger, whole):
         return None
     host, nodes = merger.host.node, [linear.node for linear in linears]
     ways = [Route(linear.input, (linear,)) for linear in linears]
     try:
         filters = [merger.pieces.filter(way) for way in ways]
-        merger.require_no_growth(
-            sum(f.shape.weights for f in filters), shape_of_stack([f.shape for f in filters]).weights
-        )
+        shape = shape_of_stack([f.shape for f in filters])
+        merger.require_no_growth(sum(f.shape.weights for f in filters), shape.weights)
         merged = stack_of(filters)
     except Misfit as misfit:
         raise merger.refusal(nodes, misfit) from None
     merger.require_same_value(linears[0].input, nodes)
-    before, after = merger.costs(ways, merged, 1)
-    others = last_first(node for node in nodes if node is not host)
-    write = merger.write(merged, view.node)
-    bypass, guard = ((view.node, host),), merger.guard()
-    merge = Merge(linears[0].input, view.node, others, before, after)
-    return Plan((write,), bypass, guard, merger.assumed, onwards=True, dropped=others, merge=merge)
+    before, after = merger.costs(ways, merged, 1 + len(found.inner))
+    write, guard = merger.write(merged, whole.node), merger.guard()
+    bypass = tuple(found.upwards(host))[::-1]
+    gone = {node for node, _ in bypass}
+    dropped = last_first(node for node in (*nodes, *found.inner) if node is not host and node not in gone)
+    merge = Merge(linears[0].input, whole.node, last_first(n for n in nodes if n is not host), before, after)
+    return Plan((write,), bypass, guard, merger.assumed, onwards=True, dropped=dropped, merge=merge)
 
 
 def _is_along_channels(merger: Merger, view: Concatenation) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.aliases import first_stickler, is_dense, writer_between
+from fxfuse.aliases import writer_between
 from fxfuse.cost import Cost
 from fxfuse.geometry import Misfit
 from fxfuse.reasons import Reason, Refusal, require
@@ -103,9 +103,9 @@ class Merger:
         """Refuse readers that can tell how the result lies in memory, where a layer may let it lie otherwise."""
         orders = {linear.weight.is_contiguous() for route in routes for linear in route.linears}
         layers = all(route.linears for route in routes) and len(orders) == 1
-        if layers or is_dense(self.graph, routes[0].start, elementwise=False):
+        if layers or self.graph.layout.is_dense(routes[0].start, elementwise=False):
             return
-        reader = first_stickler(self.graph, result)
+        reader = self.graph.layout.first_stickler(result)
         if reader is not None:
             value = self.graph.describe(routes[0].start)
             raise Refusal(Reason.LAYOUT, value=value, users=self.graph.describe(reader))

@@ -172,15 +172,23 @@ class Pieces:
         """Return all that a route costs."""
         views = [view for view in route.views if not isinstance(view, Noop)]
         parameters = sum(tensor.numel() for view in views for tensor in _tensors(view))
-        adds = None if self.positions is None else self.positions * self.multiply_adds(route)
-        return Cost(adds, parameters, len(views))
+        channels, adds = self.channels, [0 if self.positions is not None else None]
+        for view in reversed(views):
+            shape, positions = self.one(view, channels).shape, self._positions(view)
+            channels = shape.out_channels
+            adds.append(None if positions is None else positions * shape.weights)
+        known = [count for count in adds if count is not None]
+        return Cost(sum(known) if len(known) == len(adds) else None, parameters, len(views))
 
     @functools.cached_property
     def positions(self) -> int | None:
         """How many positions the result has for one element of the batch; None if that is not known."""
-        if self.host.geometry().fixed is not None:
+        return self._positions(self.host)
+
+    def _positions(self, view: View) -> int | None:
+        if isinstance(view, Linear) and view.geometry().fixed is not None:
             return None  # a transposed convolution reads another number of taps for each
-        sizes = self.graph.sizes.of(self.host.node)
+        sizes = self.graph.sizes.of(view.node)
         kept = [size for axis, size in enumerate(sizes) if axis > 0 and axis - len(sizes) != self.axis]
         return None if None in kept or not sizes else math.prod(size for size in kept if size is not None)
 

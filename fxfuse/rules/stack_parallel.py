@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.aliases import first_stickler
 from fxfuse.call import Merge, Part, Plan
 from fxfuse.filters import stack_of
 from fxfuse.operators.roles import Linear
@@ -55,7 +54,7 @@ def _is_like(view: Linear, first: Linear) -> bool:
 def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
     merger, nodes = Merger(graph, layers[0]), [layer.node for layer in layers]
     for layer in layers:
-        reader = first_stickler(graph, layer.node)
+        reader = graph.layout.first_stickler(layer.node)
         if reader is not None:
             raise Refusal(Reason.LAYOUT, value=graph.describe(layer.node), users=graph.describe(reader))
     merger.require_same_value(layers[0].input, nodes)

@@ -117,7 +117,7 @@ class SumTree:
             if isinstance(view, Sum):
                 shift = affine.shift
                 for value, factor in view.terms():
-                    step = self._through_stack(view, value, above) or Step(node, value, above)
+                    step = self._step(view, value, above)
                     pending.append((value, Affine(affine.scale * factor, shift), step, plain))
                     shift = torch.zeros_like(shift)  # it is added once
             elif isinstance(view, AffineSource) and self._leads_to_sum(view):
@@ -140,12 +140,11 @@ class SumTree:
         except Refusal:
             return None
 
-    def _through_stack(self, view: Sum, value: fx.Node, above: Step | None) -> Step | None:
-        if not isinstance(view, SumOfStack):
-            return None
-        stack: fx.Node = view.call.arguments["input"]
-        self.inner.add(stack)
-        return Step(stack, value, Step(view.node, stack, above))
+    def _step(self, view: Sum, value: fx.Node, above: Step | None) -> Step:
+        if view.reader is view.node:
+            return Step(view.node, value, above)
+        self.inner.add(view.reader)
+        return Step(view.reader, value, Step(view.node, view.reader, above))
 
     def _leads_to_sum(self, view: AffineSource | Noop) -> bool:
         """Whether a sum lies before an affine, or before several."""
@@ -182,7 +181,9 @@ class SumTree:
         """Refuse, if a layer with weights would read the same value but for one obstacle on the way."""
         found = [b.obstacle for b in self.branches if b.obstacle is not None and b.obstacle.value is not start]
         layers = [o for o in found if self._reads(o.value, start)]
-        behind = [o for o in found if any(self._reads(value, start) for value in o.value.all_input_nodes)]
+        # An activation that is added itself; what has more layers behind it is no branch that could merge.
+        added = {b.value for b in self.branches}
+        behind = [o for o in found if o.value in added and any(self._reads(v, start) for v in o.value.all_input_nodes)]
         for obstacle in (*layers, *behind):
             raise obstacle.refusal
 

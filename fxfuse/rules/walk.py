@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fxfuse.aliases import first_stickler
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import recorded_dtype
 
@@ -85,7 +84,7 @@ class Walk:
     def require_nobody_tells(self) -> None:
         """Refuse readers that need a value of its own, where a view may take the place of what a source made."""
         for source in self.sources:
-            reader = first_stickler(self.graph, source.node)
+            reader = self.graph.layout.first_stickler(source.node)
             if reader is not None:
                 raise Refusal(Reason.LAYOUT, value=self.name(source.input), users=self.name(reader))
 

@@ -182,6 +182,8 @@ STACKS = [
          {"a": same(3), "b": same(3, bias=False), "c": conv(4, 2, 3, padding=1), "n": lambda: nn.BatchNorm2d(10)}),
     Case("linear", lambda m, x: torch.cat((m.a(x), m.b(x)), dim=-1),
          {"a": lambda: nn.Linear(4, 4), "b": lambda: nn.Linear(4, 2)}, shape=VECTOR),
+    Case("of concatenations", lambda m, x: m.n(torch.cat([torch.cat([m.a(x), m.b(x)], 1), torch.cat([m.c(x)], 1)], 1)),
+         {"a": same(3), "b": same(3, bias=False), "c": conv(4, 2, 3, padding=1), "n": lambda: nn.BatchNorm2d(10)}),
     Case("sums of each", lambda m, x: torch.cat([m.a(x) + m.b(x), m.c(x) + x], 1), {**TWO, "c": same(3)}),
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from fxfuse.rules import DEFAULT_RULES
+from fxfuse.rules import DEFAULT_RULES, Rule
 from tests.graph_forms import FORMS, Form
 from tests.helpers import assert_equal, assert_same, unchanged, values
 from tests.rules.merge_cases import TWO, Case, conv, kernels, norm, same
@@ -17,13 +17,14 @@ from tests.rules.merge_cases import TWO, Case, conv, kernels, norm, same
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RULES = (*DEFAULT_RULES, "stack_parallel")
+RULES: tuple[Rule | str, ...] = (*DEFAULT_RULES, "stack_parallel")
 
 
 def attention(m: Any, x: Tensor) -> Tensor:
     q, k, v = (layer(x).reshape(3, 5, 2, -1).transpose(1, 2) for layer in (m.q, m.k, m.v))
     y: Tensor = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(3, 5, -1)
-    return m.o(y)  # type: ignore[no-any-return] # a tensor
+    z: Tensor = m.o(y)
+    return z
 
 
 def linear(out: int = 4, *, bias: bool = True) -> Callable[[], nn.Module]:
