@@ -109,7 +109,7 @@ class Attempt:
             as_graph = structure == "graph" and not part.path
             rules = [rule for rule in options.rules if as_graph or rule is not drop_noops]
             holders = {} if structure == "graph" else captured.holders
-            editor = Editor(_graph(captured, part, options, kept, holders, keeps_code=not as_graph))
+            editor = Editor(_graph(captured, part, options, kept, holders, kept_code=None if as_graph else model))
             found = run(editor, rules)
             if part.assumed:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
@@ -142,7 +142,7 @@ def _graph(
     kept: Mapping[nn.Module, Refusal],
     holders: Mapping[int, list[str]],
     *,
-    keeps_code: bool,
+    kept_code: nn.Module | None,
 ) -> Graph:
     return Graph(
         part.graph_module,
@@ -153,5 +153,5 @@ def _graph(
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,
-        keeps_code=keeps_code,
+        kept_code=kept_code,
     )

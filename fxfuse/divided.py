@@ -17,6 +17,7 @@ def divide(graph: fx.Graph, whole: fx.Node, parts: Sequence[Part]) -> dict[fx.No
     """Return nodes that take the parts of ``whole``, which gives all of them behind one another from now on."""
     axis, length = parts[0].axis, sum(part.length for part in parts)
     old = {key: value for key, value in whole.meta.items() if isinstance(value, Tensor)}
+    whole.meta.pop("tensor_meta", None)
     with graph.inserting_after(whole):
         made = {_part(graph, whole, part): part for part in reversed(parts)}
     for node, part in made.items():

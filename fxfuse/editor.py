@@ -11,14 +11,16 @@ from fxfuse.arguments import write_arguments
 from fxfuse.constants import fetch
 from fxfuse.divided import divide
 from fxfuse.guards import require_rank
-from fxfuse.history import Bypass, Origin, Position
+from fxfuse.history import Bypass, Origin, position_of
 from fxfuse.modules import shallow_copy
 from fxfuse.reasons import Reason, require
 from fxfuse.storage import Storage
 from fxfuse.uses import asks_rank
 
 if TYPE_CHECKING:
-    from fxfuse.call import Plan, Write
+    from collections.abc import Iterable
+
+    from fxfuse.call import Merge, Plan, Write
     from fxfuse.graph import Graph
 
 
@@ -31,6 +33,7 @@ class Editor:
     Attributes:
         rewritten: node -> the module that it calls now, for calls of modules.
         constants: node -> its new constants, for every call that was rewritten.
+        writes: node -> all that was written into it.
         bypassed: node -> which of its arguments took its place, and what is checked there.
         dropped: nodes that are computed no longer.
         origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
@@ -50,6 +53,7 @@ class Editor:
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
+        self.writes: dict[fx.Node, list[Write]] = {}
         self._copies: dict[nn.Module, list[nn.Module]] = {}
         self._erased: set[fx.Node] = set()
         self._targets: dict[nn.Module, str] = {}
@@ -62,16 +66,18 @@ class Editor:
         """
         total = 0
         for write in plan.writes:
-            users = self._others(write)
+            users = self._others(write, plan.dropped)
             allowed = self.graph.allow_copies or not users
             require(allowed, Reason.SHARED, value=write.call.path, users=", ".join(users[:3]))
             if users and self._equal_copy(write) is None:
                 total += sum(t.nbytes for t in write.constants.values() if t is not None)
         return total
 
-    def _others(self, write: Write) -> list[str]:
+    def _others(self, write: Write, dropped: Iterable[fx.Node]) -> list[str]:
         old = [write.call.tensor(name) for name, tensor in write.constants.items() if tensor is not None]
-        others = [p for t in old if t is not None for p in self.graph.other_readers(t, self._reader(write, t))]
+        gone = self.graph.with_constants(dropped)
+        readers = ((t, self._reader(write, t)) for t in old if t is not None)
+        others = [p for t, reader in readers for p in self.graph.other_readers(t, reader, apart_from=gone)]
         return list(dict.fromkeys(others))
 
     def _reader(self, write: Write, tensor: Tensor) -> fx.Node:
@@ -88,27 +94,32 @@ class Editor:
         """Do everything that a plan says; a check names ``where``, or the node's own path."""
         self.plans.append(plan)
         for write in plan.writes:
-            self.constants.setdefault(write.call.node, {}).update(write.constants)
-            if write.call.module is not None:
-                self._write_module(write, write.call.module)
-            else:
-                write_arguments(self.graph, self.storage, write, self._erase_unused)
+            self._write(write)
         if plan.merge is not None:
-            self._describe(plan.writes[0].call.node, plan.merge.result)
+            self._note_merge(plan, plan.merge)
         guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
         for node, value in plan.bypass:
             self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
-        if plan.parts:
-            made = divide(self.graph_module.graph, plan.writes[0].call.node, plan.parts)
-            for node, part in made.items():
-                part.node.replace_all_uses_with(node, delete_user_cb=lambda user: user not in made)
         for node in plan.dropped:
             self.drop(node, plan.merge.start if plan.merge is not None else None)
 
-    def _describe(self, host: fx.Node, result: fx.Node) -> None:
+    def _write(self, write: Write) -> None:
+        self.constants.setdefault(write.call.node, {}).update(write.constants)
+        self.writes.setdefault(write.call.node, []).append(write)
+        if write.call.module is not None:
+            self._write_module(write, write.call.module)
+        else:
+            write_arguments(self.graph, self.storage, write, self._erase_unused)
+
+    def _note_merge(self, plan: Plan, merge: Merge) -> None:
         """Note that a layer gives another value now, perhaps of another shape."""
-        host.meta.update({key: result.meta[key] for key in _DESCRIPTIONS if key in result.meta})
+        host = plan.writes[0].call.node
+        host.meta.update({key: merge.result.meta[key] for key in _DESCRIPTIONS if key in merge.result.meta})
         self.graph.sizes.forget(host)
+        self.graph.dead_ends.clear()
+        made = divide(self.graph_module.graph, host, plan.parts) if plan.parts else {}
+        for node, part in made.items():
+            part.node.replace_all_uses_with(node, delete_user_cb=lambda user: user not in made)
 
     def path(self, node: fx.Node) -> str:
         """Return where the user finds a node: in the model as it was, also where it calls a copy now."""
@@ -177,7 +188,7 @@ class Editor:
     # -- nodes taken out
 
     def _bypass(self, node: fx.Node, value: fx.Node, guard: int | None, where: str) -> None:
-        self.bypassed[node] = Bypass(_position(self.graph.source(node), value), guard, where)
+        self.bypassed[node] = Bypass(position_of(self.graph.source(node), value), guard, where)
         if guard is not None:
             with self.graph_module.graph.inserting_before(node):
                 checked = self.graph_module.graph.call_function(require_rank, (value, guard, where))
@@ -230,16 +241,3 @@ class Editor:
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
     return one is other or (one is not None and other is not None and torch.equal(one.detach(), other))
-
-
-def _position(node: fx.Node, value: fx.Node) -> Position:
-    """Return which argument of a node a value is, within a list by its number there."""
-    arguments: list[tuple[int | str, object]] = [*enumerate(node.args), *node.kwargs.items()]
-    for key, argument in arguments:
-        if argument is value:
-            return key, None
-        if isinstance(argument, (list, tuple)):
-            for number, item in enumerate(argument):
-                if item is value:
-                    return key, number
-    raise AssertionError(f"{value} is no argument of {node}")  # a plan bypasses a node by what it reads

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from fxfuse.report import FuseError
@@ -117,11 +118,21 @@ def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> 
 
 def difference(one: Any, other: Any) -> float:
     """Return the largest relative difference of two outputs, infinite where their structure differs."""
+    one, other = _thawed(one), _thawed(other)
     firsts, seconds = leaves(one), leaves(other)
     if len(firsts) != len(seconds) or pytree.tree_structure(one) != pytree.tree_structure(other):
         return math.inf
     ratios = [_ratio(a, b) for a, b in zip(firsts, seconds, strict=True)]
     return sys.float_info.max if any(map(math.isnan, ratios)) else max(ratios, default=0.0)
+
+
+def _thawed(output: Any) -> Any:
+    """Return an output with plain lists and dictionaries; an interpreter of graphs gives immutable ones."""
+    if type(output) in (list, immutable_list):
+        return [_thawed(item) for item in output]
+    if type(output) in (dict, immutable_dict):
+        return {key: _thawed(value) for key, value in output.items()}
+    return tuple(map(_thawed, output)) if type(output) is tuple else output
 
 
 def agree(expected: Any, given: Any) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
 from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch
+from fxfuse.layers_read import reads_layers
 from fxfuse.layout import Layout
 from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
@@ -17,7 +19,7 @@ from fxfuse.sizes import Sizes
 from fxfuse.uses import asks_shape, first_items, tuple_row, uses
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from fxfuse.call import Call
     from fxfuse.operator_table import Operator
@@ -38,7 +40,7 @@ class Graph(Naming):
         allow_copies: bool = True,
         guards: bool = True,
         allow_growth: bool = False,
-        keeps_code: bool = False,
+        kept_code: nn.Module | None = None,
     ) -> None:
         """Read ``graph_module``.
 
@@ -51,7 +53,7 @@ class Graph(Naming):
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
             allow_growth: whether a merge may cost more multiply-adds than what it merges.
-            keeps_code: whether the user's own code goes on running, with all that it computes and does not use.
+            kept_code: the model whose own code goes on running, with all that it computes and does not use.
         """
         self.graph_module = graph_module
         self.prefix = prefix
@@ -61,12 +63,13 @@ class Graph(Naming):
         self.allow_copies = allow_copies
         self.guards = guards
         self.allow_growth = allow_growth
-        self.keeps_code = keeps_code
+        self.kept_code = kept_code
         self._modules: dict[str, nn.Module] = {}
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
         self.sizes = Sizes(self)
         self.layout = Layout(self)
+        self.dead_ends: dict[fx.Node, Refusal] = {}  # values from which no walk upstream comes to an end, and why
         self._operators: dict[fx.Node, Operator | None] = {}
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}
@@ -75,6 +78,11 @@ class Graph(Naming):
             self.note(node)
         self._dead = self.find_dead()
         self._called = {self.path(node) for node in self.nodes if node.op == "call_module"}
+
+    @functools.cached_property
+    def is_read(self) -> bool:
+        """Whether the user's own code goes on running, and reads what layers note of themselves."""
+        return self.kept_code is not None and reads_layers(self.kept_code)
 
     @property
     def nodes(self) -> list[fx.Node]:
@@ -190,12 +198,23 @@ class Graph(Naming):
         if module is not None and module in self.kept:
             raise self.kept[module]
 
-    def other_readers(self, tensor: object, reader: fx.Node) -> list[str]:
+    def other_readers(self, tensor: object, reader: fx.Node, apart_from: Collection[fx.Node] = ()) -> list[str]:
         """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
         readers = self._readers.get(id(tensor), {})
-        inside = [self.path(node) for node in readers if node is not reader]
+        inside = [self.path(node) for node in readers if node is not reader and node not in apart_from]
         outside = [path for path in self.holders.get(id(tensor), ()) if path not in self._called]
         return list(dict.fromkeys(inside + outside))
+
+    def with_constants(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
+        """Return nodes, and the constants that only they read."""
+        found = set(nodes)
+        pending = list(found)
+        while pending:
+            for value in pending.pop().all_input_nodes:
+                if value in self.constants and value not in found and found.issuperset(value.users):
+                    found.add(value)
+                    pending.append(value)
+        return found
 
     def note(self, node: fx.Node) -> None:
         """Take a new or changed node into account."""

@@ -55,3 +55,16 @@ class Origin(NamedTuple):
         """Read the origin of a node from its metadata."""
         keys = [k for k, entry in (node.meta.get("nn_module_stack") or {}).items() if entry[0] != node.target]
         return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "", node.target)
+
+
+def position_of(node: fx.Node, value: fx.Node) -> Position:
+    """Return which argument of a node a value is, within a list by its number there."""
+    arguments: list[tuple[int | str, object]] = [*enumerate(node.args), *node.kwargs.items()]
+    for key, argument in arguments:
+        if argument is value:
+            return key, None
+        if isinstance(argument, (list, tuple)):
+            for number, item in enumerate(argument):
+                if item is value:
+                    return key, number
+    raise AssertionError(f"{value} is no argument of {node}")  # a plan bypasses a node by what it reads

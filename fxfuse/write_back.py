@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -140,6 +140,8 @@ def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Modu
     mine = _own_nodes(local).get(("", ""), [])
     if tracer.specialised or [(n.op, n.target) for n in mine] != [(n.op, n.target) for n in theirs]:
         return None
+    if any(write.through or write.target for twin in theirs for write in editor.writes.get(twin, ())):
+        return None  # other nodes belong to it, which are those of the other graph
     for node, twin in reversed(list(zip(mine, theirs, strict=True))):
         _repeat(local, node, editor, twin)
     try:
@@ -157,7 +159,10 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
         local.drop(node)
     elif twin in editor.constants:
         call = local.graph.read(node)
-        local.apply(Plan(writes=(Write(call, editor.constants[twin]),)))
+        attributes: dict[str, Any] = {}
+        for write in editor.writes[twin]:
+            attributes |= write.attributes
+        local.apply(Plan(writes=(Write(call, editor.constants[twin], attributes=attributes),)))
 
 
 def _with_graph(module: nn.Module, local: Editor) -> nn.Module:

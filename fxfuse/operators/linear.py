@@ -64,7 +64,7 @@ class Convolution(Linear):
         changed = changed_arguments(self.call, merged.geometry, shape[0]) if merged.geometry.axes else {}
         by_name = isinstance(self.call.get("padding", 0), str) and "padding" in changed
         fits(self.call.module is not None or not by_name, "its padding is a word")
-        if self.call.module is not None and shape != tuple(self.linear_map().stored.shape):
+        if self.call.module is not None and merged.geometry.fixed is None:
             changed = module_attributes(changed, merged.geometry, shape)
         return self._write(merged.linear_map, changed)
 

@@ -55,9 +55,9 @@ def changed_arguments(call: Call, geometry: Geometry, groups: int) -> dict[str, 
     Raises:
         Misfit: if its padding would have to be another one on either side.
     """
-    old = geometry_of(call, geometry.taps)
     changed: dict[str, Any] = {} if groups == call.get("groups", 1) else {"groups": groups}
-    if geometry.fixed is not None or geometry == old:
+    # Padding that is given as a word may be right for the new kernel too.
+    if geometry.fixed is not None or geometry == geometry_of(call, geometry.taps):
         return changed
     fits(all(axis.before == axis.after for axis in geometry.axes), "the sum needs more padding on one side")
     wanted = {
@@ -70,6 +70,7 @@ def changed_arguments(call: Call, geometry: Geometry, groups: int) -> dict[str, 
         if isinstance(before, str) or numbers(before, len(sizes)) != sizes:
             changed[name] = sizes
     if geometry.padded and geometry.mode != call.get("padding_mode", "zeros"):
+        fits(call.module is not None, "a function pads with zeros alone")
         changed["padding_mode"] = geometry.mode
     return changed
 
@@ -87,9 +88,8 @@ def module_attributes(changed: dict[str, Any], geometry: Geometry, shape: tuple[
         return {"in_features": inputs, "out_features": out}
     # Modules pad by hand in all modes but "zeros", from the last axis to the first.
     sides = [side for axis in reversed(geometry.axes) for side in (axis.before, axis.after)]
-    padded = {"_reversed_padding_repeated_twice": sides} if "padding" in changed else {}
     sizes = {"in_channels": groups * inputs, "out_channels": groups * out, "kernel_size": geometry.taps}
-    return {**changed, **padded, **sizes}
+    return {**changed, **sizes, "_reversed_padding_repeated_twice": sides}
 
 
 def numbers(value: Any, count: int) -> tuple[int, ...]:

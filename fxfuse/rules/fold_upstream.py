@@ -14,6 +14,8 @@ from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import fx
 
     from fxfuse.affine import Affine
@@ -35,12 +37,21 @@ def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
 
 
 class _Back(Walk):
-    """One affine on its way up from the node that applies it."""
+    """One affine on its way up from the node that applies it.
+
+    Attributes:
+        behind: a value -> the one through which the walk came to it.
+    """
+
+    def __init__(self, graph: Graph, source: AffineSource) -> None:
+        """Start at ``source``."""
+        super().__init__(graph, source)
+        self.behind: dict[fx.Node, fx.Node] = {}
 
     def plan(self) -> Plan:
-        """Walk to the end of every path."""
+        """Walk to the end of every path, and only then compute new weights."""
         source = self.sources[0]
-        writes: dict[fx.Node, Write] = {}
+        ends: dict[fx.Node, tuple[Linear, Affine]] = {}
         over_view = shared = False
         pending = [(source.input, source.node, self.take(source))]
         while pending:
@@ -48,12 +59,12 @@ class _Back(Walk):
             view = self._view(value)
             if isinstance(view, Linear):
                 self._require_alone(value, reader)
-                require(value not in writes, Reason.SEVERAL_USES, value=self.name(value), users=self.name(reader))
-                writes[value] = self._absorb(view, affine)
+                require(value not in ends, Reason.SEVERAL_USES, value=self.name(value), users=self.name(reader))
+                ends[value] = view, affine
             elif isinstance(view, AffineSource):
                 self._require_alone(value, reader)
                 self.sources.append(view)
-                pending.append((view.input, view.node, self._composed(affine, view)))
+                self._next(view, value, pending, [(view.input, self._composed(affine, view))])
             elif isinstance(view, Carrier):
                 self._require_no_more_axes(view, affine)
                 pulled = view.pull(affine)
@@ -61,13 +72,27 @@ class _Back(Walk):
                 over_view = over_view or view.gives_view
                 shared = shared or view.repeats_memory
                 self._require_alone(value, reader)
-                pending += [(inner, view.reader, moved) for inner, moved in pulled]
+                self._next(view, value, pending, pulled)
         if over_view or any(source.gives_order for source in self.sources):
             self.require_nobody_tells()
             self._require_nobody_writes(doubtful=not shared)
+        writes = tuple(self._absorb(view, affine) for view, affine in ends.values())
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
-        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded)
+        return Plan(writes, bypass, self.guard, self.assumed, self.guarded)
+
+    def _next(
+        self,
+        view: AffineSource | Carrier,
+        value: fx.Node,
+        pending: list[tuple[fx.Node, fx.Node, Affine]],
+        pulled: Iterable[tuple[fx.Node, Affine]],
+    ) -> None:
+        """Go on with what an operation reads."""
+        reader = view.reader if isinstance(view, Carrier) else view.node
+        for inner, affine in pulled:
+            self.behind[inner] = value
+            pending.append((inner, reader, affine))
 
     def _composed(self, affine: Affine, view: AffineSource) -> Affine:
         """Return the affine that applies ``view`` first, if the sizes fit as the numbers of axes are read."""
@@ -88,10 +113,18 @@ class _Back(Walk):
 
     def _view(self, value: fx.Node) -> View:
         """Return what makes the value."""
+        if value in self.graph.dead_ends:
+            raise self.graph.dead_ends[value]
         view = self.graph.view(value)
         bare = not isinstance(view, AffineSource) or view.vanishes
         if view is None or not bare:
-            raise Refusal(Reason.NOT_LINEAR, value=self.name(value))
+            # Whatever comes this way again ends here.
+            refusal = Refusal(Reason.NOT_LINEAR, value=self.name(value))
+            current: fx.Node | None = value
+            while current is not None:
+                self.graph.dead_ends[current] = refusal
+                current = self.behind.get(current)
+            raise refusal
         return view
 
     def _require_alone(self, value: fx.Node, reader: fx.Node) -> None:

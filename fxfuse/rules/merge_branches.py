@@ -66,6 +66,7 @@ class _Merge:
         whole = len(taken) == len(self.tree.branches)
         if not whole:
             self.tree.require_plain(taken)
+        self.merger.pieces.unproven.clear()  # branches that were tried and stay need no check
         merged = sum_of([self._filter(branch, whole=whole) for branch in taken])
         write = self.merger.write(merged, result)
         bypass = self.tree.bypass(taken, host)

@@ -91,7 +91,7 @@ def _merge(graph: Graph, found: _Layers) -> Plan | None:
     try:
         filters = [merger.pieces.filter(way) for way in ways]
         shape = shape_of_stack([f.shape for f in filters])
-        merger.require_no_growth(sum(f.shape.weights for f in filters), shape.weights)
+        merger.require_no_growth(sum(map(merger.pieces.multiply_adds, ways)), shape.weights)
         merged = stack_of(filters)
     except Misfit as misfit:
         raise merger.refusal(nodes, misfit) from None
@@ -111,5 +111,5 @@ def _is_along_channels(merger: Merger, view: Concatenation) -> bool:
     if isinstance(axis, int) and axis >= 0 and rank is not None:
         axis -= rank.axes
         if not rank.proven:
-            merger.pieces.unproven = rank, view.node
+            merger.pieces.unproven.append((rank, view.node))
     return bool(axis == merger.host.output_axis)

@@ -8,7 +8,7 @@ from fxfuse.aliases import writer_between
 from fxfuse.cost import Cost
 from fxfuse.geometry import Misfit
 from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.rules.routes import Pieces
+from fxfuse.rules.pieces import Pieces
 from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Merger:
         self.graph = graph
         self.host = host
         self.assumed = False
+        require(not graph.is_read, Reason.OWN_FORWARD, value=graph.describe(host.node))
         try:
             self.pieces = Pieces(graph, host)
         except Misfit as misfit:
@@ -51,13 +52,13 @@ class Merger:
         """Refuse a merge with more multiply-adds than before, unless that is asked for.
 
         Args:
-            before: the multiply-adds of all operations for one position of the result.
-            weights: those of the one layer.
+            before: the multiply-adds of all operations, as ``Pieces`` counts them.
+            weights: those of the one layer for one position.
         """
-        positions = self.pieces.positions or 1
+        after = weights * (self.pieces.positions or 1)
         per = "" if self.pieces.positions else " for each position"
-        detail = f"from {before * positions:,} to {weights * positions:,} multiply-adds{per}"
-        allowed = weights <= before or self.graph.allow_growth
+        detail = f"from {before:,} to {after:,} multiply-adds{per}"
+        allowed = after <= before or self.graph.allow_growth
         require(allowed, Reason.WOULD_GROW, value=self.graph.describe(self.host.node), detail=detail)
 
     def write(self, merged: Filter, result: fx.Node) -> Write:
@@ -79,18 +80,18 @@ class Merger:
         bias = merged.linear_map.bias
         parameters = merged.shape.weights + (0 if bias is None else bias.numel())
         adds = None if self.pieces.positions is None else merged.shape.weights * self.pieces.positions
-        return before + Cost(None, 0, more), Cost(adds, parameters, 1)
+        return before + Cost(None, self.pieces.parameters(routes), more), Cost(adds, parameters, 1)
 
     def guard(self) -> int | None:
         """Return the number of axes that has to be checked from now on, None for no check."""
-        rank, value = self.pieces.unproven or (None, None)
-        if rank is None or value is None:
-            return None
-        detail = "only usual, and guards=False asks for a proof"
-        allowed = self.graph.guards or not rank.assumed
-        require(allowed, Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
-        self.assumed = rank.assumed
-        return rank.axes if self.graph.guards else None
+        axes: set[int] = set()
+        for rank, value in self.pieces.unproven:
+            detail = "only usual, and guards=False asks for a proof"
+            allowed = self.graph.guards or not rank.assumed
+            require(allowed, Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
+            self.assumed = self.assumed or rank.assumed
+            axes.add(rank.axes)
+        return max(axes) if axes and self.graph.guards else None
 
     def require_same_value(self, value: fx.Node, readers: Iterable[fx.Node]) -> None:
         """Refuse a value that is written into between its readers."""

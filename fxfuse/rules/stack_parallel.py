@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fxfuse.aliases import first_writer
 from fxfuse.call import Merge, Part, Plan
 from fxfuse.filters import stack_of
 from fxfuse.operators.roles import Linear
@@ -23,7 +24,7 @@ def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
     It saves kernels and no multiply-adds, and the parts are views that lie apart in memory, which some readers have
     to copy: whether it pays depends on the model and the machine, so it must be asked for.
     """
-    if graph.keeps_code or not graph.plays(node, Linear) or node in graph.dead:
+    if graph.kept_code is not None or not graph.plays(node, Linear) or node in graph.dead:
         return None
     first = graph.view(node)
     if not isinstance(first, Linear) or first.input is node:
@@ -41,7 +42,7 @@ def _alike(graph: Graph, first: Linear) -> list[Linear]:
         except Refusal:
             continue  # a hook, say: that layer stays by itself
         if isinstance(view, Linear) and view.input is first.input and _is_like(view, first):
-            found.append(view)
+            found += [] if any(view.weight is other.weight for other in found) else [view]
     return found
 
 
@@ -57,6 +58,9 @@ def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
         reader = graph.layout.first_stickler(layer.node)
         if reader is not None:
             raise Refusal(Reason.LAYOUT, value=graph.describe(layer.node), users=graph.describe(reader))
+        writer = first_writer(graph, layer.node, doubtful=True)
+        if writer is not None:
+            raise Refusal(Reason.MUTATED, value=graph.describe(layer.node), users=graph.describe(writer))
     merger.require_same_value(layers[0].input, nodes)
     ways = [Route(layer.input, (layer,)) for layer in layers]
     filters = [merger.pieces.filter(way) for way in ways]

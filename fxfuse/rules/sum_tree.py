@@ -17,7 +17,7 @@ from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.routes import Obstacle, Route, routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import fx
 
@@ -133,10 +133,10 @@ class SumTree:
 
     def _between(self, node: fx.Node, reader: fx.Node | None) -> View | None:
         """Return what makes a value that only its reader uses."""
-        alone = reader is None or self.graph.users(node) == [reader]
-        known = any(self.graph.may_be(node, role) for role in (Sum, AffineSource, Noop))
+        if not any(self.graph.may_be(node, role) for role in (Sum, AffineSource, Noop)):
+            return None
         try:
-            return self.graph.view(node) if alone and known else None
+            return self.graph.view(node) if reader is None or self.graph.users(node) == [reader] else None
         except Refusal:
             return None
 
@@ -218,7 +218,17 @@ class SumTree:
             step = next(steps)
             now[step.node] = self._other(step.node, step.operand)
             pairs.append((step.node, _resolved(now[step.node], now)))
+        self._require_new_targets(now)
         return (*pairs, *inside)
+
+    def _require_new_targets(self, now: Mapping[fx.Node, fx.Node]) -> None:
+        """Refuse where a sum that stays would write into another value than before, which others may see."""
+        made = {b.value for b in self.branches if any(not isinstance(view, Noop) for view in b.ways[-1].views)}
+        for node in self.inner - now.keys():
+            for written in self.graph.mutated(node):
+                target = _resolved(written, now)
+                new = target is written or target in made or target in self.inner
+                require(new, Reason.MUTATED, value=self.graph.describe(target), users=self.graph.describe(node))
 
     def _other(self, node: fx.Node, operand: fx.Node) -> fx.Node:
         """Return the other value of a sum of two, which must be added as it is."""
@@ -229,7 +239,7 @@ class SumTree:
         return others[0].value
 
 
-def _resolved(value: fx.Node, now: dict[fx.Node, fx.Node]) -> fx.Node:
+def _resolved(value: fx.Node, now: Mapping[fx.Node, fx.Node]) -> fx.Node:
     while value in now:
         value = now[value]
     return value

@@ -1,0 +1,191 @@
+"""The operations on some routes, as filters, with what they cost."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from fxfuse.affine import Affine
+from fxfuse.cost import Cost
+from fxfuse.filters import Filter, Shape, chain_of, shape_of_chain
+from fxfuse.geometry import Axis, Geometry, fits
+from fxfuse.operators.averages import Pool
+from fxfuse.operators.noops import Noop
+from fxfuse.operators.roles import AffineSource, Linear
+from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.shapes import recorded_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import fx
+
+    from fxfuse.graph import Graph
+    from fxfuse.operators.roles import View
+    from fxfuse.rules.routes import Route
+    from fxfuse.shapes import Rank
+
+
+class Pieces:
+    """The operations of some routes from one value, as filters.
+
+    Attributes:
+        channels: the channels of that value.
+        spatial: the number of its spatial axes.
+        unproven: numbers of axes that are not proven, each with the value that has it, where a meaning rests on them.
+    """
+
+    def __init__(self, graph: Graph, host: Linear) -> None:
+        """Read filters that go together with ``host``, which reads the value."""
+        self.graph = graph
+        self.host = host
+        self.channels = host.linear_map().in_channels
+        self.spatial = len(host.geometry().axes)
+        self.axis = host.output_axis
+        self.unproven: list[tuple[Rank, fx.Node]] = []
+
+    def shape(self, route: Route) -> Shape:
+        """Return the shape of all operations of a route together.
+
+        Raises:
+            Misfit: if they are no single filter at the border.
+        """
+        shape = Shape(self.channels, self.channels, self.channels, Geometry((Axis(),) * self.spatial))
+        for view in reversed(route.views):
+            if not isinstance(view, Noop):
+                shape = shape_of_chain(shape, self.one(view, shape.out_channels).shape)
+        return shape
+
+    def filter(self, route: Route) -> Filter:
+        """Return all operations of a route as one filter.
+
+        Raises:
+            Misfit: if they are none at the border.
+        """
+        result: Filter | None = None
+        for view in reversed(route.views):
+            if not isinstance(view, Noop):
+                one = self.one(view, self.channels if result is None else result.linear_map.out_channels)
+                result = one if result is None else chain_of(result, one)
+        if result is None:
+            ones = torch.ones(self.channels, dtype=torch.float64, device="cpu")
+            result = Filter.diagonal(Affine(ones, torch.zeros_like(ones)), self.spatial)
+        return result
+
+    def one(self, view: View, channels: int) -> Filter:
+        """Return an operation that reads a value of so many channels.
+
+        Raises:
+            Misfit: if it is no filter.
+        """
+        self.graph.require_changeable(view.node)
+        if isinstance(view, Linear):
+            self._require_like_host(view)
+            return view.filter()
+        if isinstance(view, Pool):
+            fits(view.spatial == self.spatial, f"{view.call.path} pools another number of axes")
+            return view.filter(channels)
+        assert isinstance(view, AffineSource)  # noqa: S101 - nothing else is on a route
+        return Filter.diagonal(self.vector(view, channels), self.spatial)
+
+    def multiply_adds(self, route: Route) -> int:
+        """Return the multiply-adds of a route: all, or where sizes are not known those for one position of its result.
+
+        Raises:
+            Misfit: if an operation on it is no filter.
+        """
+        known = self.cost(route).multiply_adds
+        if known is not None:
+            return known
+        channels, total = self.channels, 0
+        for view in reversed(route.views):
+            if not isinstance(view, Noop):
+                shape = self.one(view, channels).shape
+                # What comes before a stride has as many positions more.
+                total, channels = total * shape.geometry.steps + shape.weights, shape.out_channels
+        return total * (self.positions or 1)
+
+    def cost(self, route: Route) -> Cost:
+        """Return the multiply-adds and kernels of a route."""
+        views = [view for view in route.views if not isinstance(view, Noop)]
+        channels, adds = self.channels, [0 if self.positions is not None else None]
+        for view in reversed(views):
+            shape, positions = self.one(view, channels).shape, self._positions(view)
+            channels = shape.out_channels
+            adds.append(None if positions is None else positions * shape.weights)
+        known = [count for count in adds if count is not None]
+        return Cost(sum(known) if len(known) == len(adds) else None, 0, len(views))
+
+    def parameters(self, routes: Sequence[Route]) -> int:
+        """Return the elements of weights and statistics that only operations on these routes read."""
+        views = [view for route in routes for view in route.views if not isinstance(view, Noop)]
+        tensors = {id(tensor): (tensor, view.node) for view in views for tensor in _tensors(view)}
+        ours = self.graph.with_constants(view.node for view in views)
+        read = ((t, self.graph.other_readers(t, node, apart_from=ours)) for t, node in tensors.values())
+        return sum(tensor.numel() for tensor, others in read if not others)
+
+    @functools.cached_property
+    def positions(self) -> int | None:
+        """How many positions the result has for one element of the batch; None if that is not known."""
+        return self._positions(self.host)
+
+    def _positions(self, view: View) -> int | None:
+        if isinstance(view, Linear) and view.geometry().fixed is not None:
+            return None  # a transposed convolution reads another number of taps for each
+        sizes = self.graph.sizes.of(view.node)
+        kept = [size for axis, size in enumerate(sizes) if axis > 0 and axis - len(sizes) != self.axis]
+        return None if None in kept or not sizes else math.prod(size for size in kept if size is not None)
+
+    def vector(self, source: AffineSource, channels: int) -> Affine:
+        """Return the affine of a source, along the channels."""
+        affine = source.affine()
+        for tensor in source.tensors:
+            self.require_same_kind(tensor, promotes=source.promotes and tensor.ndim > 0)
+        if source.unproven_rank is not None:
+            self.unproven.append((source.unproven_rank, source.input))
+        return self.along_channels(affine, channels, source.node)
+
+    def along_channels(self, affine: Affine, channels: int, node: fx.Node) -> Affine:
+        """Return an affine of a value as two vectors along its channels."""
+        vector, name = affine.vector(self.axis, channels), self.graph.describe(node)
+        if vector is None:
+            detail = f"{channels} channels on axis {self.axis}, shape {tuple(affine.scale.shape)}"
+            raise Refusal(Reason.NOT_PER_CHANNEL, value=name, detail=detail)
+        if affine.rank > -self.axis:
+            # A constant with more axes than the value would give the result more axes as well.
+            rank = self.graph.rank(node)
+            if rank is None:
+                raise Refusal(Reason.UNKNOWN_SHAPE, value=name, detail="not known")
+            detail = f"it has {affine.rank} axes, the value {rank.axes}"
+            require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=name, detail=detail)
+            if not rank.proven:
+                self.unproven.append((rank, node))
+        return vector
+
+    def _require_like_host(self, view: Linear) -> None:
+        same = view.output_axis == self.axis and view.input_axis == self.host.input_axis
+        fits(same, f"{view.call.path} has its channels on another axis")
+        # A layer in training mode is still to be trained as it is.
+        module = view.call.module
+        require(module is None or not module.training, Reason.TRAINING)
+        self.require_same_kind(view.weight, promotes=True)
+        before, after = recorded_dtype(view.node), recorded_dtype(self.host.node)
+        require(before is None or after is None or before == after, Reason.PROMOTES, detail=f"{before} and {after}")
+
+    def require_same_kind(self, tensor: torch.Tensor, *, promotes: bool) -> None:
+        """Refuse weights on another device, or of a dtype that would change that of the result."""
+        weight, name = self.host.weight, self.graph.describe(self.host.node)
+        apart = Reason.MIXED_DEVICE
+        require(tensor.device == weight.device, apart, value=name, device=tensor.device, other=weight.device)
+        same = not promotes or torch.promote_types(tensor.dtype, weight.dtype) == weight.dtype
+        require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype}")
+
+
+def _tensors(view: View) -> list[torch.Tensor]:
+    if isinstance(view, Linear):
+        found = [view.weight, view.call.tensor("bias")]
+        return [tensor for tensor in found if tensor is not None]
+    return list(view.tensors) if isinstance(view, AffineSource) else []
