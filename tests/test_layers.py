@@ -21,7 +21,7 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 LAYERS: dict[str, str] = {
     "what needs nothing": (
         "affine collection cost geometry linear_map filters reasons report guards modules draft state python_source "
-        "questions rank_tables shape_numbers proxies own_forward"
+        "questions rank_tables shape_numbers proxies own_forward layers_read"
     ),
     "a graph, read": "operator_table mutations uses constants shapes sizes call naming graph aliases layout",
     "a graph, changed": "storage history arguments divided editor",
