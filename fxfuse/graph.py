@@ -80,9 +80,14 @@ class Graph(Naming):
         self._called = {self.path(node) for node in self.nodes if node.op == "call_module"}
 
     @functools.cached_property
-    def is_read(self) -> bool:
-        """Whether the user's own code goes on running, and reads what layers note of themselves."""
-        return self.kept_code is not None and reads_layers(self.kept_code)
+    def needs_layers(self) -> bool:
+        """Whether the user's own forward goes on running, and reads what layers note of themselves."""
+        return self.kept_code is not None and reads_layers(self.kept_code, in_forward=True)
+
+    @functools.cached_property
+    def tells_layers(self) -> bool:
+        """Whether other code of the user's does, which may be called later."""
+        return self.kept_code is not None and reads_layers(self.kept_code, in_forward=False)
 
     @property
     def nodes(self) -> list[fx.Node]:

@@ -6,7 +6,8 @@ Where the user's code goes on running, it must not find another layer there than
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from fxfuse.python_source import is_name, parse, plain_function
 
@@ -17,28 +18,46 @@ _NOTED = frozenset(
     "weight bias in_channels out_channels in_features out_features num_features kernel_size stride padding dilation "
     "groups padding_mode parameters named_parameters state_dict numel".split()
 )
-# Methods that run before a model is fused.
-_BEFORE = ("__init__", "__repr__", "extra_repr")
-_BEFORE_TOO = ("init", "_init", "reset", "_reset", "load", "_load", "fuse", "_fuse", "reparam", "switch_to_deploy")
+# How methods begin, after underscores, that run before a model is fused, or are of no use on one that is.
+_BEFORE = ("init", "reset", "load", "fuse", "reparam", "switch_to_deploy", "repr", "extra_repr")
 
 
-def reads_layers(model: nn.Module) -> bool:
-    """Whether a class of the model's has a method that reads what another module notes of itself."""
-    classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    own = (cls for cls in classes if not cls.__module__.startswith(("torch.", "builtins", "fxfuse.")))
-    return any(_reads(cls) for cls in own)
+def reads_layers(model: nn.Module, *, in_forward: bool) -> bool:
+    """Whether code of the model's reads what another module notes of itself.
+
+    Args:
+        model: the model.
+        in_forward: code that runs in the forward; else also public methods and properties beside it.
+    """
+    classes: set[Any] = {type(module) for module in model.modules()}
+    return any(_reads(cls, in_forward) for cls in classes)
 
 
-def _reads(cls: type) -> bool:
-    for name, member in vars(cls).items():
-        function = plain_function(member) if not isinstance(member, type) else None
-        if function is None or name in _BEFORE or name.startswith(_BEFORE_TOO):
+@functools.cache
+def _reads(cls: Any, in_forward: bool) -> bool:  # noqa: FBT001 - a key of the cache
+    members = {name: member for base in reversed(cls.__mro__) if _is_own(base) for name, member in vars(base).items()}
+    pending = [name for name in members if name == "forward" or not (in_forward or name.startswith("_"))]
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        function = plain_function(members[name]) if name not in seen and not _is_before(name) else None
+        seen.add(name)
+        if function is None:
             continue
         try:
             tree, own = parse(function)
         except (OSError, TypeError, SyntaxError):
             continue  # without source nobody can say, and nothing is traced through it either
-        noted = (n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in _NOTED)
-        if any(not is_name(attribute.value, own) for attribute in noted):
+        attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        if any(node.attr in _NOTED and not is_name(node.value, own) for node in attributes):
             return True
+        pending += [node.attr for node in attributes if is_name(node.value, own) and node.attr in members]
     return False
+
+
+def _is_own(cls: type) -> bool:
+    return not cls.__module__.startswith(("torch.", "builtins", "fxfuse."))
+
+
+def _is_before(method: str) -> bool:
+    return method.lstrip("_").startswith(_BEFORE)

@@ -156,7 +156,10 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
     if bypass is not None:
         local.apply(Plan(bypass=((node, bypass.value(node)),), guard=bypass.guard), where=bypass.where)
     elif twin in editor.dropped:
-        local.drop(node)
+        # Nobody uses its result any more, so that whatever it read stands for it.
+        read = [value for value in node.all_input_nodes if value not in local.graph.constants]
+        if read:
+            local.apply(Plan(bypass=((node, read[0]),)))
     elif twin in editor.constants:
         call = local.graph.read(node)
         attributes: dict[str, Any] = {}

@@ -74,7 +74,7 @@ class _Merge:
         inside = [view.node for route in routes for view in route.views]
         around = list(self.tree.inner) if whole else self._idle(taken)
         self._require_unchanged(taken, [*gone, *around])
-        told = last_first(node for node in inside if node is not host)
+        told = last_first(v.node for r in routes for v in r.views if v.node is not host and not isinstance(v, Noop))
         before, after = self.merger.costs(routes, merged, len(taken) - 1)
         return Plan(
             (write,),

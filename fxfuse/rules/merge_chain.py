@@ -24,24 +24,30 @@ def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
     """``conv3x3(conv1x1(x))`` becomes ``conv3x3(x)``, and ``linear(linear(x))`` becomes ``linear(x)``."""
     if not graph.plays(node, Linear) or node in graph.dead:
         return None
+    if not any(graph.plays(value, role) for value in node.all_input_nodes for role in (Linear, Noop)):
+        return None  # most layers read an activation, and there is no need to look closer
     try:
         second = graph.view(node)
     except Refusal:
         if any(graph.plays(value, Linear) for value in node.all_input_nodes):
             raise
         return None  # whatever forbids to touch it, there is nothing to merge
-    if not isinstance(second, Linear):
-        return None
-    between: list[View] = []
-    ways, obstacle = routes(graph, second.input, node)
-    for route in ways[1:]:
-        between.append(route.views[-1])
-        if not isinstance(between[-1], Noop):
-            break
+    between = _between(graph, second) if isinstance(second, Linear) else []
     first = between[-1] if between else None
+    return _merge(graph, first, second, between) if isinstance(first, Linear) and isinstance(second, Linear) else None
+
+
+def _between(graph: Graph, second: Linear) -> list[View]:
+    """Return what stands before a layer, from the last, up to the first operation that does something."""
+    found: list[View] = []
+    ways, obstacle = routes(graph, second.input, second.node)
     if obstacle is not None and obstacle.refusal.reason is Reason.HOOKED and len(ways) == 1:
         raise obstacle.refusal
-    return _merge(graph, first, second, between) if isinstance(first, Linear) else None
+    for route in ways[1:]:
+        found.append(route.views[-1])
+        if not isinstance(found[-1], Noop):
+            break
+    return found
 
 
 def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> Plan:

@@ -76,6 +76,8 @@ def _layers(graph: Graph, whole: Concatenation) -> _Layers | None:
 
 
 def _layer(graph: Graph, value: fx.Node, reader: fx.Node) -> Linear | None:
+    if not graph.plays(value, Linear):
+        return None
     ways, _ = routes(graph, value, reader)
     view = ways[1].views[0] if len(ways) > 1 else None
     return view if isinstance(view, Linear) else None

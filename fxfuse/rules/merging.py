@@ -38,7 +38,7 @@ class Merger:
         self.graph = graph
         self.host = host
         self.assumed = False
-        require(not graph.is_read, Reason.OWN_FORWARD, value=graph.describe(host.node))
+        require(not graph.needs_layers, Reason.OWN_FORWARD, value=graph.describe(host.node))
         try:
             self.pieces = Pieces(graph, host)
         except Misfit as misfit:
@@ -68,9 +68,12 @@ class Merger:
         before, after = recorded_dtype(result), recorded_dtype(host.node)
         require(before is None or after is None or before == after, Reason.PROMOTES, detail=f"{after} becomes {before}")
         try:
-            return host.with_filter(merged)
+            write = host.with_filter(merged)
+            same = merged.geometry == host.geometry() and merged.shape.weights == host.filter().shape.weights
         except Misfit as misfit:
             raise self.refusal([host.node], misfit) from None
+        require(same or not self.graph.tells_layers, Reason.OWN_FORWARD, value=self.graph.describe(host.node))
+        return write
 
     def costs(self, routes: Sequence[Route], merged: Filter, more: int) -> tuple[Cost, Cost]:
         """Return what routes cost, with ``more`` operations that add or join them, and what one filter costs."""

@@ -16,7 +16,7 @@ from fxfuse.operators.averages import Pool
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import AffineSource, Linear
 from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.shapes import recorded_dtype
+from fxfuse.shapes import recorded_dtype, recorded_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,9 +135,11 @@ class Pieces:
     def _positions(self, view: View) -> int | None:
         if isinstance(view, Linear) and view.geometry().fixed is not None:
             return None  # a transposed convolution reads another number of taps for each
-        sizes = self.graph.sizes.of(view.node)
+        value = recorded_value(view.node)  # a traced graph knows the channels of a value, and rarely all sizes
+        sizes = [] if value is None else list(value.shape)
         kept = [size for axis, size in enumerate(sizes) if axis > 0 and axis - len(sizes) != self.axis]
-        return None if None in kept or not sizes else math.prod(size for size in kept if size is not None)
+        known = bool(sizes) and all(isinstance(size, int) for size in kept)
+        return math.prod(kept) if known else None
 
     def vector(self, source: AffineSource, channels: int) -> Affine:
         """Return the affine of a source, along the channels."""

@@ -26,7 +26,7 @@ SMALL = [
     ("tiny_vit_5m_224", 224, 0),
     ("skresnet18", 64, 0),
     ("eca_nfnet_l0", 64, 0),
-    ("repvgg_a0", 64, 17),  # one in each block with a branch that is a norm alone; merging branches would remove them
+    ("repvgg_a0", 64, 0),
 ]
 LARGER = [
     ("hiera_tiny_224", 224, 0),

@@ -1,0 +1,93 @@
+"""Models whose authors make their branches one by code of their own: here it is done from the graph, and no worse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from fxfuse import fx_fuse
+from fxfuse.measure import count_kernels
+from fxfuse.models import randomize
+from tests.zoo.checks import error
+
+timm: Any = pytest.importorskip("timm")
+
+# One model for each family of timm that has such code, and whether that leaves norms.
+FAMILIES = {
+    "repvgg_a0": False,
+    "mobileone_s1": False,
+    "fastvit_t8": True,
+    "repvit_m0_9": False,
+    "repghostnet_100": True,
+    "ghostnetv3_100": True,
+    "lcnetv2_base": True,
+    "nextvit_small": True,
+    "efficientvit_m0": False,
+    "levit_128s": False,
+    "tiny_vit_5m_224": False,
+    "shvit_s1": False,
+    "iformer_h": False,
+    "efficientvim_m1": False,
+}
+VIEWS = set(
+    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze detach alias split".split()
+)
+VIEWS |= set("split_with_sizes chunk unbind as_strided _to_copy clone contiguous _reshape_alias unfold".split())
+
+
+def counted(run: Any, x: torch.Tensor) -> tuple[int, int, int]:
+    """Convolutions, batch norms, and all kernels that are no views."""
+    kernels = Counter({name: n for name, n in count_kernels(run, x).items() if name not in VIEWS})
+    convolutions, norms = (sum(n for k, n in kernels.items() if word in k) for word in ("convolution", "batch_norm"))
+    return convolutions, norms, kernels.total()
+
+
+def made(name: str) -> tuple[Any, torch.Tensor]:
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False).eval()
+    randomize(model)
+    return model, torch.randn(1, *model.default_cfg["input_size"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(deprecated|Overwriting)")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_more_kernels_than_by_hand(name: str) -> None:
+    model, x = made(name)
+    by_hand = timm.utils.model.reparameterize_model(model).double()  # its code is of float32 alone
+    model, x = model.double(), x.double()
+    with torch.no_grad():
+        expected = model(x)
+    fused = fx_fuse(model)
+    with torch.no_grad():
+        assert error(expected, fused(x)) <= 1e-12
+    theirs, ours = counted(by_hand, x), counted(fused, x)
+    assert all(mine <= other for mine, other in zip(ours, theirs, strict=True))
+    assert ours[1] == 0
+    assert (theirs[1] > 0) == FAMILIES[name]
+    assert ours[2] < theirs[2] or not FAMILIES[name]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(deprecated|Overwriting)")
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s1", "fastvit_t8", "repghostnet_100", "lcnetv2_base"])
+def test_as_many_in_an_exported_program_and_in_the_class(name: str) -> None:
+    model, x = made(name)
+    model, x = model.double(), x.double()
+    with torch.no_grad():
+        expected = model(x)
+    program = fx_fuse(torch.export.export(model, (x,))).module()
+    kept = fx_fuse(model, structure="module")
+    assert isinstance(kept, type(model))
+    with torch.no_grad():
+        assert max(error(expected, program(x)), error(expected, kept(x))) <= 1e-12
+    left = counted(fx_fuse(model), x)
+    assert counted(program, x) == left
+    # A public method of RepGhostNet reads the first norm and its convolution by itself, so that both stay.
+    assert [a - b for a, b in zip(counted(kept, x), left, strict=True)] in (
+        [0, 0, 0],
+        [0, 1, 1] if "ghost" in name else [],
+    )
