@@ -53,7 +53,9 @@ class Kernels:
 
     @staticmethod
     def of(run: Callable[[Tensor], object], x: Tensor) -> Kernels:
-        """Count them in a run."""
+        """Count them in a second run; some models keep what their first one computed."""
+        with torch.no_grad():
+            run(x)
         names = {name: count for name, count in count_kernels(run, x).items() if name not in VIEWS}
         convolutions, norms = (sum(n for k, n in names.items() if word in k) for word in ("convolution", "batch_norm"))
         return Kernels(convolutions, norms, sum(names.values()))

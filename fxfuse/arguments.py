@@ -29,7 +29,7 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
         _retarget(graph, write.call, write.target)
     node = graph.source(write.call.node)
     names = OPERATORS[node.target].arguments
-    requires_grad = _requires_grad(graph, write.call)
+    requires_grad = write.trains or _requires_grad(graph, write.call)
     for name, number in write.attributes.items():
         _set_argument(node, names.index(name), name, list(number) if isinstance(number, tuple) else number)
     for name, tensor in write.constants.items():

@@ -78,12 +78,12 @@ class _Options(NamedTuple):
     def of(options: Mapping[str, Any] | None) -> _Options:
         given = dict(options or {})
         compiler, report = _backend(given.pop("backend", "inductor")), given.pop("report", lambda _: None)
-        unknown = sorted(given.keys() - {"rules", "allow_copies", "guards"})
+        unknown = sorted(given.keys() - {"rules", "allow_copies", "allow_growth", "guards"})
         if unknown or not callable(report):
             wrong = f"an unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
             raise FuseError(
                 f"The backend 'fxfuse' got {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
-                "'allow_copies' and 'guards'."
+                "'allow_copies', 'allow_growth' and 'guards'."
             )
         if "rules" in given:
             given["rules"] = checked_rules(given["rules"])

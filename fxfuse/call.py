@@ -99,7 +99,8 @@ class Write:
         constants: the new tensors, in the layout in which they are stored; None takes one away.
         through: operations that stay between what is stored and the call: the permutation of a weight, by argument.
         target: another function to call, where the present one has no argument for a bias; None to keep it.
-        attributes: what else changes on a module.
+        attributes: what else changes on a module, or of the arguments of a function.
+        trains: some of the weights that went into these are to be trained.
     """
 
     call: Call
@@ -107,6 +108,7 @@ class Write:
     through: Mapping[str, fx.Node] = field(default_factory=dict)
     target: Callable[..., Any] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    trains: bool = False
 
 
 @dataclass(frozen=True)

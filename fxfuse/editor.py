@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -55,6 +55,7 @@ class Editor:
         self.plans: list[Plan] = []
         self.writes: dict[fx.Node, list[Write]] = {}
         self._copies: dict[nn.Module, list[nn.Module]] = {}
+        self._attributes: dict[nn.Module, dict[str, Any]] = {}
         self._erased: set[fx.Node] = set()
         self._targets: dict[nn.Module, str] = {}
 
@@ -168,9 +169,11 @@ class Editor:
                 continue
             old = module._parameters.get(name)
             like = old if old is not None else module._parameters.get("weight")
+            trains = write.trains or (like is not None and like.requires_grad)
             copied._buffers.pop(name, None)
-            copied._parameters[name] = nn.Parameter(tensor, requires_grad=like is not None and like.requires_grad)
+            copied._parameters[name] = nn.Parameter(tensor, requires_grad=trains)
         self._copies.setdefault(module, []).append(copied)
+        self._attributes[copied] = dict(write.attributes)
         self._targets.setdefault(module, str(write.call.node.target))
         return copied
 
@@ -180,6 +183,8 @@ class Editor:
         # A call that was rewritten again has left its copy behind.  Mostly there is none, and nothing to look for.
         live = set(self.rewritten.values()) if known else set()
         for copied in (copied for copied in known if copied in live):
+            if self._attributes[copied] != dict(write.attributes):
+                continue
             stored = {name: copied._parameters[name] for name in write.constants}
             if all(_same(p, write.constants[name]) for name, p in stored.items()):
                 return copied
@@ -195,6 +200,7 @@ class Editor:
             checked.meta = dict(node.meta)
             value = checked
         node.replace_all_uses_with(value)
+        self.graph.layout.forget(node)
         self._erase_unused(node)
 
     def _erase_unused(self, node: fx.Node) -> None:

@@ -82,12 +82,7 @@ class Graph(Naming):
     @functools.cached_property
     def needs_layers(self) -> bool:
         """Whether the user's own forward goes on running, and reads what layers note of themselves."""
-        return self.kept_code is not None and reads_layers(self.kept_code, in_forward=True)
-
-    @functools.cached_property
-    def tells_layers(self) -> bool:
-        """Whether other code of the user's does, which may be called later."""
-        return self.kept_code is not None and reads_layers(self.kept_code, in_forward=False)
+        return self.kept_code is not None and reads_layers(self.kept_code)
 
     @property
     def nodes(self) -> list[fx.Node]:

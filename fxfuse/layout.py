@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.aliases import begins, may_alias, runs_user_code
+from fxfuse.operator_table import OPERATORS
 from fxfuse.rank_tables import keeps_size
 from fxfuse.uses import first_operand
 
@@ -35,8 +36,20 @@ _TELLS = (
 # How the names of operations begin whose results lie in the usual order, whatever they read.
 _IN_ORDER = ("linear", "matmul", "bmm", "mm", "addmm", "contiguous", "scaled_dot_product")
 # Layers that keep to the two orders that images have, as norms do.
-_LAYERS = ("conv2d", "conv3d", "convtranspose2d", "convtranspose3d", "conv_transpose2d", "conv_transpose3d", *_IN_ORDER)
+_LAYERS = (
+    "conv2d",
+    "conv3d",
+    "convolution",
+    "convtranspose2d",
+    "convtranspose3d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    *_IN_ORDER,
+)
 _ELEMENTWISE = ("add", "iadd", "sub", "isub", "mul", "imul", "relu", "gelu", "silu", "sigmoid", "hardswish", "dropout")
+
+
+_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 
 
 class Layout:
@@ -68,8 +81,10 @@ class Layout:
     def _find_dense(self, node: fx.Node) -> bool:
         if begins(self.graph, node, _LAYERS):
             return True
-        first = first_operand(node)
-        if first is not None and keeps_size(self.graph.called(node)):
+        source = self.graph.source(node)
+        first = first_operand(source)
+        row = OPERATORS.get(source.target) if source is not node else None
+        if first is not None and (keeps_size(self.graph.called(source)) or (row is not None and row.name in _NORMS)):
             return self._dense.get(first, False)
         # What is computed element by element of images in one of the two usual orders is in one of them too.
         operands = [o for o in node.all_input_nodes if o not in self.graph.constants]
@@ -82,6 +97,11 @@ class Layout:
             for node in reversed(self.graph.nodes):
                 self._sticklers[node] = self._find_stickler(node)
         return self._sticklers[value] if value in self._sticklers else self._find_stickler(value)
+
+    def forget(self, node: fx.Node) -> None:
+        """Take into account that a node is taken out, behind which nobody could tell what lies before it."""
+        if begins(self.graph, node, _IN_ORDER):
+            self._sticklers.clear()
 
     def _find_stickler(self, value: fx.Node) -> fx.Node | None:
         users = list(value.users)

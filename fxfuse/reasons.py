@@ -40,8 +40,8 @@ class Reason(Enum):
     )
     MUTATED = "{value} is changed in place by {users}; use the out-of-place form of that operation"
     LAYOUT = (
-        "without it {users} would get {value}, which may be a view of other memory, and not a value of its own; "
-        "call .contiguous() behind the norm, or use reshape instead of view"
+        "{users} can tell how a value lies in memory, and would get {value} in another order than before; "
+        "call .contiguous() before it, or use reshape instead of view"
     )
     NOT_PER_CHANNEL = (
         "it does not act along the output channels of {value} ({detail}); "

@@ -89,7 +89,8 @@ def _live(nodes: list[tuple[Editor, fx.Node]]) -> list[tuple[Editor, fx.Node]]:
 
 def _rewritten(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
     """Return the new module, if every call wants the same."""
-    wanted = [editor.rewritten.get(node) for editor, node in _live(nodes) if node not in editor.dropped]
+    left = [(editor, node) for editor, node in _live(nodes) if node not in editor.dropped]
+    wanted = [None if node in editor.bypassed else editor.rewritten.get(node) for editor, node in left]
     if None in wanted or not wanted:
         return None
     first, *others = [module for module in wanted if module is not None]
@@ -98,8 +99,11 @@ def _rewritten(nodes: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
     tensors = [list(m.state_dict().values()) for m in (one, other)]
-    return len(tensors[0]) == len(tensors[1]) and all(
-        a.shape == b.shape and torch.equal(a, b) for a, b in zip(*tensors, strict=True)
+    same = type(one) is type(other) and one.extra_repr() == other.extra_repr()  # sizes, stride, padding
+    return (
+        same
+        and len(tensors[0]) == len(tensors[1])
+        and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
     )
 
 

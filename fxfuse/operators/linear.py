@@ -62,8 +62,10 @@ class Convolution(Linear):
         """Round into new tensors, and let the call have the geometry that they need."""
         shape = tuple(merged.linear_map.stored.shape)
         changed = changed_arguments(self.call, merged.geometry, shape[0]) if merged.geometry.axes else {}
-        by_name = isinstance(self.call.get("padding", 0), str) and "padding" in changed
-        fits(self.call.module is not None or not by_name, "its padding is a word")
+        word = (
+            isinstance(self.call.get("padding", 0), str) or getattr(self.node.target, "_overloadname", "") == "padding"
+        )
+        fits(self.call.module is not None or not (word and "padding" in changed), "its padding is a word")
         if self.call.module is not None and merged.geometry.fixed is None:
             changed = module_attributes(changed, merged.geometry, shape)
         return self._write(merged.linear_map, changed)

@@ -12,13 +12,14 @@ from fxfuse.operators.noops import Noop
 from fxfuse.operators.sums import Sum
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.merging import Merger, last_first
-from fxfuse.rules.sum_tree import Branch, SumTree
+from fxfuse.rules.sum_tree import SumTree
 
 if TYPE_CHECKING:
     from torch import fx
 
     from fxfuse.filters import Filter, Shape
     from fxfuse.graph import Graph
+    from fxfuse.rules.branches import Branch
 
 
 def merge_branches(graph: Graph, node: fx.Node) -> Plan | None:
@@ -68,7 +69,8 @@ class _Merge:
             self.tree.require_plain(taken)
         self.merger.pieces.unproven.clear()  # branches that were tried and stay need no check
         merged = sum_of([self._filter(branch, whole=whole) for branch in taken])
-        write = self.merger.write(merged, result)
+        write = self.merger.write(merged, result, routes)
+        self._require_checkable(whole=whole)
         bypass = self.tree.bypass(taken, host)
         gone = {node for node, _ in bypass}
         inside = [view.node for route in routes for view in route.views]
@@ -85,6 +87,12 @@ class _Merge:
             onwards=True,
             merge=Merge(routes[0].start, result, told or (result,), before, after),
         )
+
+    def _require_checkable(self, *, whole: bool) -> None:
+        """Refuse a check of the number of axes where other values, perhaps of fewer axes, stay in the sum."""
+        for _, value in self.merger.pieces.unproven if not whole else ():
+            detail = "only usual, or only seen"
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
 
     def _idle(self, taken: list[Branch]) -> list[fx.Node]:
         """Return what lies between a branch and a sum that goes on without it."""

@@ -68,4 +68,4 @@ def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> 
     bypass = inner if host is second else ((second.node, second.input), *inner[:-1])
     gone = first.node if host is second else second.node
     merge = Merge(first.input, second.node, (gone,), before, after)
-    return Plan((merger.write(merged, second.node),), bypass, onwards=True, merge=merge)
+    return Plan((merger.write(merged, second.node, [route]),), bypass, onwards=True, merge=merge)

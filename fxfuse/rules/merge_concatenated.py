@@ -99,7 +99,7 @@ def _merge(graph: Graph, found: _Layers) -> Plan | None:
         raise merger.refusal(nodes, misfit) from None
     merger.require_same_value(linears[0].input, nodes)
     before, after = merger.costs(ways, merged, 1 + len(found.inner))
-    write, guard = merger.write(merged, whole.node), merger.guard()
+    write, guard = merger.write(merged, whole.node, ways), merger.guard()
     bypass = tuple(found.upwards(host))[::-1]
     gone = {node for node, _ in bypass}
     dropped = last_first(node for node in (*nodes, *found.inner) if node is not host and node not in gone)

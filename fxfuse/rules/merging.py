@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fxfuse.aliases import writer_between
@@ -61,8 +62,8 @@ class Merger:
         allowed = after <= before or self.graph.allow_growth
         require(allowed, Reason.WOULD_GROW, value=self.graph.describe(self.host.node), detail=detail)
 
-    def write(self, merged: Filter, result: fx.Node) -> Write:
-        """Return the edit that lets the host give ``result``."""
+    def write(self, merged: Filter, result: fx.Node, routes: Sequence[Route]) -> Write:
+        """Return the edit that lets the host give ``result``, of which some routes were the parts."""
         host = self.host
         self.graph.require_changeable(host.node)
         before, after = recorded_dtype(result), recorded_dtype(host.node)
@@ -72,8 +73,9 @@ class Merger:
             same = merged.geometry == host.geometry() and merged.shape.weights == host.filter().shape.weights
         except Misfit as misfit:
             raise self.refusal([host.node], misfit) from None
-        require(same or not self.graph.tells_layers, Reason.OWN_FORWARD, value=self.graph.describe(host.node))
-        return write
+        # Code that is kept, or is called later, may ask a layer for its sizes.
+        require(same or self.graph.kept_code is None, Reason.OWN_FORWARD, value=self.graph.describe(host.node))
+        return replace(write, trains=any(linear.weight.requires_grad for route in routes for linear in route.linears))
 
     def costs(self, routes: Sequence[Route], merged: Filter, more: int) -> tuple[Cost, Cost]:
         """Return what routes cost, with ``more`` operations that add or join them, and what one filter costs."""

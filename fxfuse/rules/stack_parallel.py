@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fxfuse.aliases import first_writer
 from fxfuse.call import Merge, Part, Plan
 from fxfuse.filters import stack_of
+from fxfuse.geometry import Geometry, Misfit
 from fxfuse.operators.roles import Linear
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.rules.merging import Merger, last_first
@@ -26,6 +27,8 @@ def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
     """
     if graph.kept_code is not None or not graph.plays(node, Linear) or node in graph.dead:
         return None
+    if any(user < node and graph.plays(user, Linear) for value in node.all_input_nodes[:1] for user in value.users):
+        return None  # the first one of them is asked
     first = graph.view(node)
     if not isinstance(first, Linear) or first.input is node:
         return None
@@ -35,21 +38,21 @@ def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
 
 def _alike(graph: Graph, first: Linear) -> list[Linear]:
     """Return the layers that read the same value with the same geometry and groups of one, in order."""
-    found: list[Linear] = []
+    found: dict[int, Linear] = {}  # by the weight: what is called twice is not stacked twice
+    kind = _kind(first)
     for user in sorted(set(graph.users(first.input))):
         try:
             view = graph.view(user) if graph.plays(user, Linear) else None
-        except Refusal:
+            alike = isinstance(view, Linear) and view.input is first.input and _kind(view) == kind
+        except (Refusal, Misfit):
             continue  # a hook, say: that layer stays by itself
-        if isinstance(view, Linear) and view.input is first.input and _is_like(view, first):
-            found += [] if any(view.weight is other.weight for other in found) else [view]
-    return found
+        if alike and isinstance(view, Linear):
+            found.setdefault(id(view.weight), view)
+    return list(found.values()) if kind[1] == 1 else []
 
 
-def _is_like(view: Linear, first: Linear) -> bool:
-    one, other = view.filter(), first.filter()
-    kinds = [(f.geometry, f.shape.groups, v.output_axis) for f, v in ((one, view), (other, first))]
-    return kinds[0] == kinds[1] and one.shape.groups == 1
+def _kind(view: Linear) -> tuple[Geometry, int, int]:
+    return view.geometry(), view.linear_map().stored.shape[0], view.output_axis
 
 
 def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
@@ -72,5 +75,5 @@ def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
     parts = tuple(Part(n, axis, s, length) for n, s, length in zip(nodes, starts, lengths, strict=True))
     others = last_first(nodes[1:])
     merge = Merge(layers[0].input, nodes[0], others, before, after)
-    write = merger.write(merged, nodes[0])
+    write = merger.write(merged, nodes[0], ways)
     return Plan((write,), dropped=others, merge=merge, parts=parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,69 +14,16 @@ from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import AffineSource, Linear
 from fxfuse.operators.sums import Sum, SumOfStack
 from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.rules.routes import Obstacle, Route, routes
+from fxfuse.rules.branches import Branch, Step
+from fxfuse.rules.routes import routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from torch import fx
 
     from fxfuse.graph import Graph
     from fxfuse.operators.roles import View
-
-
-class Step(NamedTuple):
-    """An operation between a sum and what it adds.
-
-    Attributes:
-        node: the operation.
-        operand: what it reads on the way.
-        above: the operation that reads its result; None for the sum itself.
-    """
-
-    node: fx.Node
-    operand: fx.Node
-    above: Step | None
-
-    def upwards(self) -> Iterator[Step]:
-        """Yield this step and all above it."""
-        current: Step | None = self
-        while current is not None:
-            yield current
-            current = current.above
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """A value that a sum adds.
-
-    Attributes:
-        value: what is added.
-        affine: what the sum does to it.
-        step: the operation that reads it, below all others between it and the sum.
-        plain: nothing lies between but sums.
-        ways: the ways back from it, the shortest first.
-        obstacle: what ends the longest of them.
-        route: the way back that was chosen.
-    """
-
-    value: fx.Node
-    affine: Affine
-    step: Step
-    plain: bool
-    ways: list[Route]
-    obstacle: Obstacle | None
-    route: Route
-
-    @property
-    def is_new(self) -> bool:
-        """Whether an operation made the value for this sum alone."""
-        return any(not isinstance(view, Noop) for view in self.route.views)
-
-    def plain_over(self, host: Branch) -> Affine:
-        """Return what the sum does to it, in terms of what it does to ``host``: factors without shifts."""
-        scale = self.affine.scale / host.affine.scale
-        return Affine(scale, torch.zeros_like(scale))
 
 
 @dataclass
@@ -98,10 +45,15 @@ class SumTree:
     @property
     def is_part_of_larger(self) -> bool:
         """Whether its only reader is a sum as well."""
-        users = self.graph.users(self.root.node)
-        while len(users) == 1 and self._is_passed(users[0]):
-            users = self.graph.users(users[0])
-        return len(users) == 1 and self.graph.may_be(users[0], Sum) and isinstance(self.graph.view(users[0]), Sum)
+        reader = self._only_user(self.root.node)
+        while reader is not None and self._is_passed(reader):
+            reader = self._only_user(reader)
+        return reader is not None and self.graph.may_be(reader, Sum) and isinstance(self.graph.view(reader), Sum)
+
+    def _only_user(self, node: fx.Node) -> fx.Node | None:
+        """Return who uses a value, if it is one, and nobody asks for its shape either."""
+        users = self.graph.users(node)
+        return users[0] if len(users) == 1 and list(node.users) == users else None
 
     def _is_passed(self, node: fx.Node) -> bool:
         view = self.graph.view(node) if self.graph.plays(node, Noop) else None
@@ -135,10 +87,14 @@ class SumTree:
         """Return what makes a value that only its reader uses."""
         if not any(self.graph.may_be(node, role) for role in (Sum, AffineSource, Noop)):
             return None
+        if reader is not None and self._only_user(node) is not reader:
+            return None  # also where somebody asks for its shape
         try:
-            return self.graph.view(node) if reader is None or self.graph.users(node) == [reader] else None
+            view = self.graph.view(node)
         except Refusal:
             return None
+        stacked = isinstance(view, Sum) and view.reader is not node and list(view.reader.users) != [node]
+        return None if stacked else view
 
     def _step(self, view: Sum, value: fx.Node, above: Step | None) -> Step:
         if view.reader is view.node:

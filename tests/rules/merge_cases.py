@@ -39,6 +39,12 @@ class Case:
     shape: tuple[int, ...] = IMAGE
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def resizes(self) -> bool:
+        """Whether the layer that is left has other channels, taps or padding than any had before."""
+        names = [case.name for case in (*CHAINS, *STACKS)]
+        return self.name in names or "wider" in self.name or "chain" in self.name or self.name in OTHERS_RESIZED
+
     def model(self) -> nn.Module:
         """The model, in float64, with norms far from fresh ones."""
         torch.manual_seed(0)
@@ -47,6 +53,7 @@ class Case:
         return model
 
 
+OTHERS_RESIZED = ("1x1 with a bias, 3x3 reflected",)
 LAYERS = ("conv", "addmm", "mm", "bmm", "linear")
 NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 OTHERS = tuple("add add_ iadd sub sub_ isub rsub mul mul_ div sum cat stack avg_pool2d".split())

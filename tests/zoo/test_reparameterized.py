@@ -39,7 +39,9 @@ VIEWS |= set("split_with_sizes chunk unbind as_strided _to_copy clone contiguous
 
 
 def counted(run: Any, x: torch.Tensor) -> tuple[int, int, int]:
-    """Convolutions, batch norms, and all kernels that are no views."""
+    """Convolutions, batch norms, and all kernels that are no views; some models keep what their first run computed."""
+    with torch.no_grad():
+        run(x)
     kernels = Counter({name: n for name, n in count_kernels(run, x).items() if name not in VIEWS})
     convolutions, norms = (sum(n for k, n in kernels.items() if word in k) for word in ("convolution", "batch_norm"))
     return convolutions, norms, kernels.total()
@@ -89,5 +91,5 @@ def test_as_many_in_an_exported_program_and_in_the_class(name: str) -> None:
     # A public method of RepGhostNet reads the first norm and its convolution by itself, so that both stay.
     assert [a - b for a, b in zip(counted(kept, x), left, strict=True)] in (
         [0, 0, 0],
-        [0, 1, 1] if "ghost" in name else [],
+        [0, 1, 2] if "ghost" in name else [],
     )
