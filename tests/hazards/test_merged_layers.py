@@ -1,0 +1,151 @@
+"""Merges: values that are asked for their shape, layers that are called twice, and caches of what lies in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxfuse import Report, fx_fuse
+from fxfuse.rules import DEFAULT_RULES
+from tests.helpers import assert_same, trained, values
+from tests.rules.merge_cases import IMAGE, TWO, Case, conv, kernels, same
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.helpers import Structure
+
+
+def mean_by_hand(m: Any, x: Tensor) -> Any:
+    both = torch.stack([m.a(x), m.b(x)])
+    return both.sum(0) / both.shape[0]
+
+
+def axes_of_a_stack(m: Any, x: Tensor) -> Any:
+    both = torch.stack([m.a(x), m.b(x)])
+    return both.sum(0) * both.ndim
+
+
+def size_of_a_part(m: Any, x: Tensor) -> Any:
+    part = x.mean((2, 3), keepdim=True) + m.b(x)
+    return (part + m.a(x)) / part.shape[-1]
+
+
+def axes_of_a_part(m: Any, x: Tensor) -> Any:
+    part = x.mean() + m.b(x)
+    return (part + m.a(x)) * part.ndim
+
+
+def size_of_an_inner_sum(m: Any, x: Tensor) -> Any:
+    part = m.b(x) + x
+    return (m.a(x) + part).flatten(1)[:, : part.shape[1]]
+
+
+@pytest.mark.parametrize(
+    "function", [mean_by_hand, axes_of_a_stack, size_of_a_part, axes_of_a_part, size_of_an_inner_sum]
+)
+def test_shape_questions_are_answered_as_before(function: Callable[[Any, Tensor], Any], structure: Structure) -> None:
+    model = Case("", function, TWO).model()
+    fused = fx_fuse(model, values(*IMAGE), structure=structure)
+    for batch in (2, 3):
+        assert_same(model, fused, values(batch, *IMAGE[1:]))
+
+
+class Block(nn.Module):
+    """Calls two layers twice, with another one between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.both = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.both(self.between(self.both(x).tanh()))
+        return y
+
+
+class Top(nn.Module):
+    """Calls the block, which is captured by itself where it has a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.block(x))
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_layer_that_two_merges_change(hooked: bool, structure: Structure) -> None:
+    model = trained(Top())
+    if hooked:
+        model.block.register_forward_hook(lambda *_: None)
+    assert_same(model, fx_fuse(model, structure=structure), values(*IMAGE))
+
+
+class TwoGeometries(nn.Module):
+    """One layer behind two others of one weight, of which one pads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(4, 4, 3)
+        self.one, self.two = nn.Conv2d(4, 4, 1, padding=1, bias=False), nn.Conv2d(4, 4, 1, bias=False)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.last(self.one(x)), self.last(self.two(x))
+
+
+def test_equal_weights_of_another_geometry_are_another_layer(structure: Structure) -> None:
+    model = trained(TwoGeometries())
+    assert_same(model, fx_fuse(model, structure=structure), values(*IMAGE))
+
+
+def test_padding_that_is_a_word_by_default_stays_a_word_in_an_exported_program() -> None:
+    layers = {"a": conv(4, 4, 1, padding=1, bias=False), "b": conv(4, 4, 3, padding="valid")}
+    model, x = Case("", lambda m, x: m.b(m.a(x)), layers).model(), values(*IMAGE)
+    assert_same(model, fx_fuse(torch.export.export(model, (x,))).module(), x)
+
+
+class Linears(nn.Module):
+    """Two chains of linear layers of one value, one of which is viewed, behind a fold that looked at layouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.q2, self.k2 = (nn.Linear(6, 6) for _ in range(4))
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        z = self.norm(self.conv(z).permute(0, 1, 3, 2))
+        return self.q2(self.q(x)).view(x.shape[0], -1), self.k2(self.k(x)).sigmoid(), z
+
+
+def test_who_can_tell_a_layout_is_asked_again_after_a_chain() -> None:
+    model = trained(Linears())
+    fused = fx_fuse(model, rules=(*DEFAULT_RULES, "stack_parallel"))
+    assert_same(model, fused, values(2, 4, 6), values(2, 4, 5, 5))
+
+
+def test_branches_with_a_norm_of_the_value_merge_in_a_decomposed_program() -> None:
+    def blocks(m: Any, x: Tensor) -> Tensor:
+        y = m.stem(x).relu()
+        y = (m.a(y) + m.b(y) + m.n(y)).relu()
+        flat: Tensor = y.mean((2, 3), keepdim=True).flatten(1)
+        return flat
+
+    layers = {**TWO, "stem": same(3), "n": lambda: nn.BatchNorm2d(4)}
+    model, x = Case("", blocks, layers).model(), values(*IMAGE)
+    fused = fx_fuse(torch.export.export(model, (x,)).run_decompositions())
+    assert_same(model, fused.module(), x)
+    assert kernels(fused.module(), x)[:2] == (2, 0)
+
+
+def test_what_a_trained_branch_brings_is_trained() -> None:
+    model: Any = Case("", lambda m, x: m.a(x) + m.b(x), TWO).model()
+    model.a.requires_grad_(requires_grad=False)
+    fused = fx_fuse(model)
+    assert [p.requires_grad for p in fused.parameters()] == [True, True]
+    assert Report.of(fused).saved.kernels == 2
