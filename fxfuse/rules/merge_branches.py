@@ -67,6 +67,8 @@ class _Merge:
         whole = len(taken) == len(self.tree.branches)
         if not whole:
             self.tree.require_plain(taken)
+        for source in self.tree.scales if whole else ():
+            self.merger.pieces.require_constants(source)
         self.merger.pieces.unproven.clear()  # branches that were tried and stay need no check
         merged = sum_of([self._filter(branch, whole=whole) for branch in taken])
         write = self.merger.write(merged, result, routes)
@@ -150,6 +152,7 @@ class _Merge:
         self.merger.require_same_value(routes[0].start, readers)
         self.merger.require_same_layout(routes, self.tree.root.node)
         for node in gone:
+            self.graph.require_changeable(node)
             for written in self.graph.mutated(node):
                 ours = written in self.tree.inner or any(b.value is written and b.is_new for b in taken)
                 require(ours, Reason.MUTATED, value=self.graph.describe(written), users=self.graph.describe(node))

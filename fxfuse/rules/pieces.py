@@ -144,11 +144,15 @@ class Pieces:
     def vector(self, source: AffineSource, channels: int) -> Affine:
         """Return the affine of a source, along the channels."""
         affine = source.affine()
-        for tensor in source.tensors:
-            self.require_same_kind(tensor, promotes=source.promotes and tensor.ndim > 0)
+        self.require_constants(source)
         if source.unproven_rank is not None:
             self.unproven.append((source.unproven_rank, source.input))
         return self.along_channels(affine, channels, source.node)
+
+    def require_constants(self, source: AffineSource) -> None:
+        """Refuse constants on another device, or of a dtype that would change that of the result."""
+        for tensor in source.tensors:
+            self.require_same_kind(tensor, promotes=source.promotes and tensor.ndim > 0)
 
     def along_channels(self, affine: Affine, channels: int, node: fx.Node) -> Affine:
         """Return an affine of a value as two vectors along its channels."""

@@ -35,12 +35,14 @@ class SumTree:
         root: the outermost sum.
         branches: what it adds.
         inner: the values between the branches and the root.
+        scales: what is multiplied or added between.
     """
 
     graph: Graph
     root: Sum
     branches: list[Branch] = field(default_factory=list)
     inner: set[fx.Node] = field(default_factory=set)
+    scales: list[AffineSource] = field(default_factory=list)
 
     @property
     def is_part_of_larger(self) -> bool:
@@ -73,7 +75,9 @@ class SumTree:
                     pending.append((value, Affine(affine.scale * factor, shift), step, plain))
                     shift = torch.zeros_like(shift)  # it is added once
             elif isinstance(view, AffineSource) and self._leads_to_sum(view):
-                pending.append((view.input, affine.after(view.affine()), Step(node, view.input, above), False))
+                self.scales.append(view)
+                first = view.affine().rearrange(lambda t: t.cpu())  # they meet the weights where these are
+                pending.append((view.input, affine.after(first), Step(node, view.input, above), False))
             elif isinstance(view, Noop) and view.droppable and self._leads_to_sum(view):
                 pending.append((view.input, affine, Step(node, view.input, above), plain))
             elif above is not None:

@@ -143,6 +143,15 @@ def test_branches_with_a_norm_of_the_value_merge_in_a_decomposed_program() -> No
     assert kernels(fused.module(), x)[:2] == (2, 0)
 
 
+def test_a_scale_of_a_wider_dtype_keeps_the_dtype_of_the_result(structure: Structure) -> None:
+    layers = {**TWO, "g": lambda: nn.ParameterList([torch.full((4, 1, 1), 2.0)])}
+    model: Any = Case("", lambda m, x: (m.a(x) + m.b(x)) * m.g[0] + x, layers).model()
+    model.a.float()
+    model.b.float()
+    fused = fx_fuse(model, structure=structure)
+    assert_same(model, fused, values(*IMAGE, dtype=torch.float32), rtol=1e-6)
+
+
 def test_what_a_trained_branch_brings_is_trained() -> None:
     model: Any = Case("", lambda m, x: m.a(x) + m.b(x), TWO).model()
     model.a.requires_grad_(requires_grad=False)
