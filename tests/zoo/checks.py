@@ -51,7 +51,10 @@ def error(expected: Any, given: Any) -> float:
 def assert_all_is_well(
     model: nn.Module, x: Tensor, stays: int, *, structures: tuple[Structure, ...] = STRUCTURES, tolerance: float = 1e-10
 ) -> None:
-    """Every structure folds the same, all that can be, and gives what the model gives; a module keeps its class."""
+    """Every structure folds the same, all that can be, and gives what the model gives; a module keeps its class.
+
+    What merges in a graph may stay in a class, whose layers keep the sizes that they note of themselves.
+    """
     # In float32, rounding in a deep model with random weights can be as large as a fault.
     model, x = model.double(), x.double()
     with torch.no_grad():
@@ -62,6 +65,6 @@ def assert_all_is_well(
         with torch.no_grad():
             assert error(expected, fused(x)) <= tolerance
         assert norms_left(fused, x) == stays, str(Report.of(fused))
-        folds.append({d.path for d in Report.of(fused).folded})
+        folds.append({d.path for d in Report.of(fused).folded if not d.rule.startswith("merge_")})
         assert structure == "graph" or isinstance(fused, type(model))
     assert all(found == folds[0] for found in folds)

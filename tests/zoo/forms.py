@@ -9,6 +9,7 @@ import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.models import randomize
+from tests.samples import FOLDS
 from tests.zoo.checks import error
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ def measured(model: nn.Module, x: Tensor) -> dict[str, Measured]:
 
 
 def obstacles(model: nn.Module, x: Tensor) -> dict[str, set[tuple[str, Reason | None, Reason | None, str]]]:
-    """For each form, the norms that stay, and what stands in their way in each direction."""
-    reports = {name: explain(argument) for name, argument in forms_of(model, x).items()}
-    return {name: {(d.path, d.reason, d.onwards, d.detail) for d in r.skipped} for name, r in reports.items()}
+    """For each form, the norms that stay where nothing is merged, and what stands in their way in each direction."""
+    reports = {name: explain(argument, rules=FOLDS) for name, argument in forms_of(model, x).items()}
+    stay = {name: [d for d in report.skipped if is_norm(d.kind)] for name, report in reports.items()}
+    return {name: {(d.path, d.reason, d.onwards, d.detail) for d in decisions} for name, decisions in stay.items()}
 
 
 def is_norm(kind: str) -> bool:

@@ -24,7 +24,7 @@ TORCHVISION = {
     "shufflenet_v2_x0_5": 56,
 }
 TIMM = {
-    "repvgg_a0": 44,
+    "repvgg_a0": 61,
     "mobilevit_s": 50,
     "efficientvit_b0": 26,
     "ghostnet_050": 80,
