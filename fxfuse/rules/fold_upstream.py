@@ -135,7 +135,18 @@ class _Back(Walk):
         require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         # A reader of which nobody uses the result is no user, and may be the one that asks.
         alone = users in ([reader], []) or (users.count(reader) == 1 and self._beside(reader, others))
-        require(alone, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(others or users))
+        if not alone:
+            made = self.name(self._origin(value))
+            raise Refusal(Reason.SEVERAL_USES, value=made, users=self.graph.names(others or users))
+
+    def _origin(self, value: fx.Node) -> fx.Node:
+        """Return what a value is, behind operations that do nothing, of which other forms of the graph have none."""
+        while self.graph.plays(value, Noop):
+            view = self.graph.view(value)
+            if not isinstance(view, Noop) or not view.droppable:
+                break
+            value = view.input
+        return value
 
     def _beside(self, reader: fx.Node, others: list[fx.Node]) -> bool:
         piece = self.graph.view(reader)
