@@ -23,11 +23,10 @@ from torch.export import ExportedProgram
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import count_kernels, time_in_turn
+from fxfuse.measure import Kernels, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
 
 # One model for each family of timm that has such code.
 FAMILIES = tuple(
@@ -36,32 +35,6 @@ FAMILIES = tuple(
 )
 SPEED = ("repvgg_a0", "mobileone_s1", "fastvit_t8", "repvit_m0_9", "repghostnet_100")
 KEYS = ("before", "timm", "fxfuse")
-# What only looks at memory in another way, and is no work.
-VIEWS = frozenset(
-    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze detach alias split "
-    "split_with_sizes chunk unbind as_strided _to_copy clone contiguous _reshape_alias unfold".split()
-)
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What a model runs: convolutions, batch norms, and all that is no view."""
-
-    convolutions: int
-    norms: int
-    total: int
-
-    @staticmethod
-    def of(run: Callable[[Tensor], object], x: Tensor) -> Kernels:
-        """Count them in a second run; some models keep what their first one computed."""
-        with torch.no_grad():
-            run(x)
-        names = {name: count for name, count in count_kernels(run, x).items() if name not in VIEWS}
-        convolutions, norms = (sum(n for k, n in names.items() if word in k) for word in ("convolution", "batch_norm"))
-        return Kernels(convolutions, norms, sum(names.values()))
-
-    def __str__(self) -> str:
-        return f"{self.convolutions} / {self.norms} / {self.total}"
 
 
 @dataclass(frozen=True)

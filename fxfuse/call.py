@@ -110,6 +110,12 @@ class Write:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     trains: bool = False
 
+    def after(self, earlier: Write) -> Write:
+        """Return the edit that is an earlier one of the same call, and then this one."""
+        constants, attributes = {**earlier.constants, **self.constants}, {**earlier.attributes, **self.attributes}
+        through, target = {**earlier.through, **self.through}, self.target or earlier.target
+        return Write(self.call, constants, through, target, attributes, self.trains or earlier.trains)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -14,6 +14,7 @@ from fxfuse.guards import require_rank
 from fxfuse.history import Bypass, Origin, position_of
 from fxfuse.modules import shallow_copy
 from fxfuse.reasons import Reason, require
+from fxfuse.shapes import DESCRIPTIONS
 from fxfuse.storage import Storage
 from fxfuse.uses import asks_rank
 
@@ -24,16 +25,12 @@ if TYPE_CHECKING:
     from fxfuse.graph import Graph
 
 
-_DESCRIPTIONS = ("val", "tensor_meta", "example_value")  # what graphs say of the value of a node
-
-
 class Editor:
     """Applies plans to one graph, and remembers what became of every node.
 
     Attributes:
         rewritten: node -> the module that it calls now, for calls of modules.
-        constants: node -> its new constants, for every call that was rewritten.
-        writes: node -> all that was written into it.
+        writes: node -> what was written into it, several edits as one.
         bypassed: node -> which of its arguments took its place, and what is checked there.
         dropped: nodes that are computed no longer.
         origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
@@ -47,13 +44,12 @@ class Editor:
         self.storage = Storage(graph)
         self.graph_module = graph.graph_module
         self.rewritten: dict[fx.Node, nn.Module] = {}
-        self.constants: dict[fx.Node, dict[str, Tensor | None]] = {}
         self.bypassed: dict[fx.Node, Bypass] = {}
         self.dropped: set[fx.Node] = set()
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
-        self.writes: dict[fx.Node, list[Write]] = {}
+        self.writes: dict[fx.Node, Write] = {}
         self._copies: dict[nn.Module, list[nn.Module]] = {}
         self._attributes: dict[nn.Module, dict[str, Any]] = {}
         self._erased: set[fx.Node] = set()
@@ -105,8 +101,8 @@ class Editor:
             self.drop(node, plan.merge.start if plan.merge is not None else None)
 
     def _write(self, write: Write) -> None:
-        self.constants.setdefault(write.call.node, {}).update(write.constants)
-        self.writes.setdefault(write.call.node, []).append(write)
+        node = write.call.node
+        self.writes[node] = write.after(self.writes[node]) if node in self.writes else write
         if write.call.module is not None:
             self._write_module(write, write.call.module)
         else:
@@ -115,7 +111,7 @@ class Editor:
     def _note_merge(self, plan: Plan, merge: Merge) -> None:
         """Note that a layer gives another value now, perhaps of another shape."""
         host = plan.writes[0].call.node
-        host.meta.update({key: merge.result.meta[key] for key in _DESCRIPTIONS if key in merge.result.meta})
+        host.meta.update({key: merge.result.meta[key] for key in DESCRIPTIONS if key in merge.result.meta})
         self.graph.sizes.forget(host)
         self.graph.dead_ends.clear()
         made = divide(self.graph_module.graph, host, plan.parts) if plan.parts else {}

@@ -14,7 +14,7 @@ from fxfuse.rules import MERGES
 from fxfuse.rules.drop_noops import drop_noops
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import fx
 
@@ -99,10 +99,7 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     gone = [*plan.stripped, *(node for node, _ in plan.bypass)]
     removed = {graph.path(node): graph.owner_kind(node) for node in gone}
     detail = "its weight and bias move on; the normalisation stays" if plan.stripped else ""
-    if plan.assumed:
-        detail = f"assumes {plan.guard} axes there, batch included; a check stays in the model"
-    elif copied:
-        detail = f"the weight is shared, so this call got a copy of {copied:,} bytes"
+    detail = next(_conditions(offer), detail)
     if not gone:
         removed, detail = {into[0]: graph.kind(plan.writes[0].call.node)}, "computed once from parameters alone"
     told = graph.path(plan.guarded) if plan.guarded is not None else None  # the others have nothing to check
@@ -115,14 +112,20 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     ]
 
 
+def _conditions(offer: _Offer) -> Iterator[str]:
+    """Yield what a plan rests on, and what it costs."""
+    if offer.plan.assumed:
+        yield f"assumes {offer.plan.guard} axes there, batch included; a check stays in the model"
+    if offer.copied:
+        yield f"the weight is shared, so this call got a copy of {offer.copied:,} bytes"
+
+
 def _merged(editor: Editor, offer: _Offer, merge: Merge) -> list[Decision]:
     """Return a decision for each operation that a merge takes in; the first one tells what all of them cost."""
     graph, plan = editor.graph, offer.plan
     into = tuple(editor.path(write.call.node) for write in plan.writes)
     removed = {editor.path(node): graph.owner_kind(node) for node in reversed(merge.gone)}
-    details = [f"{merge.before} become {merge.after}"]
-    details += [f"assumes {plan.guard} axes there, batch included; a check stays in the model"] if plan.assumed else []
-    details += [f"the weight is shared, so this call got a copy of {offer.copied:,} bytes"] if offer.copied else []
+    details = [f"{merge.before} become {merge.after}", *_conditions(offer)]
     told = [
         Decision(offer.rule.__name__, path, kind, into, None, "; ".join(details), plan.assumed)
         for path, kind in removed.items()

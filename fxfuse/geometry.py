@@ -62,13 +62,11 @@ class Axis:
 
         ``second`` reads its input at ``j = i * s2 - b2 + k2 * d2``, which reads ``x`` at ``j * s1 - b1 + k1 * d1``.
         """
-        step = math.gcd(*(d for d, taps in self._steps(second) if taps > 1)) or 1
+        steps = (self.dilation, self.taps), (self.stride * second.dilation, second.taps)
+        step = math.gcd(*(d for d, taps in steps if taps > 1)) or 1
         span = self.span + self.stride * second.span
         before, after = (p + self.stride * q for p, q in ((self.before, second.before), (self.after, second.after)))
         return Axis(span // step + 1, self.stride * second.stride, step, before, after)
-
-    def _steps(self, second: Axis) -> tuple[tuple[int, int], ...]:
-        return (self.dilation, self.taps), (self.stride * second.dilation, second.taps)
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,9 @@ class Decision:
         """Return plain data, for JSON."""
         reasons = {"reason": self.reason, "onwards": self.onwards}
         names = {key: None if reason is None else reason.name for key, reason in reasons.items()}
-        costs = {key: None if cost is None else dict(cost.__dict__) for key, cost in self._costs.items()}
+        pairs = {"before": self.before, "after": self.after}.items()
+        costs = {key: None if cost is None else dict(cost.__dict__) for key, cost in pairs}
         return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names, **costs}
-
-    @property
-    def _costs(self) -> dict[str, Cost | None]:
-        return {"before": self.before, "after": self.after}
 
 
 @dataclass(frozen=True)

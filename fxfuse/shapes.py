@@ -25,6 +25,10 @@ _GIVE_PARTS = (torch.split, torch.chunk, "split", "chunk", "split_with_sizes", t
 EXAMPLE_SHAPE = "fxfuse_example_shape"
 
 
+# Where a graph says what a value is.
+DESCRIPTIONS = ("val", "tensor_meta", "example_value")
+
+
 class Rank(NamedTuple):
     """A number of axes.
 
@@ -191,6 +195,11 @@ def recorded_dtype(node: fx.Node) -> torch.dtype | None:
     return getattr(_description(node), "dtype", None)
 
 
+def is_size(node: fx.Node) -> bool:
+    """Whether a node computes with sizes, in graphs of torch.export, and not with values."""
+    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, int, float))
+
+
 def recorded_value(node: fx.Node) -> Tensor | None:
     """Return a tensor without values that has the shape and dtype of a value, where the graph has one."""
     values = (node.meta.get(key) for key in ("val", "example_value"))
@@ -199,7 +208,7 @@ def recorded_value(node: fx.Node) -> Tensor | None:
 
 def _description(node: fx.Node) -> object:
     # Graphs of torch.export, of shape propagation, and of Dynamo.
-    return next((node.meta[key] for key in ("val", "tensor_meta", "example_value") if key in node.meta), None)
+    return next((node.meta[key] for key in DESCRIPTIONS if key in node.meta), None)
 
 
 def _permuted(node: fx.Node) -> int | None:

@@ -13,6 +13,8 @@ from fxfuse.shapes import recorded_value
 from fxfuse.uses import first_operand
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fxfuse.graph import Graph
 
 
@@ -65,9 +67,12 @@ class Sizes:
         """Return what is known behind operations that are no rows of the table."""
         called, first = self.graph.called(node), first_operand(node)
         if called in ARITHMETIC:  # one operand may enlarge the other along axes of size one
-            operands = (self.all(operand).items() for operand in node.all_input_nodes)
-            return {axis: size for known in operands for axis, size in known if size > 1}
+            return self.together(node.all_input_nodes)
         return self.all(first) if first is not None and keeps_size(called) else {}
+
+    def together(self, operands: Iterable[fx.Node]) -> dict[int, int]:
+        """Return the sizes of values that are broadcast against each other, but for those that may be larger."""
+        return {axis: size for operand in operands for axis, size in self.all(operand).items() if size > 1}
 
     def label(self, node: fx.Node, axis: int) -> object:
         """Return what identifies a size: the number, the symbol, or whose axis it is."""

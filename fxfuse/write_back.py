@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from fxfuse.call import Plan, Write
+from fxfuse.call import Plan
 from fxfuse.constants import fetch
 from fxfuse.editor import Editor
 from fxfuse.graph import Graph
@@ -130,7 +130,7 @@ def _own_nodes(editor: Editor) -> dict[tuple[str, str], list[fx.Node]]:
 
 
 def _changed(editor: Editor, node: fx.Node) -> bool:
-    return editor.gone(node) or node in editor.constants
+    return editor.gone(node) or node in editor.writes
 
 
 def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Module | None:
@@ -144,7 +144,8 @@ def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Modu
     mine = _own_nodes(local).get(("", ""), [])
     if tracer.specialised or [(n.op, n.target) for n in mine] != [(n.op, n.target) for n in theirs]:
         return None
-    if any(write.through or write.target for twin in theirs for write in editor.writes.get(twin, ())):
+    writes = [editor.writes[twin] for twin in theirs if twin in editor.writes]
+    if any(write.through or write.target for write in writes):
         return None  # other nodes belong to it, which are those of the other graph
     for node, twin in reversed(list(zip(mine, theirs, strict=True))):
         _repeat(local, node, editor, twin)
@@ -164,12 +165,8 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
         read = [value for value in node.all_input_nodes if value not in local.graph.constants]
         if read:
             local.apply(Plan(bypass=((node, read[0]),)))
-    elif twin in editor.constants:
-        call = local.graph.read(node)
-        attributes: dict[str, Any] = {}
-        for write in editor.writes[twin]:
-            attributes |= write.attributes
-        local.apply(Plan(writes=(Write(call, editor.constants[twin], attributes=attributes),)))
+    elif twin in editor.writes:
+        local.apply(Plan(writes=(replace(editor.writes[twin], call=local.graph.read(node)),)))
 
 
 def _with_graph(module: nn.Module, local: Editor) -> nn.Module:

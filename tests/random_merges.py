@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -145,16 +145,10 @@ OPS = st.lists(
 )
 
 
-@dataclass
-class Program:
-    """What is run: a module of its own for each layer, but for those that are called again."""
-
-    ops: list[Op] = field(default_factory=list)
-
-    def build(self) -> nn.Module:
-        """The model, in float64, with norms far from fresh ones."""
-        torch.manual_seed(0)
-        return trained(Net(self.ops))
+def build(ops: list[Op]) -> nn.Module:
+    """A model of these operations, in float64, with norms far from fresh ones."""
+    torch.manual_seed(0)
+    return trained(Net(ops))
 
 
 class Net(nn.Module):

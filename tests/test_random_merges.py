@@ -10,7 +10,7 @@ from hypothesis import assume, given
 
 from fxfuse import Report, fx_fuse
 from tests.helpers import run, unchanged, values
-from tests.random_merges import INPUT, OPS, Op, Program
+from tests.random_merges import INPUT, OPS, Op, build
 from tests.test_random_graphs import assert_close, examples
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def made(ops: list[Op]) -> tuple[nn.Module, Tensor, tuple[Tensor, ...]]:
     """A model, its input, and what it gives; models that torch cannot run (a view of what lies apart) are none."""
-    model, x = Program(ops).build(), values(*INPUT)
+    model, x = build(ops), values(*INPUT)
     try:
         return model, x, run(model, (x,))
     except RuntimeError:

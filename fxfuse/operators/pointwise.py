@@ -13,7 +13,7 @@ from fxfuse.operator_table import register
 from fxfuse.operators.roles import AffineSource
 from fxfuse.operators.sums import Difference, ReverseDifference, Sum
 from fxfuse.reasons import Reason, require
-from fxfuse.shapes import recorded_value
+from fxfuse.shapes import is_size, recorded_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,13 +23,8 @@ class Arithmetic(AffineSource):
     """One operand is the value, the other a number or a constant tensor that does not enlarge it."""
 
     def matches(self) -> bool:
-        """Exactly one operand is constant, and nothing else was passed that changes the meaning."""
-        known = set(self.call.operator.arguments)
-        if self._flipped and self._in_place:
-            return False  # that writes into the constant
-        if isinstance(self.node.meta.get("val"), (torch.SymInt, torch.SymFloat, int, float)):
-            return False  # arithmetic with sizes, in graphs of torch.export
-        return self._constant_name() is not None and set(self.call.arguments) <= known
+        """Whether exactly one operand is constant, and not one that is written into."""
+        return self._constant_name() is not None and not (self._flipped and self._in_place) and not is_size(self.node)
 
     def _constant_name(self) -> str | None:
         names = [name for name in ("input", "other") if self._is_constant(self.call.get(name, None))]

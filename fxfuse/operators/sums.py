@@ -12,6 +12,7 @@ from fxfuse.operator_table import register
 from fxfuse.operators.joins import Stack
 from fxfuse.operators.roles import Carrier
 from fxfuse.reasons import Reason, require
+from fxfuse.shapes import is_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +35,9 @@ class Sum(Carrier):
 
     def matches(self) -> bool:
         """Whether both are values; with a constant it is an affine."""
-        if isinstance(self.node.meta.get("val"), (torch.SymInt, torch.SymFloat, int, float)):
-            return False  # arithmetic with sizes, in graphs of torch.export
         operands = [self.call.get(name, None) for name in ("input", "other")]
         values = all(isinstance(o, fx.Node) and o not in self.call.graph.constants for o in operands)
-        return values and set(self.call.arguments) <= set(self.call.operator.arguments)
+        return values and not is_size(self.node)
 
     @property
     def signs(self) -> tuple[int, int]:
@@ -64,8 +63,7 @@ class Sum(Carrier):
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return the sizes that are not one: one value may enlarge the other along axes of size one."""
-        known = (self.call.graph.sizes.all(value).items() for value in self.inputs)
-        return {axis: size for sizes in known for axis, size in sizes if size > 1}
+        return self.call.graph.sizes.together(self.inputs)
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Give each value the scale, and the first one with a factor of one the shift."""
@@ -108,7 +106,7 @@ class SumOfStack(Sum):
     def matches(self) -> bool:
         """Whether a stack is summed along its own axis, and nobody else reads it."""
         value, graph = self.call.get("input", None), self.call.graph
-        if not isinstance(value, fx.Node) or not set(self.call.arguments) <= set(self.call.operator.arguments):
+        if not isinstance(value, fx.Node):
             return False
         stack = graph.view(value) if graph.plays(value, Stack) and graph.users(value) == [self.node] else None
         if not isinstance(stack, Stack) or self.call.get("keepdim", False) or self.call.get("dtype", None) is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from fxfuse.affine import Affine
-from fxfuse.operators.noops import Noop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,11 +59,6 @@ class Branch:
     ways: list[Route]
     obstacle: Obstacle | None
     route: Route
-
-    @property
-    def is_new(self) -> bool:
-        """Whether an operation made the value for this sum alone."""
-        return any(not isinstance(view, Noop) for view in self.route.views)
 
     def plain_over(self, host: Branch) -> Affine:
         """Return what the sum does to it, in terms of what it does to ``host``: factors without shifts."""

@@ -11,6 +11,7 @@ from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.fitting import unproven_rank
 from fxfuse.rules.walk import Walk
 
 if TYPE_CHECKING:
@@ -158,7 +159,9 @@ class _Back(Walk):
         self.require_same_kind(view)
         linear_map = view.linear_map()
         vector = self.vector(view, affine, view.output_axis, linear_map.out_channels)
-        self._require_not_enlarged(view, affine)
+        rank = unproven_rank(self.graph, affine, view.output_axis, view.node)
+        if rank is not None:
+            self.rely_on(self.sources[-1], rank)
         return view.with_map(linear_map.then_affine(vector))
 
     def _require_no_more_axes(self, view: Carrier, affine: Affine) -> None:
@@ -167,15 +170,3 @@ class _Back(Walk):
             rank = self.graph.rank(view.node)
             known = rank is not None and rank.proven and affine.rank <= rank.axes
             require(known, Reason.UNKNOWN_SHAPE, value=self.name(view.node), detail="not known")
-
-    def _require_not_enlarged(self, view: Linear, affine: Affine) -> None:
-        """Refuse a constant with more axes than the value: the result would have more axes as well."""
-        if affine.rank <= -view.output_axis:
-            return
-        rank = self.graph.rank(view.node)
-        if rank is None:
-            raise Refusal(Reason.UNKNOWN_SHAPE, value=self.name(view.node), detail="not known")
-        detail = f"it has {affine.rank} axes, the value {rank.axes}"
-        require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)
-        if rank.assumed or rank.seen:
-            self.rely_on(self.sources[-1], rank)

@@ -11,6 +11,7 @@ from fxfuse.geometry import Misfit
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.sums import Sum
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.fitting import require_constants_of_same_kind
 from fxfuse.rules.merging import Merger, last_first
 from fxfuse.rules.sum_tree import SumTree
 
@@ -68,7 +69,7 @@ class _Merge:
         if not whole:
             self.tree.require_plain(taken)
         for source in self.tree.scales if whole else ():
-            self.merger.pieces.require_constants(source)
+            require_constants_of_same_kind(self.graph, self.merger.host, source)
         self.merger.pieces.unproven.clear()  # branches that were tried and stay need no check
         merged = sum_of([self._filter(branch, whole=whole) for branch in taken])
         write = self.merger.write(merged, result, routes)
@@ -154,5 +155,5 @@ class _Merge:
         for node in gone:
             self.graph.require_changeable(node)
             for written in self.graph.mutated(node):
-                ours = written in self.tree.inner or any(b.value is written and b.is_new for b in taken)
+                ours = written in self.tree.inner or any(b.value is written and b.route.is_new for b in taken)
                 require(ours, Reason.MUTATED, value=self.graph.describe(written), users=self.graph.describe(node))

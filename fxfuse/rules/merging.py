@@ -9,6 +9,7 @@ from fxfuse.aliases import writer_between
 from fxfuse.cost import Cost
 from fxfuse.geometry import Misfit
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.fitting import require_may_assume
 from fxfuse.rules.pieces import Pieces
 from fxfuse.shapes import recorded_dtype
 
@@ -91,9 +92,7 @@ class Merger:
         """Return the number of axes that has to be checked from now on, None for no check."""
         axes: set[int] = set()
         for rank, value in self.pieces.unproven:
-            detail = "only usual, and guards=False asks for a proof"
-            allowed = self.graph.guards or not rank.assumed
-            require(allowed, Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
+            require_may_assume(self.graph, rank, value)
             self.assumed = self.assumed or rank.assumed
             axes.add(rank.axes)
         return max(axes) if axes and self.graph.guards else None

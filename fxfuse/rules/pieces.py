@@ -15,7 +15,13 @@ from fxfuse.geometry import Axis, Geometry, fits
 from fxfuse.operators.averages import Pool
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import AffineSource, Linear
-from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.reasons import Reason, require
+from fxfuse.rules.fitting import (
+    along_channels,
+    require_constants_of_same_kind,
+    require_same_kind,
+    unproven_rank,
+)
 from fxfuse.shapes import recorded_dtype, recorded_value
 
 if TYPE_CHECKING:
@@ -144,31 +150,17 @@ class Pieces:
     def vector(self, source: AffineSource, channels: int) -> Affine:
         """Return the affine of a source, along the channels."""
         affine = source.affine()
-        self.require_constants(source)
+        require_constants_of_same_kind(self.graph, self.host, source)
         if source.unproven_rank is not None:
             self.unproven.append((source.unproven_rank, source.input))
         return self.along_channels(affine, channels, source.node)
 
-    def require_constants(self, source: AffineSource) -> None:
-        """Refuse constants on another device, or of a dtype that would change that of the result."""
-        for tensor in source.tensors:
-            self.require_same_kind(tensor, promotes=source.promotes and tensor.ndim > 0)
-
     def along_channels(self, affine: Affine, channels: int, node: fx.Node) -> Affine:
         """Return an affine of a value as two vectors along its channels."""
-        vector, name = affine.vector(self.axis, channels), self.graph.describe(node)
-        if vector is None:
-            detail = f"{channels} channels on axis {self.axis}, shape {tuple(affine.scale.shape)}"
-            raise Refusal(Reason.NOT_PER_CHANNEL, value=name, detail=detail)
-        if affine.rank > -self.axis:
-            # A constant with more axes than the value would give the result more axes as well.
-            rank = self.graph.rank(node)
-            if rank is None:
-                raise Refusal(Reason.UNKNOWN_SHAPE, value=name, detail="not known")
-            detail = f"it has {affine.rank} axes, the value {rank.axes}"
-            require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=name, detail=detail)
-            if not rank.proven:
-                self.unproven.append((rank, node))
+        vector = along_channels(self.graph, affine, self.axis, channels, node)
+        rank = unproven_rank(self.graph, affine, self.axis, node)
+        if rank is not None:
+            self.unproven.append((rank, node))
         return vector
 
     def _require_like_host(self, view: Linear) -> None:
@@ -177,17 +169,9 @@ class Pieces:
         # A layer in training mode is still to be trained as it is.
         module = view.call.module
         require(module is None or not module.training, Reason.TRAINING)
-        self.require_same_kind(view.weight, promotes=True)
+        require_same_kind(self.graph, self.host, view.weight, promotes=True)
         before, after = recorded_dtype(view.node), recorded_dtype(self.host.node)
         require(before is None or after is None or before == after, Reason.PROMOTES, detail=f"{before} and {after}")
-
-    def require_same_kind(self, tensor: torch.Tensor, *, promotes: bool) -> None:
-        """Refuse weights on another device, or of a dtype that would change that of the result."""
-        weight, name = self.host.weight, self.graph.describe(self.host.node)
-        apart = Reason.MIXED_DEVICE
-        require(tensor.device == weight.device, apart, value=name, device=tensor.device, other=weight.device)
-        same = not promotes or torch.promote_types(tensor.dtype, weight.dtype) == weight.dtype
-        require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype}")
 
 
 def _tensors(view: View) -> list[torch.Tensor]:

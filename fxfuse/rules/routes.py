@@ -34,6 +34,11 @@ class Route(NamedTuple):
         """The layers with weights."""
         return [view for view in self.views if isinstance(view, Linear)]
 
+    @property
+    def is_new(self) -> bool:
+        """Whether an operation on it made a value of its own."""
+        return any(not isinstance(view, Noop) for view in self.views)
+
 
 class Obstacle(NamedTuple):
     """What a way back ends at, and why."""

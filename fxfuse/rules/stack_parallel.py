@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from fxfuse.aliases import first_writer
@@ -30,9 +31,7 @@ def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
     if any(user < node and graph.plays(user, Linear) for value in node.all_input_nodes[:1] for user in value.users):
         return None  # the first one of them is asked
     first = graph.view(node)
-    if not isinstance(first, Linear) or first.input is node:
-        return None
-    layers = _alike(graph, first)
+    layers = _alike(graph, first) if isinstance(first, Linear) else []
     return _stacked(graph, layers) if len(layers) > 1 and layers[0].node is node else None
 
 
@@ -70,7 +69,7 @@ def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
     merged = stack_of(filters)
     before, after = merger.costs(ways, merged, 0)
     lengths = [one.shape.out_channels for one in filters]
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    starts = itertools.accumulate(lengths[:-1], initial=0)
     axis = layers[0].output_axis
     parts = tuple(Part(n, axis, s, length) for n, s, length in zip(nodes, starts, lengths, strict=True))
     others = last_first(nodes[1:])

@@ -183,7 +183,7 @@ class SumTree:
 
     def _require_new_targets(self, now: Mapping[fx.Node, fx.Node]) -> None:
         """Refuse where a sum that stays would write into another value than before, which others may see."""
-        made = {b.value for b in self.branches if any(not isinstance(view, Noop) for view in b.ways[-1].views)}
+        made = {branch.value for branch in self.branches if branch.ways[-1].is_new}
         for node in self.inner - now.keys():
             for written in self.graph.mutated(node):
                 target = _resolved(written, now)

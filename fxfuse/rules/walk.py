@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.rules.fitting import along_channels, require_constants_of_same_kind, require_may_assume
 from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class Walk:
 
         There is one check, of one number, in the place of ``source``.
         """
-        value, detail = self.name(source.input), "only usual, and guards=False asks for a proof"
-        require(self.graph.guards or not rank.assumed, Reason.UNKNOWN_SHAPE, value=value, detail=detail)
+        value = self.name(source.input)
+        require_may_assume(self.graph, rank, source.input)
         require(not self.moved, Reason.UNKNOWN_SHAPE, value=value, detail="only usual, or only seen")
         self.guard = rank.axes if self.graph.guards else None
         self.guarded = source.node
@@ -60,26 +59,17 @@ class Walk:
 
     def vector(self, view: Linear, affine: Affine, axis: int, channels: int) -> Affine:
         """Return the affine as two vectors along the channels, where the weights are."""
-        vector = affine.vector(axis, channels)
-        if vector is None:
-            detail = f"{channels} channels on axis {axis}, shape {tuple(affine.scale.shape)}"
-            raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)
+        vector = along_channels(self.graph, affine, axis, channels, view.node)
         return vector.rearrange(lambda t: t.to(view.weight.device))  # scalars live on the CPU
 
     def require_same_kind(self, view: Linear) -> None:
         """Refuse constants on another device, or of a dtype that would change that of the result."""
-        weight, name = view.weight, self.name(view.node)
         before, after = recorded_dtype(view.node), recorded_dtype(self.sources[0].node)
         # Under autocast a layer gives another dtype than its weights have.
         same = before is None or after is None or before == after
         require(same, Reason.PROMOTES, detail=f"{before} becomes {after}")
         for source in self.sources:
-            for tensor in source.tensors:
-                elsewhere = tensor.device != weight.device
-                require(not elsewhere, Reason.MIXED_DEVICE, value=name, device=tensor.device, other=weight.device)
-                promoted = torch.promote_types(tensor.dtype, weight.dtype) if tensor.ndim else weight.dtype
-                same = promoted == weight.dtype or not source.promotes
-                require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype} gives {promoted}")
+            require_constants_of_same_kind(self.graph, view, source)
 
     def require_nobody_tells(self) -> None:
         """Refuse readers that need a value of its own, where a view may take the place of what a source made."""

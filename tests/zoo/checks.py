@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxfuse import Report, fx_fuse
+from fxfuse.measure import count_kernels
 from tests.helpers import STRUCTURES, Structure, trained
 
 
@@ -18,22 +18,10 @@ def trained32(model: nn.Module) -> nn.Module:
     return trained(model).float()
 
 
-class _Norms(TorchDispatchMode):
-    """Counts the batch-norm kernels that really run."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += "batch_norm" in func.overloadpacket.__name__
-        return func(*args, **(kwargs or {}))
-
-
 def norms_left(model: nn.Module, *inputs: Any) -> int:
     """How many batch norms run, in whatever form the model has them."""
-    counter = _Norms()  # type: ignore[no-untyped-call]
-    with torch.no_grad(), counter:
-        model(*inputs)
-    return counter.count
+    kernels = count_kernels(lambda _: model(*inputs), torch.empty(0))
+    return sum(count for name, count in kernels.items() if "batch_norm" in name)
 
 
 def count_norms(model: nn.Module) -> int:

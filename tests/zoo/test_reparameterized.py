@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 
 from fxfuse import fx_fuse
-from fxfuse.measure import count_kernels
+from fxfuse.measure import Kernels
 from fxfuse.models import randomize
 from tests.zoo.checks import error
 
@@ -32,19 +31,6 @@ FAMILIES = {
     "iformer_h": False,
     "efficientvim_m1": False,
 }
-VIEWS = set(
-    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze detach alias split".split()
-)
-VIEWS |= set("split_with_sizes chunk unbind as_strided _to_copy clone contiguous _reshape_alias unfold".split())
-
-
-def counted(run: Any, x: torch.Tensor) -> tuple[int, int, int]:
-    """Convolutions, batch norms, and all kernels that are no views; some models keep what their first run computed."""
-    with torch.no_grad():
-        run(x)
-    kernels = Counter({name: n for name, n in count_kernels(run, x).items() if name not in VIEWS})
-    convolutions, norms = (sum(n for k, n in kernels.items() if word in k) for word in ("convolution", "batch_norm"))
-    return convolutions, norms, kernels.total()
 
 
 def made(name: str) -> tuple[Any, torch.Tensor]:
@@ -66,7 +52,7 @@ def test_no_more_kernels_than_by_hand(name: str) -> None:
     fused = fx_fuse(model)
     with torch.no_grad():
         assert error(expected, fused(x)) <= 1e-12
-    theirs, ours = counted(by_hand, x), counted(fused, x)
+    theirs, ours = Kernels.of(by_hand, x), Kernels.of(fused, x)
     assert all(mine <= other for mine, other in zip(ours, theirs, strict=True))
     assert ours[1] == 0
     assert (theirs[1] > 0) == FAMILIES[name]
@@ -86,10 +72,10 @@ def test_as_many_in_an_exported_program_and_in_the_class(name: str) -> None:
     assert isinstance(kept, type(model))
     with torch.no_grad():
         assert max(error(expected, program(x)), error(expected, kept(x))) <= 1e-12
-    left = counted(fx_fuse(model), x)
-    assert counted(program, x) == left
+    left = Kernels.of(fx_fuse(model), x)
+    assert Kernels.of(program, x) == left
     # A public method of RepGhostNet reads the first norm and its convolution by itself, so that both stay.
-    assert [a - b for a, b in zip(counted(kept, x), left, strict=True)] in (
+    assert [a - b for a, b in zip(Kernels.of(kept, x), left, strict=True)] in (
         [0, 0, 0],
         [0, 1, 2] if "ghost" in name else [],
     )
