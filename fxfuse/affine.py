@@ -121,10 +121,10 @@ class Affine:
             An affine whose tensors are of shape ``(size,)``; None if it is wider than one along another axis
             (where it might enlarge the value, even if it does not vary) or does not fit the number of channels.
         """
-        scale, shift = torch.broadcast_tensors(self.scale, self.shift)
-        full = Affine(scale, shift).with_rank(max(self.rank, -axis))
-        keep = full.rank + axis
-        others = [n for position, n in enumerate(full.scale.shape) if position != keep]
-        if any(n != 1 for n in others) or full.scale.shape[keep] not in (1, size):
+        scale, shift = self.scale, self.shift
+        if scale.shape != shift.shape:
+            scale, shift = torch.broadcast_tensors(scale, shift)
+        length = scale.shape[axis] if -axis <= scale.ndim else 1
+        if length not in (1, size) or scale.numel() != length:  # it is wider along another axis
             return None
-        return full.rearrange(lambda t: t.reshape(-1).expand(size))
+        return Affine(scale.reshape(-1).expand(size), shift.reshape(-1).expand(size))

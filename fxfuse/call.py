@@ -54,7 +54,9 @@ class Call:
     def require_one_result(self) -> None:
         """Refuse a call that gives a tuple of which more than the first item is used."""
         source = self.graph.source(self.node)
-        others = [user for user in source.users if user is not self.node] if source is not self.node else []
+        if source is self.node:
+            return
+        others = [user for user in source.users if user is not self.node]
         require(not others, Reason.SEVERAL_USES, value=self.path, users=self.graph.names(others))
 
     def get(self, name: str, default: Any) -> Any:
@@ -72,12 +74,13 @@ class Call:
             Refusal: if it is computed from the input, changed in place, or not a plain floating-point tensor.
         """
         value = self.arguments.get(name)
+        path, constants = self.path, self.graph.constants
         if isinstance(value, fx.Node):
-            value = self.graph.constants.value(value, name=name, of=self.path)
-        require(value is not None or not required, Reason.COMPUTED, name=name, value=self.path)
+            value = constants.value(value, name=name, of=path)
+        require(value is not None or not required, Reason.COMPUTED, name=name, value=path)
         if isinstance(value, Tensor):
-            self.graph.constants.require_unchanged(value, name=name, of=self.path)
-            require_plain(value, name=name, value=self.path)
+            constants.require_unchanged(value, name=name, of=path)
+            require_plain(value, name=name, value=path)
         return value
 
 
@@ -85,8 +88,8 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
     """Refuse what is not an ordinary real floating-point tensor with values."""
     known_class = type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
     plain = known_class and tensor.is_floating_point() and not tensor.is_quantized and tensor.layout is torch.strided
-    dtype = tensor.dtype if known_class else type(tensor).__name__
-    require(plain, Reason.NOT_FLOATING, dtype=dtype, **facts)
+    if not plain:
+        raise Refusal(Reason.NOT_FLOATING, dtype=tensor.dtype if known_class else type(tensor).__name__, **facts)
     require(not tensor.is_meta, Reason.NO_VALUES, **facts)
 
 
@@ -182,14 +185,13 @@ class Merge:
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple("_global" + name for name in _HOOKS)
+# Torch changes these dictionaries, and never exchanges them.
+_GLOBAL_HOOKS = [getattr(nn.modules.module, "_global" + name) for name in _HOOKS]
 
 
 def is_hooked(module: nn.Module) -> bool:
     """Whether something else looks at the inputs or outputs of the module."""
-    registry = nn.modules.module
-    everywhere = any(getattr(registry, name) for name in _GLOBAL_HOOKS)
-    return everywhere or any(map(module.__dict__.get, _HOOKS))
+    return any(_GLOBAL_HOOKS) or any(map(module.__dict__.get, _HOOKS))
 
 
 def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:
@@ -208,28 +210,30 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
         Refusal: if the module called has hooks.
     """
     source = graph.source(node)
-    passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
-    unknown = source.kwargs.keys() - set(operator.arguments)
+    unknown = source.kwargs.keys() - set(operator.arguments) if source.kwargs else ()
     # NumPy's names (axis, keepdims) are taken by torch too, and would be missed.
     require(not unknown, Reason.NOT_LINEAR, value=graph.path(node))
     module = graph.module(node)
     if module is None:
+        passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
         return Call(node, operator, passed, graph)
     require(not is_hooked(module), Reason.HOOKED, value=graph.path(node))
-    read = ((name, _attribute(module, name)) for name in operator.arguments[1:])
-    attributes = {name: value for name, value in read if value is not _ABSENT}
-    value = node.args[0] if node.args else node.kwargs.get(operator.arguments[0])
-    return Call(node, operator, {**attributes, operator.arguments[0]: value}, graph, module)
+    first, *others = operator.arguments
+    attributes = {name: value for name in others if (value := _attribute(module, name)) is not _ABSENT}
+    attributes[first] = node.args[0] if node.args else node.kwargs.get(first)
+    return Call(node, operator, attributes, graph, module)
 
 
 _ABSENT = object()
 
 
 def _attribute(module: nn.Module, name: str) -> Any:
-    for registry in (module._parameters, module._buffers):
+    own = module.__dict__  # torch's own look-up of a parameter or buffer costs ten times as much
+    for registry in (own["_parameters"], own["_buffers"]):
         if name in registry:
             return registry[name]
-    value = module.__dict__[name] if name in module.__dict__ else getattr(module, name, _ABSENT)
+    value = own[name] if name in own else getattr(module, name, _ABSENT)
     # A weight that is a plain attribute is computed by something (pruning, weight norm) before each call.
-    require(not isinstance(value, Tensor), Reason.COMPUTED, name=name, value=type(module).__name__)
+    if isinstance(value, Tensor):
+        raise Refusal(Reason.COMPUTED, name=name, value=type(module).__name__)
     return value

@@ -10,7 +10,7 @@ from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, takes_required_only
 from fxfuse.draft import Draft, hold
 from fxfuse.lifted import copied
-from fxfuse.modules import shallow_copy
+from fxfuse.modules import paths_below, shallow_copy
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.state import sentence
@@ -81,13 +81,13 @@ class Capture:
     @functools.cached_property
     def paths(self) -> dict[nn.Module, str]:
         """The first path of every module."""
-        return {module: path for path, module in self.model.named_modules()}
+        return paths_below(self.model)
 
     @functools.cached_property
     def holders(self) -> dict[int, list[str]]:
         """The paths of the modules in which each parameter is registered, by its id."""
         result: dict[int, list[str]] = {}
-        for path, module in self.model.named_modules():
+        for module, path in self.paths.items():
             for parameter in module._parameters.values():
                 if parameter is not None:
                     result.setdefault(id(parameter), []).append(path)
@@ -163,7 +163,7 @@ class _Session:
             return
         self.seen.add(module)
         passed = self.passed if module is self.result.model else {}
-        inside = set(module.modules()) - {module}
+        inside = paths_below(module).keys() - {module} if self.boundaries or self.distrusted else set()
         boundaries, distrusted = self.boundaries & inside, inside.intersection(self.distrusted)
         tracer = Tracer(boundaries, passed, {*distrusted, *({module} & set(self.distrusted))})
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from fxfuse.modules import attribute, look_up
 from fxfuse.mutations import COMPUTES, mutated
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal, require
@@ -22,7 +23,7 @@ def fetch(root: torch.nn.Module, target: str) -> Any:
     """Return the attribute at a dotted path."""
     value: Any = root
     for name in target.split("."):
-        value = getattr(value, name)
+        value = attribute(value, name)
     return value
 
 
@@ -63,7 +64,8 @@ class Constants:
     def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
         """Refuse a parameter or buffer that the graph changes in place, whoever reads it."""
         user = self._changed.get(_memory(tensor)) if self._changed else None
-        require(user is None, Reason.MUTATED, value=f"{name} of {of}", users=user)
+        if user is not None:
+            raise Refusal(Reason.MUTATED, value=f"{name} of {of}", users=user)
 
     def __contains__(self, node: object) -> bool:
         """Whether a node depends on parameters and buffers alone."""
@@ -125,7 +127,7 @@ class Constants:
 def _writes_into_buffers(module: nn.Module) -> bool:
     """Whether a call of a module may change its buffers: it is code of the user's, or a norm that trains."""
     theirs = operator_of(module) is None and not type(module).__module__.startswith("torch.nn.")
-    return theirs or (module.training and getattr(module, "running_mean", None) is not None)
+    return theirs or (module.training and look_up(module, "running_mean") is not None)
 
 
 def _memory(tensor: Tensor) -> object:

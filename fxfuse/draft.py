@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 
+from fxfuse.modules import attribute
+
 
 class Draft(fx.GraphModule):
     """A graph with the modules and tensors of a root, as a GraphModule would hold them.
@@ -44,14 +46,14 @@ def _share(root: nn.Module, holder: nn.Module, target: str) -> None:
     *containers, name = target.split(".")
     source: Any = root
     for container in containers:
-        source = getattr(source, container)
+        source = attribute(source, container)
         inner = holder._modules.get(container)
         if inner is source:
             return  # a module that is there as a whole
         if inner is None:
             inner = holder._modules[container] = nn.Module()
         holder = inner
-    hold(holder, name, getattr(source, name))
+    hold(holder, name, attribute(source, name))
 
 
 def hold(holder: nn.Module, name: str, value: object) -> None:

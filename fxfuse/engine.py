@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
+from fxfuse.modules import look_up
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Refusal
 from fxfuse.report import Decision
@@ -175,5 +176,5 @@ def is_norm(module: nn.Module) -> bool:
 def keeps_statistics(module: nn.Module) -> bool:
     """Whether a module normalises by statistics that it keeps, whatever its class is called."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or all(
-        getattr(module, name, None) is not None for name in ("running_mean", "running_var")
+        look_up(module, name) is not None for name in ("running_mean", "running_var")
     )

@@ -10,7 +10,7 @@ from fxfuse.constants import fetch
 from fxfuse.engine import is_norm
 from fxfuse.fused_graph_module import FusedGraphModule
 from fxfuse.lifted import release
-from fxfuse.modules import SeparateOnConversion, copies_of
+from fxfuse.modules import SeparateOnConversion, copies_of, paths_below
 from fxfuse.own_forward import with_check
 from fxfuse.programs import rebuilt
 from fxfuse.reasons import Reason
@@ -109,7 +109,7 @@ def into_program(captured: Capture, editor: Editor, decisions: list[Decision]) -
 
 def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
     """Give the empty holders of the GraphModule the mode of the modules whose place they take."""
-    for path, module in result.named_modules():
+    for module, path in paths_below(result).items():
         if type(module) is nn.Module and path:
             try:
                 module.training = bool(fetch(model, path).training)

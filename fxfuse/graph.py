@@ -64,7 +64,7 @@ class Graph(Naming):
         self.guards = guards
         self.allow_growth = allow_growth
         self.kept_code = kept_code
-        self._modules: dict[str, nn.Module] = {}
+        self._modules: dict[object, nn.Module] = {}  # by the target of a node
         self.constants = Constants(graph_module, self.module)
         self._ranks = ranks(self)
         self.sizes = Sizes(self)
@@ -170,15 +170,16 @@ class Graph(Naming):
         """Return the module that a node calls, if it calls one."""
         if node.op != "call_module":
             return None
-        target = str(node.target)
+        target = node.target
         if target not in self._modules:
-            self._modules[target] = self.graph_module.get_submodule(target)
+            self._modules[target] = fetch(self.graph_module, str(target))
         return self._modules[target]
 
     def place(self, target: str, module: nn.Module) -> None:
         """Put a module into the GraphModule, in place of the one that is there."""
         container, _, name = target.rpartition(".")
-        self.graph_module.get_submodule(container)._modules[name] = module
+        holder = fetch(self.graph_module, container) if container else self.graph_module
+        holder._modules[name] = module
         self._modules[target] = module
 
     def tensor_rank(self, node: fx.Node) -> int | None:

@@ -69,8 +69,8 @@ class LinearMap:
         groups, _, inputs, *taps = self.stored.shape
         scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
         # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
-        summed_taps = (block.reshape(groups, size, inputs, -1).double().sum(-1) for _, size, block in self._blocks(1))
-        moved = torch.cat([torch.einsum("goi,gi->go", block, shift) for block in summed_taps], 1).flatten()
+        matrices = (_summed_taps(block.reshape(groups, size, inputs, -1)) for _, size, block in self._blocks(1))
+        moved = torch.cat([torch.einsum("goi,gi->go", matrix, shift) for matrix in matrices], 1).flatten()
         bias = _bias(moved) if self.bias is None else moved + self.bias
         return LinearMap(self.stored, bias, self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps))))
 
@@ -100,6 +100,11 @@ class LinearMap:
                 factor = self.factor if one_for_all else self.factor.narrow(axis, position, size)
                 block = block.to(torch.float64, copy=True).mul_(factor)
             yield position, size, block
+
+
+def _summed_taps(kernel: Tensor) -> Tensor:
+    """Return the sum over the last axis in float64, of which a single element is no sum and needs no copy."""
+    return kernel.double().sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1).double()
 
 
 def _bias(vector: Tensor) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fxfuse.modules import look_up
 from fxfuse.operator_table import OPERATORS
 from fxfuse.uses import nodes_in
 
@@ -25,7 +26,7 @@ def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
         module: the module that it calls, if it calls one.
     """
     if module is not None:
-        if getattr(module, "inplace", False):
+        if look_up(module, "inplace", default=False):
             yield from _first_argument(node)
         return
     schema = _schema(node.target) if node.op == "call_function" else None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxfuse.modules import ATOMS
+from fxfuse.modules import ATOMS, paths_below
 
 _DEPTH = 4  # of containers in containers
 _CONTAINERS = (dict, list, set, collections.deque)
@@ -25,18 +25,21 @@ class State:
         self.holders: dict[int, tuple[Any, Any, str]] = {}
         self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
-        for module in root.modules():
+        modules = paths_below(root)
+        for module in modules:
             self._remember_module(module)
-        self.classes = {cls: dict(vars(cls)) for cls in {c for m in root.modules() for c in _own_classes(type(m))}}
+        classes = {type(module) for module in modules}
+        self.classes = {cls: dict(vars(cls)) for cls in {c for known in classes for c in _own_classes(known)}}
         self.chance = chance()
 
     def _remember_module(self, module: nn.Module) -> None:
         attributes, name = module.__dict__, type(module).__name__
-        self.holders[id(attributes)] = (attributes, attributes.copy(), name)
-        for key, value in list(attributes.items()):
+        content = attributes.copy()
+        self.holders[id(attributes)] = (attributes, content, name)
+        for key, value in content.items():
             if type(value) in ATOMS:
                 continue
-            if isinstance(value, _CONTAINERS) and not value:
+            if not value and isinstance(value, _CONTAINERS):
                 self.empty.append((value, module, key))
             elif key in ("_parameters", "_buffers", "_modules"):
                 self.holders[id(value)] = (value, value.copy(), f"{name}.{key}")

@@ -16,7 +16,7 @@ from fxfuse.call import is_hooked
 from fxfuse.draft import Draft
 from fxfuse.guards import require_value
 from fxfuse.module_names import CONTAINERS
-from fxfuse.modules import shallow_copy
+from fxfuse.modules import shallow_copy, tensor_names
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED, Derived
@@ -64,6 +64,7 @@ class Tracer(fx.Tracer):
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
         self.failure: Untraceable | None = None
+        self._leaves: dict[nn.Module, bool] = {}
         self._names: dict[int, str] = {}
 
     def capture(self, root: nn.Module) -> Draft:
@@ -72,8 +73,7 @@ class Tracer(fx.Tracer):
         Raises:
             Exception: whatever the forward of the root itself raises when it is traced.
         """
-        for name, tensor in (*root.named_buffers(), *root.named_parameters()):
-            self._names[id(tensor)] = name
+        self._names = tensor_names(root)
         self._require_trusted(root)
         self._require_askable(type(root))
         if has_own_call(root):
@@ -139,6 +139,11 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
         """Leave whole the operators of the table, torch's own layers, and modules with hooks."""
+        if m not in self._leaves:  # asked several times for each call
+            self._leaves[m] = self._is_leaf(m)
+        return self._leaves[m]
+
+    def _is_leaf(self, m: nn.Module) -> bool:
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
         layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(
@@ -167,12 +172,11 @@ class Tracer(fx.Tracer):
                 return result
         elif operator_of(m) is None and (is_hooked(m) or id(m) in self.boundaries):
             self.left_whole.setdefault(m, "it has hooks" if is_hooked(m) else "untraced code reads its result")
-        return self._leave_whole(m, forward, args, kwargs)
+        return self._leave_whole(m, path, forward, args, kwargs)
 
-    def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+    def _leave_whole(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
         if operator_of(m) is None and has_own_call(m):
             raise Untraceable(f"it calls a {type(m).__name__}, of which __call__ does more than to call forward")
-        path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
         return self.create_proxy("call_module", path, args, kwargs)
@@ -221,6 +225,10 @@ class Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""
+        if type(a) in (AnyProxy, ConstantProxy):  # most are, and torch asks them all sorts of things first
+            return a.node
+        if type(a) is tuple:
+            return tuple(map(self.create_arg, a))
         if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
             if type(a) is not collections.OrderedDict:
                 raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")
@@ -240,11 +248,3 @@ class Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""
         return AnyProxy(node, self)
-
-
-class LocalTracer(Tracer):
-    """Traces the forward of one module alone: every module that it calls is a single node."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
-        """Every module is a leaf."""
-        return True

@@ -17,7 +17,7 @@ from fxfuse.graph import Graph
 from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.modules import shallow_copy
 from fxfuse.own_forward import with_forward
-from fxfuse.tracer import LocalTracer
+from fxfuse.tracer import Tracer
 from fxfuse.uses import asks_shape
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _changed(editor: Editor, node: fx.Node) -> bool:
 def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Module | None:
     """Return the module with the same edits made in a graph of its own forward, children left as they are."""
     try:
-        tracer = LocalTracer()
+        tracer = _LocalTracer()
         graph_module = tracer.capture(module)
     except Exception:  # noqa: BLE001 - anything that a user's forward can raise
         return None
@@ -193,6 +193,14 @@ def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
     literals = {n: b for n, b in local.graph_module._buffers.items() if n in read and n not in module._buffers}
     copied._buffers.update({name: b for name, b in literals.items() if name not in copied._parameters})
     return with_forward(copied, graph, base)
+
+
+class _LocalTracer(Tracer):
+    """Traces the forward of one module alone: every module that it calls is a single node."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
+        """Every module is a leaf."""
+        return True
 
 
 def _bring_up(module: nn.Module, local: Editor) -> None:

@@ -46,13 +46,13 @@ class BatchNorm(AffineSource):
         scale = (variance + self.call.get("eps", 1e-5)).rsqrt()
         scale = scale if weight is None else scale * weight.detach()
         shift = -mean * scale if bias is None else bias.detach() - mean * scale
-        trailing = [1] * (self._rank().axes - 2)
-        return Affine(scale, shift).rearrange(lambda t: t.reshape(-1, *trailing))
+        shape = (-1, *[1] * (self._rank().axes - 2))
+        return Affine(scale.view(shape), shift.view(shape))
 
     def _require_running_statistics(self) -> None:
         # A module without running statistics uses the batch's own in evaluation mode too.
-        passed = [self.call.get(name, None) for name in ("running_mean", "running_var")]
-        require(None not in passed, Reason.BATCH_STATISTICS)
+        passed = (self.call.get(name, None) for name in ("running_mean", "running_var"))
+        require(all(statistic is not None for statistic in passed), Reason.BATCH_STATISTICS)
         require(not self._uses_batch_statistics(), Reason.TRAINING)
 
     def _uses_batch_statistics(self) -> bool:
@@ -60,9 +60,10 @@ class BatchNorm(AffineSource):
 
     def _rank(self) -> Rank:
         """Axis 1 is counted from the left, so the number of axes says which one it is from the right."""
-        owner = self.call.graph.owner_class(self.node)
-        for cls, axes in self.proven_axes.items():
-            if isinstance(self.call.module, cls) or (owner is not None and issubclass(owner, cls)):
+        # Also the class of which the function that torch.export made of it stands in the forward.
+        cls = self.call.graph.owner_class(self.node) if self.call.module is None else type(self.call.module)
+        for known, axes in self.proven_axes.items():
+            if cls is not None and issubclass(cls, known):
                 return Rank(axes)
         rank = self.call.rank(self.input)
         if rank is None:

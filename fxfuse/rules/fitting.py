@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 def require_same_kind(graph: Graph, layer: Linear, tensor: Tensor, *, promotes: bool) -> None:
     """Refuse a tensor on another device than a layer, or of a dtype that would change that of its result."""
-    weight, name = layer.weight, graph.describe(layer.node)
-    elsewhere = tensor.device != weight.device
-    require(not elsewhere, Reason.MIXED_DEVICE, value=name, device=tensor.device, other=weight.device)
+    weight = layer.weight
+    if tensor.device != weight.device:
+        name = graph.describe(layer.node)
+        raise Refusal(Reason.MIXED_DEVICE, value=name, device=tensor.device, other=weight.device)
+    if tensor.dtype == weight.dtype:
+        return
     promoted = torch.promote_types(tensor.dtype, weight.dtype)
     same = promoted == weight.dtype or not promotes
     require(same, Reason.PROMOTES, detail=f"{weight.dtype} with {tensor.dtype} gives {promoted}")

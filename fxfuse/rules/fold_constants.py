@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def fold_constants(graph: Graph, node: fx.Node) -> Plan | None:
     """``conv(x, standardised(w))`` becomes ``conv(x, w')`` with ``w' = standardised(w)``."""
-    if not graph.plays(node, Linear):
-        return None
+    if node.op == "call_module" or not graph.plays(node, Linear):
+        return None  # the weights of a module are parameters
     view = graph.view(node)
     if not isinstance(view, Linear):
         return None

@@ -131,11 +131,13 @@ class _Back(Walk):
     def _require_alone(self, value: fx.Node, reader: fx.Node) -> None:
         """Refuse a value that others see as well, but for those who see other parts of it."""
         users = with_items(self.graph, self.graph.users(value))
+        if users == [reader]:
+            return
         others = [user for user in users if user is not reader]
         changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         # A reader of which nobody uses the result is no user, and may be the one that asks.
-        alone = users in ([reader], []) or (users.count(reader) == 1 and self._beside(reader, others))
+        alone = not users or (users.count(reader) == 1 and self._beside(reader, others))
         if not alone:
             made = self.name(self._origin(value))
             raise Refusal(Reason.SEVERAL_USES, value=made, users=self.graph.names(others or users))

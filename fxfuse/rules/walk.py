@@ -60,7 +60,8 @@ class Walk:
     def vector(self, view: Linear, affine: Affine, axis: int, channels: int) -> Affine:
         """Return the affine as two vectors along the channels, where the weights are."""
         vector = along_channels(self.graph, affine, axis, channels, view.node)
-        return vector.rearrange(lambda t: t.to(view.weight.device))  # scalars live on the CPU
+        device = view.weight.device
+        return vector.rearrange(lambda t: t.to(device))  # scalars live on the CPU
 
     def require_same_kind(self, view: Linear) -> None:
         """Refuse constants on another device, or of a dtype that would change that of the result."""
