@@ -193,6 +193,7 @@ def test_a_thousand_nodes_are_all_there(opened: Callable[..., Page]) -> None:
     assert page.locator(".row").evaluate_all("rows => rows.map(row => row.dataset.path)") == [r["path"] for r in rows]
     assert page.locator("tbody tr").count() == 340
     node(page, "339.1").hover()  # which scrolls to it
+    page.locator("#graph").evaluate("graph => graph.scrollBy(0, -2)")
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert "Folded into 339.0" in page.get_by_role("tooltip").inner_text()
 
