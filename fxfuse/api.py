@@ -89,12 +89,12 @@ def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
     Args:
         model: as for ``fx_fuse``.
         example_inputs: as for ``fx_fuse``.
-        options: the other options of ``fx_fuse``.
+        options: the other options of ``fx_fuse``; ``inplace`` changes nothing here.
 
     Raises:
         FuseError: if the model or the inputs cannot be used.
     """
-    return Report.of(fx_fuse(model, example_inputs, **options))
+    return Report.of(fx_fuse(model, example_inputs, **{**options, "inplace": False}))
 
 
 def fuse_graph(
