@@ -19,6 +19,8 @@ from fxfuse.state import sentence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from fxfuse.attempt import Attempt
+
 M = TypeVar("M", nn.Module, ExportedProgram)
 
 
@@ -68,7 +70,9 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
     options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth)
-    result: M = _guarded(model, example_inputs, options)
+    result: Any = guarded(model, example_inputs, options)[1]
+    if isinstance(model, fx.GraphModule) and inplace:
+        result = put_into(model, result)
     return result
 
 
@@ -85,12 +89,12 @@ def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
     Args:
         model: as for ``fx_fuse``.
         example_inputs: as for ``fx_fuse``.
-        options: the other options of ``fx_fuse``.
+        options: the other options of ``fx_fuse``; ``inplace`` changes nothing here.
 
     Raises:
         FuseError: if the model or the inputs cannot be used.
     """
-    return Report.of(fx_fuse(model, example_inputs, **options))
+    return Report.of(fx_fuse(model, example_inputs, **{**options, "inplace": False}))
 
 
 def fuse_graph(
@@ -134,15 +138,17 @@ def fuse_graph(
     options = Options(
         found, None, allow_copies, guards, inplace=True, allow_growth=allow_growth, constants=constants or {}
     )
-    return Report.of(_guarded(graph_module, None, options))
+    return Report.of(put_into(graph_module, guarded(graph_module, None, options)[1]))
 
 
-def _guarded(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> Any:
-    """Fuse, and let no other error out than a ``FuseError``."""
+def guarded(
+    model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
+) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fuse, and let no other error out than a ``FuseError``; the model is not changed yet."""
     require_fusable(model, options.structure, inplace=options.inplace)
     try:
         with collection_waits():
-            result = fuse(model, example_inputs, options)
+            return fuse(model, example_inputs, options)
     except (FuseError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -150,4 +156,3 @@ def _guarded(model: nn.Module | ExportedProgram, example_inputs: Any, options: O
             f"{type(model).__name__} could not be fused ({sentence(error)}); nothing was changed. This is a fault of "
             "fxfuse: please report it with the model; leaving out a part of the model may help until then."
         ) from error
-    return put_into(model, result) if isinstance(model, fx.GraphModule) and options.inplace else result

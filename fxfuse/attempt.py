@@ -39,9 +39,9 @@ class Options:
     """
 
     rules: tuple[Rule, ...]
-    structure: Structure | None
-    allow_copies: bool
-    guards: bool
+    structure: Structure | None = None
+    allow_copies: bool = True
+    guards: bool = True
     inplace: bool = False
     allow_growth: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)

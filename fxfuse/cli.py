@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 import fxfuse
-from fxfuse import FuseError, bench, explain, export, export_formats, models, plots
+from fxfuse import FuseError, bench, explain, export, export_formats, html_report, models, plots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,8 +67,14 @@ def run_explain(options: argparse.Namespace) -> None:
     """Print what would be folded, and why the rest would not."""
     model = models.build(options.model, models.find(options.model))
     size = _size(options.input_size)
-    report = explain(model, (torch.zeros(1, *size),) if size else None)
+    example = (torch.zeros(1, *size),) if size else None
+    if options.html:
+        report = html_report.write(options.html, model, example, title=options.model)
+    else:
+        report = explain(model, example)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    if options.html and not options.json:
+        print(f"\nwritten to {options.html}")
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -133,6 +140,8 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     _add_input_size(parser)
     parser.add_argument("--json", action="store_true", help="print for machines")
+    help_text = "write a page with the graphs before and after, and all decisions: .html"
+    parser.add_argument("--html", type=_page, metavar="FILE", help=help_text)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -176,9 +185,15 @@ def _shape(text: str) -> tuple[int, ...]:
 def _output(text: str) -> Path:
     """A file in a folder that exists: better told now than after minutes of work."""
     path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f'"{text}" cannot be written: no such folder, or a folder itself')
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        why = "it is a folder itself" if path.is_dir() else "its folder does not exist, or does not let you write"
+        raise argparse.ArgumentTypeError(f'"{text}" cannot be written: {why}')
     return path
+
+
+def _page(text: str) -> Path:
+    """A file that a page can be written to."""
+    return _output_in((".html", ".htm"), text)
 
 
 def _image(text: str) -> Path:

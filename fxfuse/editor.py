@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fxfuse.call import Merge, Plan, Write
     from fxfuse.graph import Graph
+    from fxfuse.report import Decision
 
 
 class Editor:
@@ -35,6 +36,7 @@ class Editor:
         dropped: nodes that are computed no longer.
         origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
         plans: what was applied.
+        left: node -> why it stayed, for those of which that is told.
         renamed: old names of parameters -> new names, where a weight could not keep its name.
     """
 
@@ -47,6 +49,7 @@ class Editor:
         self.bypassed: dict[fx.Node, Bypass] = {}
         self.dropped: set[fx.Node] = set()
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
+        self.left: dict[fx.Node, Decision] = {}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
         self.writes: dict[fx.Node, Write] = {}

@@ -39,7 +39,8 @@ def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
             break
     settled = editor.settle()
     done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
-    return done + [d for node, d in skipped.items() if d is not None and not editor.gone(node)]
+    editor.left = {node: d for node, d in skipped.items() if d is not None and not editor.gone(node)}
+    return done + list(editor.left.values())
 
 
 def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:

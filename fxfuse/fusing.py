@@ -25,30 +25,32 @@ if TYPE_CHECKING:
     from fxfuse.reasons import Refusal
 
 
-def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> nn.Module | ExportedProgram:
-    """Return the fused model; with example inputs, one that was compared with the model on them."""
+def fuse(
+    model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
+) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
     if isinstance(model, ExportedProgram):
         options = replace(options, holder=holder_of_program(model))
     if example_inputs is None:
-        return _attempt(model, None, options, {})[1]
+        return _attempt(model, None, options, {})
     inputs = Inputs.of(example_inputs)
     expected = reference(runnable(model), inputs)
     attempt, result = _attempt(model, inputs, options, {})
     gap = _gap(expected, result, inputs)
     if gap is None:
-        return result
+        return attempt, result
 
     def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
         return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
 
     kept = culprits(folded_modules(attempt.edits), gap_without, gap)
-    result = _attempt(model, inputs, options, kept)[1]
+    attempt, result = _attempt(model, inputs, options, kept)
     if _gap(expected, result, inputs, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
             "so nothing was changed. Try structure='module', and please report the model."
         )
-    return result
+    return attempt, result
 
 
 def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, always: bool = False) -> float | None:

@@ -43,18 +43,21 @@ class Origin(NamedTuple):
         owner: the path, within the captured module, of the module in whose forward it stood.
         instance: which call of the owner it belonged to.
         target: what it called, by path for a module.
+        inputs: the nodes that it read.
     """
 
     module: nn.Module | None
     owner: str
     instance: str
     target: object
+    inputs: tuple[fx.Node, ...]
 
     @staticmethod
     def of(graph: Graph, node: fx.Node) -> Origin:
         """Read the origin of a node from its metadata."""
         keys = [k for k, entry in (node.meta.get("nn_module_stack") or {}).items() if entry[0] != node.target]
-        return Origin(graph.module(node), graph.owner(node), keys[-1] if keys else "", node.target)
+        where = graph.owner(node), keys[-1] if keys else ""
+        return Origin(graph.module(node), *where, node.target, tuple(node.all_input_nodes))
 
 
 def position_of(node: fx.Node, value: fx.Node) -> Position:

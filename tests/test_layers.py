@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(fxfuse.__file__).parent
-# The command line and the benchmark, which the core must work without.
-AROUND = {"__main__", "bench", "cli", "export", "export_formats", "measure", "models", "plots", "saved_program"}
+# The command line, the benchmark and the page, which the core must work without.
+AROUND = {
+    *("__main__", "bench", "cli", "export", "export_formats", "measure", "models", "plots", "saved_program"),
+    *("html_graph", "html_lanes", "html_report"),
+}
 CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 
 # Every module imports from rows above its own, or from its own row.

@@ -76,6 +76,12 @@ def test_the_table_names_costs_and_assumptions() -> None:
     assert "assumes 2 axes" in assumed
 
 
+def test_explaining_changes_nothing_whatever_it_is_asked() -> None:
+    graph_module = torch.fx.symbolic_trace(trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
+    with unchanged(graph_module):
+        assert explain(graph_module, inplace=True)
+
+
 def test_copied_bytes() -> None:
     report = Report.of(fx_fuse(mixed()))
     assert report.copied_bytes == (4 * 4 + 4) * 8
