@@ -15,8 +15,8 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import sys
-import time
 import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Sequence
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # the exporter writes its errors in colours
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ZOO = (
     "resnet18 mobilenet_v2 densenet121 googlenet shufflenet_v2_x0_5 timm:mobilenetv3_small_050 timm:tf_efficientnet_b0 "
@@ -55,7 +56,7 @@ class Cell:
         outcome: folded, partly, kept, WRONG, ERROR, changed (the model that was passed is another one now), or `-`.
         error: the largest difference, relative to the largest number of the output; None where nothing came out.
         norms: batch norms left, and before; None where they cannot be told from other arithmetic.
-        seconds: that the tool took, with what captures the model for it.
+        seconds: that the tool took, with what captures the model for it, but without the export to ONNX.
         detail: the first line of what was raised.
     """
 
@@ -93,14 +94,12 @@ def run_tool(name: str, row: str, subject: Subject, besides: int | None) -> Cell
     expected, before = outputs(copy.deepcopy(model), x), copy.deepcopy(model)
     try:
         with _quiet():
-            start = time.perf_counter()
-            made = apply(name, model, x, subject)
-            seconds = time.perf_counter() - start
+            made, seconds = apply(name, model, x, subject)
             error = error_of(expected, outputs(made.run, x))
     except NotAskedError:
         return Cell(row, name, "-")
     except Exception as raised:  # noqa: BLE001 - whatever a tool raises is what the table is about
-        return Cell(row, name, "ERROR", detail=models.first_line(raised))
+        return Cell(row, name, "ERROR", detail=COLOUR.sub("", models.first_line(raised)))
     norms = (made.work.norms, made.before.norms) if made.before else None
     outcome = _left(made, besides)
     if not error <= ROUNDING[x.dtype]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,12 @@ TOOLS: dict[str, tuple[Callable[[nn.Module, Tensor, Subject], Any], tuple[str, .
 }
 
 
-def apply(name: str, model: nn.Module, x: Tensor, subject: Subject) -> Made:
-    """Let a tool do its work, and count what is left."""
-    made = TOOLS[name][0](model, x, subject)
-    return made if isinstance(made, Made) else Made(made, count(made, x), subject.work)
+def apply(name: str, model: nn.Module, x: Tensor, subject: Subject) -> tuple[Made, float]:
+    """Let a tool do its work; what is left, and the seconds it took, without the export to ONNX."""
+    tool, packages = TOOLS[name]
+    if "onnx" in packages:
+        _ = subject.exported
+    start = time.perf_counter()
+    made = tool(model, x, subject)
+    seconds = time.perf_counter() - start
+    return made if isinstance(made, Made) else Made(made, count(made, x), subject.work), seconds
