@@ -22,11 +22,16 @@ ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
 
 
 class Exported:
-    """A model as the exporter of torch writes it, without its optimiser."""
+    """A model as the exporter of torch writes it.
+
+    Without its optimiser it writes the bias that a convolution lacks as something to be computed, which other tools
+    find too late.  So the others are given an export with its constants computed, and nothing else done.
+    """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         program: Any = torch.onnx.export(model, (x,), dynamo=True, optimize=False, verbose=False)
         self.program = program
+        models.need("onnxscript.optimizer", "export").fold_constants(program.model)
         self.plain = copy.deepcopy(program.model_proto)
 
     def by_torch(self) -> Any:
