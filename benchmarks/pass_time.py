@@ -22,7 +22,8 @@ from pathlib import Path
 import common
 import pass_models
 from pass_memory import counted
-from torch import nn
+from torch import fx, nn
+from torch.nn import functional
 from torch.fx.experimental import optimization
 from tqdm import tqdm
 
@@ -93,7 +94,10 @@ def _torch_fx(model: nn.Module) -> tuple[int | None, int | None]:
 
 
 def _batch_norms(model: nn.Module) -> int:
-    return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    """The batch norms of a model, also those that a graph has as functions."""
+    modules = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
+    return modules + sum(node.target is functional.batch_norm for node in nodes)
 
 
 def _cells(row: Row) -> list[str]:
