@@ -23,8 +23,8 @@ import common
 import pass_models
 from pass_memory import counted
 from torch import fx, nn
-from torch.nn import functional
 from torch.fx.experimental import optimization
+from torch.nn import functional
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
