@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from fxfuse.engine import is_norm
+from fxfuse.modules import paths_below, tensor_paths
 from fxfuse.report import FuseError
 from fxfuse.rules import RULES
 
@@ -94,8 +95,9 @@ def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]
     if type(model).__module__.startswith("torch._dynamo"):
         yield "The model is compiled already; fuse it first, then compile the result, or pass model._orig_mod."
     yield from _problems_of_options(model, structure, inplace)
-    yield from _problems_of_norms(list(model.named_modules()), type(model).__name__)
-    yield from _problems_of_tensors([*model.named_parameters(), *model.named_buffers()])
+    modules = [(path, module) for module, path in paths_below(model).items()]
+    yield from _problems_of_norms(modules, type(model).__name__)
+    yield from _problems_of_tensors([(name, tensor) for tensor, name in tensor_paths(model)])
 
 
 def _problems_of_options(model: nn.Module, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: FBT001

@@ -8,6 +8,7 @@ import types
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.fx.graph import PythonCode
 from torch.fx.graph_module import reduce_graph_module
 
 from fxfuse.draft import share
@@ -31,6 +32,10 @@ class FusedGraphModule(fx.GraphModule):
         share(draft, result, draft.graph)
         result.graph = draft.graph
         return result
+
+    def recompile(self) -> PythonCode:
+        """Generate the code of the graph, but for the empty one that a new module begins with."""
+        return super().recompile() if len(self.graph.nodes) else PythonCode("", {}, None)
 
     def _keep(self, model: nn.Module) -> list[str]:
         """Take over hooks, attributes and methods of a model, and return the names of methods that are lost.

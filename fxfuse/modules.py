@@ -50,14 +50,15 @@ def paths_below(root: nn.Module) -> dict[nn.Module, str]:
     return paths
 
 
-def tensor_names(root: nn.Module) -> dict[int, str]:
-    """Return the first path of every parameter and buffer below a root, by its id."""
-    names: dict[int, str] = {}
+def tensor_paths(root: nn.Module) -> list[tuple[torch.Tensor, str]]:
+    """Return every parameter and buffer below a root once, with its first path."""
+    found: dict[int, tuple[torch.Tensor, str]] = {}
     for module, path in paths_below(root).items():
         prefix = f"{path}." if path else ""
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            names.setdefault(id(tensor), prefix + name)
-    return names
+            if tensor is not None:
+                found.setdefault(id(tensor), (tensor, prefix + name))
+    return list(found.values())
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from fxfuse.call import is_hooked
 from fxfuse.draft import Draft
 from fxfuse.guards import require_value
 from fxfuse.module_names import CONTAINERS
-from fxfuse.modules import shallow_copy, tensor_names
+from fxfuse.modules import shallow_copy, tensor_paths
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
 from fxfuse.own_forward import UNCHECKED, Derived
@@ -73,7 +73,7 @@ class Tracer(fx.Tracer):
         Raises:
             Exception: whatever the forward of the root itself raises when it is traced.
         """
-        self._names = tensor_names(root)
+        self._names = {id(tensor): name for tensor, name in tensor_paths(root)}
         self._require_trusted(root)
         self._require_askable(type(root))
         if has_own_call(root):
