@@ -124,10 +124,7 @@ class Report:
 
     def __str__(self) -> str:
         """Return a table: folded operations first, then what stayed and why, then totals."""
-        rows = [
-            (d.path, d.kind, "-> " + ", ".join(d.into) if d.folded else "stays", d.detail)
-            for d in (*self.folded, *self.skipped)
-        ]
+        rows = [(d.path, d.kind, _result(d), d.detail) for d in (*self.folded, *self.skipped)]
         table = tabulate(
             rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
         )
@@ -170,6 +167,13 @@ class Report:
             result.meta = {**result.meta, KEY: self}
         else:
             result.__dict__[ATTRIBUTE] = self
+
+
+def _result(decision: Decision) -> str:
+    """Return what became of an operation, in a word or by the names of what absorbed it."""
+    if not decision.folded:
+        return "stays"
+    return "-> " + ", ".join(decision.into) if decision.into else "removed"
 
 
 KEY = "fxfuse"
