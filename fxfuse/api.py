@@ -54,13 +54,15 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
         example_inputs: what the model is called with: a tensor, a tuple of positional arguments, or a dict of
             keyword arguments.  Proves shapes, checks the capture and the result, and lets ``torch.export`` capture
             what symbolic tracing cannot.
-        rules: the rules to apply, by name (``["fold_upstream", "merge_branches"]``) or as functions, in the order in
-            which they are tried; by default all of ``fxfuse.rules.DEFAULT_RULES``.
+        rules: the rules to apply, by name (``["fold_upstream", "merge_branches"]``) or as functions, those of
+            fxfuse or your own, in the order in which they are tried; by default all of
+            ``fxfuse.rules.DEFAULT_RULES``.
         structure: ``"graph"`` for a ``GraphModule``; ``"module"`` for a model of the same class, with its
             attributes and methods.  By default a graph if the model can be traced as a whole, else modules.
         allow_copies: give a call that shares its weights with others a copy of its own; False refuses such folds.
         allow_growth: merge layers also where the one that is left takes more multiply-adds than all of them before.
-        guards: allow folds that rest on inputs being batched, and leave a check in the model; False refuses them.
+        guards: allow folds that rest on inputs being batched, and leave a check of the number of axes in the model,
+            which raises a ``ValueError``.  False leaves no checks, and allows only what ``example_inputs`` have shown.
         inplace: change the ``GraphModule`` that is given, all of it or, if anything fails, nothing.
 
     Returns:
@@ -77,7 +79,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
 
 
 def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
-    """Say what ``fx_fuse`` would do, and why it would leave the rest.
+    """Say what ``fx_fuse`` would do, and why it would leave the rest; the model is not changed.
 
     Example:
         >>> import torch
@@ -90,6 +92,9 @@ def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
         model: as for ``fx_fuse``.
         example_inputs: as for ``fx_fuse``.
         options: the other options of ``fx_fuse``; ``inplace`` changes nothing here.
+
+    Returns:
+        The report that ``fx_fuse`` would leave in its result.
 
     Raises:
         FuseError: if the model or the inputs cannot be used.

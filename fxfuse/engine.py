@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
+from fxfuse.call import Plan
 from fxfuse.modules import look_up
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Refusal
-from fxfuse.report import Decision
-from fxfuse.rules import MERGES
+from fxfuse.report import Decision, FuseError
+from fxfuse.rules import MERGES, RULES, name_of
 from fxfuse.rules.drop_noops import drop_noops
+from fxfuse.rules.fold_constants import fold_constants
+from fxfuse.state import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import fx
 
-    from fxfuse.call import Merge, Plan
+    from fxfuse.call import Merge
     from fxfuse.editor import Editor
     from fxfuse.graph import Graph
     from fxfuse.rules import Rule
@@ -73,8 +76,29 @@ class _Offer(NamedTuple):
 
 
 def _offer(editor: Editor, rule: Rule, node: fx.Node) -> _Offer | None:
-    plan = rule(editor.graph, node)
+    plan = rule(editor.graph, node) if rule in RULES.values() else _plan_of_theirs(editor.graph, node, rule)
     return None if plan is None else _Offer(rule, plan, editor.copied_bytes(plan))
+
+
+def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
+    """Return the plan of a rule that the user wrote; what is wrong with it is no fault of ours.
+
+    Raises:
+        FuseError: if the rule raises, or returns what is no plan.
+    """
+    try:
+        plan: object = rule(graph, node)
+    except (Refusal, FuseError, MemoryError):
+        raise
+    except Exception as error:
+        name, where = name_of(rule), graph.path(node)
+        raise FuseError(f"The rule {name} failed ({sentence(error)}) at {where}; nothing was changed.") from error
+    if plan is None or (isinstance(plan, Plan) and (plan.writes or plan.bypass)):
+        return plan
+    raise FuseError(
+        f"The rule {name_of(rule)} returned {plan!r} at {graph.path(node)}; nothing was changed. "
+        "A rule returns a fxfuse.call.Plan with writes or with nodes to bypass, or None where it has nothing to do."
+    )
 
 
 def _cheapest(editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node) -> _Offer:
@@ -103,11 +127,12 @@ def _folded(editor: Editor, offer: _Offer) -> list[Decision]:
     detail = "its weight and bias move on; the normalisation stays" if plan.stripped else ""
     detail = next(_conditions(offer), detail)
     if not gone:
-        removed, detail = {into[0]: graph.kind(plan.writes[0].call.node)}, "computed once from parameters alone"
+        removed = {into[0]: graph.kind(plan.writes[0].call.node)}
+        detail = "computed once from parameters alone" if rule is fold_constants else detail
     told = graph.path(plan.guarded) if plan.guarded is not None else None  # the others have nothing to check
     return [
         Decision(
-            *(rule.__name__, path, kind, into, None),
+            *(name_of(rule), path, kind, into, None),
             *(detail if told in (None, path) else "", plan.assumed, copied if first == 0 else 0),
         )
         for first, (path, kind) in enumerate(removed.items())
@@ -129,7 +154,7 @@ def _merged(editor: Editor, offer: _Offer, merge: Merge) -> list[Decision]:
     removed = {editor.path(node): graph.owner_kind(node) for node in reversed(merge.gone)}
     details = [f"{merge.before} become {merge.after}", *_conditions(offer)]
     told = [
-        Decision(offer.rule.__name__, path, kind, into, None, "; ".join(details), plan.assumed)
+        Decision(name_of(offer.rule), path, kind, into, None, "; ".join(details), plan.assumed)
         for path, kind in removed.items()
     ]
     return [replace(told[0], copied_bytes=offer.copied, before=merge.before, after=merge.after), *told[1:]]
@@ -148,7 +173,7 @@ def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Dec
     is_norm = row is not None and issubclass(row.view, AffineSource) and row.view.is_norm
     if not is_norm and not _in_norm(graph, node) and rule not in MERGES:
         return None
-    return Decision(rule.__name__, graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
+    return Decision(name_of(rule), graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
 
 
 def _both(first: Decision | None, second: Decision | None) -> Decision | None:

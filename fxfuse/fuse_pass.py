@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class FusePass(PassBase):
-    """Folds in place; a graph that it cannot fuse stays as it is, and the pass never raises.
+    """A pass for torch.fx's ``PassManager``: folds in place, and never raises a ``FuseError``.
+
+    A graph that cannot be fused stays as it is.  ``call`` returns a ``PassResult`` that says whether it changed.
 
     Example:
         >>> import torch

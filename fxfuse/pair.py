@@ -22,7 +22,10 @@ def fuse_conv_bn(conv: M, bn: nn.Module) -> M:
     """Return a layer that does what ``bn(conv(x))`` does.
 
     Any convolution, transposed convolution or linear layer, with any norm that uses stored statistics.  Neither
-    argument is changed.  The arithmetic is done in float64 and rounded once.
+    argument is changed.  The arithmetic is done in float64 and rounded once.  With ``factor`` for
+    ``bn.weight / sqrt(bn.running_var + bn.eps)``, for each output channel: the new weight is ``factor * conv.weight``,
+    the new bias ``factor * (conv.bias - bn.running_mean) + bn.bias``, by the definition of batch normalisation in
+    evaluation mode (Ioffe and Szegedy, https://arxiv.org/abs/1502.03167, algorithm 2).
 
     Example:
         >>> import torch

@@ -6,7 +6,15 @@ from enum import Enum
 
 
 class Reason(Enum):
-    """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it."""
+    """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import Reason, explain
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.GELU(), torch.nn.BatchNorm2d(8))
+        >>> explain(model.eval()).by_reason()[Reason.NOT_LINEAR]
+        1
+    """
 
     TRAINING = (
         "it is in training mode, where norms use the statistics of each batch and all weights are still to be trained; "

@@ -18,12 +18,30 @@ if TYPE_CHECKING:
 
 
 class FuseError(Exception):
-    """The only exception that users of fxfuse see: what was wrong, what was left untouched, what to do."""
+    """The only exception that users of fxfuse see: what was wrong, what was left untouched, what to do.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import FuseError, fx_fuse
+        >>> try:
+        ...     fx_fuse(torch.nn.BatchNorm2d(8))
+        ... except FuseError as error:
+        ...     print(str(error).partition(",")[0])
+        BatchNorm2d and every other norm of the model is in training mode
+    """
 
 
 @dataclass(frozen=True)
 class Decision:
     """What one rule did at one node, and why.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import explain
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8)).eval()
+        >>> decision = explain(model).folded[0]
+        >>> decision.rule, decision.path, decision.kind, decision.into, decision.assumed
+        ('fold_upstream', '1', 'BatchNorm1d', ('0',), True)
 
     Attributes:
         rule: the name of the rule.
@@ -124,10 +142,7 @@ class Report:
 
     def __str__(self) -> str:
         """Return a table: folded operations first, then what stayed and why, then totals."""
-        rows = [
-            (d.path, d.kind, "-> " + ", ".join(d.into) if d.folded else "stays", d.detail)
-            for d in (*self.folded, *self.skipped)
-        ]
+        rows = [(d.path, d.kind, _result(d), d.detail) for d in (*self.folded, *self.skipped)]
         table = tabulate(
             rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
         )
@@ -154,6 +169,9 @@ class Report:
     def of(result: object) -> Report:
         """Return the report of a model that ``fx_fuse`` returned.
 
+        Args:
+            result: a ``GraphModule``, a model of the user's class, or an ``ExportedProgram``.
+
         Raises:
             FuseError: if the object carries no report.
         """
@@ -170,6 +188,13 @@ class Report:
             result.meta = {**result.meta, KEY: self}
         else:
             result.__dict__[ATTRIBUTE] = self
+
+
+def _result(decision: Decision) -> str:
+    """Return what became of an operation, in a word or by the names of what absorbed it."""
+    if not decision.folded:
+        return "stays"
+    return "-> " + ", ".join(decision.into) if decision.into else "removed"
 
 
 KEY = "fxfuse"

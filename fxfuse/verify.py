@@ -41,7 +41,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``verify`` found; prints as a table, with a line for each output tensor."""
+    """What ``verify`` found; prints as a table, with a line for each output tensor.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import verify
+        >>> layer = torch.nn.Linear(4, 2)
+        >>> found = verify(layer, layer, torch.ones(1, 4))
+        >>> found.absolute, [comparison.output for comparison in found.comparisons]
+        (0.0, ['output'])
+
+    Attributes:
+        comparisons: the errors of each output tensor, in the order of the outputs.
+    """
 
     comparisons: tuple[Comparison, ...]
 
@@ -93,7 +105,8 @@ def verify(
         model: the original; it is not changed.
         fused: what ``fx_fuse`` made of it, or any callable with the same arguments.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        tolerance: raise if the relative difference of fused and original is larger than this.
+        tolerance: raise if the largest difference of fused and original, divided by the largest exact value of the
+            same output, is over this number; 1e-5 or 1e-4 is usual for float32.
 
     Returns:
         The errors of each output tensor.

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from fxfuse import operator_table
 from tests.graph_forms import EXPORTED_FORMS, FORMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.graph_forms import Form
     from tests.helpers import Structure
 
@@ -25,6 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def restored_operators() -> Iterator[None]:
+    """Take back what an example adds to the table of operators."""
+    rows, known = dict(operator_table.OPERATORS), dict(operator_table._by_type)
+    yield
+    operator_table.OPERATORS.clear()
+    operator_table.OPERATORS.update(rows)
+    operator_table._by_type.clear()
+    operator_table._by_type.update(known)
 
 
 @pytest.fixture(params=["graph", "module"])

@@ -36,3 +36,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
 ON_REQUEST: tuple[Rule, ...] = (stack_parallel,)  # q(x), k(x), v(x): one layer, and parts of what it gives
 MERGES: tuple[Rule, ...] = (merge_chain, merge_branches, merge_concatenated, stack_parallel)
 RULES = {rule.__name__: rule for rule in (*DEFAULT_RULES, *ON_REQUEST)}
+
+
+def name_of(rule: Rule) -> str:
+    """Return what a rule is called in a report: its name, or that of the class of an object."""
+    name: str = getattr(rule, "__name__", type(rule).__name__)
+    return name
