@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
@@ -14,7 +13,7 @@ from fxfuse.collection import collection_waits
 from fxfuse.fusing import fuse, put_into
 from fxfuse.report import FuseError, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
-from fxfuse.state import sentence
+from fxfuse.state import out_of_memory, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -139,15 +138,20 @@ def fuse_graph(
 
 def _guarded(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> Any:
     """Fuse, and let no other error out than a ``FuseError``."""
-    require_fusable(model, options.structure, inplace=options.inplace)
     try:
+        require_fusable(model, options.structure, inplace=options.inplace)
         with collection_waits():
             result = fuse(model, example_inputs, options)
-    except (FuseError, MemoryError, torch.OutOfMemoryError):
+        return put_into(model, result) if isinstance(model, fx.GraphModule) and options.inplace else result
+    except FuseError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise FuseError(
+                f"There is not enough memory to fuse {type(model).__name__} ({sentence(error)}); nothing was changed. "
+                "Free some, or fuse on a device that has more."
+            ) from error
         raise FuseError(
             f"{type(model).__name__} could not be fused ({sentence(error)}); nothing was changed. This is a fault of "
             "fxfuse: please report it with the model; leaving out a part of the model may help until then."
         ) from error
-    return put_into(model, result) if isinstance(model, fx.GraphModule) and options.inplace else result
