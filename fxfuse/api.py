@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
@@ -14,7 +13,7 @@ from fxfuse.collection import collection_waits
 from fxfuse.fusing import fuse, put_into
 from fxfuse.report import FuseError, Report
 from fxfuse.rules import DEFAULT_RULES, Rule
-from fxfuse.state import sentence
+from fxfuse.state import out_of_memory, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,8 +72,6 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
     """
     options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth)
     result: Any = guarded(model, example_inputs, options)[1]
-    if isinstance(model, fx.GraphModule) and inplace:
-        result = put_into(model, result)
     return result
 
 
@@ -143,21 +140,30 @@ def fuse_graph(
     options = Options(
         found, None, allow_copies, guards, inplace=True, allow_growth=allow_growth, constants=constants or {}
     )
-    return Report.of(put_into(graph_module, guarded(graph_module, None, options)[1]))
+    return Report.of(guarded(graph_module, None, options)[1])
 
 
 def guarded(
     model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
-    """Fuse, and let no other error out than a ``FuseError``; the model is not changed yet."""
-    require_fusable(model, options.structure, inplace=options.inplace)
+    """Fuse, in place if that is asked for, and let no other error out than a ``FuseError``."""
     try:
+        require_fusable(model, options.structure, inplace=options.inplace)
         with collection_waits():
-            return fuse(model, example_inputs, options)
-    except (FuseError, MemoryError, torch.OutOfMemoryError):
+            attempt, result = fuse(model, example_inputs, options)
+        if options.inplace and isinstance(model, fx.GraphModule):
+            result = put_into(model, result)
+    except FuseError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise FuseError(
+                f"There is not enough memory to fuse {type(model).__name__} ({sentence(error)}); nothing was changed. "
+                "Free some, or fuse on a device that has more."
+            ) from error
         raise FuseError(
             f"{type(model).__name__} could not be fused ({sentence(error)}); nothing was changed. This is a fault of "
             "fxfuse: please report it with the model; leaving out a part of the model may help until then."
         ) from error
+    else:
+        return attempt, result

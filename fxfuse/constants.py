@@ -11,7 +11,7 @@ from fxfuse.modules import attribute, look_up
 from fxfuse.mutations import COMPUTES, mutated
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.state import chance, same_chance, set_chance
+from fxfuse.state import chance, out_of_memory, same_chance, set_chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,10 +102,13 @@ class Constants:
         try:
             with torch.no_grad():
                 result = self._evaluate(node)
+            deterministic = same_chance(chance(), before)
         except Exception as error:
+            if out_of_memory(error):
+                raise
             raise Refusal(Reason.COMPUTED, name=name, value=of) from error
-        deterministic = same_chance(chance(), before)
-        set_chance(before)
+        finally:
+            set_chance(before)
         require(deterministic and isinstance(result, Tensor), Reason.COMPUTED, name=name, value=of)
         return result
 

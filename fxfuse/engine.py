@@ -15,7 +15,7 @@ from fxfuse.report import Decision, FuseError
 from fxfuse.rules import MERGES, RULES, name_of
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
-from fxfuse.state import sentence
+from fxfuse.state import out_of_memory, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,9 +88,11 @@ def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
     """
     try:
         plan: object = rule(graph, node)
-    except (Refusal, FuseError, MemoryError):
+    except (Refusal, FuseError):
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         name, where = name_of(rule), graph.path(node)
         raise FuseError(f"The rule {name} failed ({sentence(error)}) at {where}; nothing was changed.") from error
     if plan is None or (isinstance(plan, Plan) and (plan.writes or plan.bypass)):

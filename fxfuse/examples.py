@@ -98,8 +98,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 parameter.data = data
         with torch.no_grad():
             for buffer, before in buffers:
-                if not torch.equal(buffer, before):
+                if not _unwritten(buffer, before):
                     buffer.copy_(before)
+
+
+def _unwritten(buffer: Tensor, before: Tensor) -> bool:
+    """Whether a buffer holds what it held; NaN differs from itself, and no buffer is to be written without need."""
+    return torch.equal(buffer, before) or (
+        buffer.shape == before.shape
+        and buffer.is_floating_point()
+        and bool(((buffer == before) | (buffer.isnan() & before.isnan())).all())
+    )
 
 
 def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> dict[nn.Module, list[Inputs]]:

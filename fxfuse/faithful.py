@@ -14,6 +14,7 @@ from fxfuse.graph import Graph
 from fxfuse.guards import require_value
 from fxfuse.operators.noops import Noop
 from fxfuse.reasons import Reason, Refusal
+from fxfuse.state import out_of_memory
 from fxfuse.tracer import Tracer
 from fxfuse.undo import folded_modules
 from fxfuse.uses import asks_shape
@@ -48,8 +49,10 @@ def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module)
     tracer = Tracer(boundaries, part.passed, distrusted)
     try:
         again = Graph(tracer.capture(result.get_submodule(part.path)))
-    except Exception:  # noqa: BLE001 - whatever it raises, it is not what it was
-        return False
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return False  # whatever it raises, it is not what it was
     return _calls(again, {}) == _calls(editor.graph, editor.origin)
 
 

@@ -17,6 +17,7 @@ from fxfuse.optional_arguments import decisive_arguments
 from fxfuse.programs import capture_program, holder_of_program, runnable
 from fxfuse.prove import prove
 from fxfuse.report import FuseError, Report
+from fxfuse.state import out_of_memory
 from fxfuse.undo import culprits, folded_modules
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, 
         return None
     try:
         given = reference(runnable(result), inputs)
-    except FuseError:
+    except FuseError as error:
+        if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
+            raise
         return float("inf")
     return None if agree(expected, given) else difference(expected, given)
 
@@ -107,7 +110,8 @@ def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options
 def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.GraphModule:
     """Give the argument the contents of the result; nothing here can fail half way."""
     assert isinstance(result, fx.GraphModule)  # noqa: S101 - the graph of a GraphModule is whole
-    before = dict(model.__dict__)
+    cls, before = type(model), dict(model.__dict__)
+    compiled = {name: vars(cls)[name] for name in ("forward", "__call__") if name in vars(cls)}  # of this graph alone
     try:
         for name in ("_modules", "_parameters", "_buffers"):
             model.__dict__[name] = result.__dict__[name]
@@ -116,6 +120,7 @@ def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.G
     except BaseException:
         model.__dict__.clear()
         model.__dict__.update(before)
-        model.recompile()
+        for name, function in compiled.items():
+            setattr(cls, name, function)
         raise
     return model

@@ -28,10 +28,10 @@ def traced_checks() -> Iterator[None]:
     """Let the checks of torch's batch norms accept proxies, and record themselves."""
     before = {cls: cls.__dict__["_check_input_dim"] for cls in _AXES}
     enter = torch.autocast.__enter__
-    torch.autocast.__enter__ = _refuse_autocast  # type: ignore[method-assign] # put back below
-    for cls, axes in _AXES.items():
-        cls._check_input_dim = _traceable(before[cls], axes)  # type: ignore[attr-defined] # put back below
     try:
+        torch.autocast.__enter__ = _refuse_autocast  # type: ignore[method-assign] # put back below
+        for cls, axes in _AXES.items():
+            cls._check_input_dim = _traceable(before[cls], axes)  # type: ignore[attr-defined] # put back below
         yield
     finally:
         torch.autocast.__enter__ = enter  # type: ignore[method-assign] # as it was

@@ -80,9 +80,8 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
     specs = _input_specs(program, before, after)
     graph, names = _lifted(draft.graph, specs, program)
     signature = ExportGraphSignature(specs, _output_specs(program, names))
-    graph_module = copy.copy(program.graph_module)
     return ExportedProgram(
-        root=graph_module,
+        root=program.graph_module,
         graph=graph,
         graph_signature=signature,
         state_dict=_replaced(program.state_dict, before, after),

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from fxfuse.examples import Inputs, agree, recorded, untouched
 from fxfuse.modules import shallow_copy
 from fxfuse.shapes import EXAMPLE_SHAPE
+from fxfuse.state import out_of_memory
 
 if TYPE_CHECKING:
     from fxfuse.capture import Capture, Part
@@ -41,8 +42,10 @@ def _holds(part: Part, calls: list[Inputs], model: nn.Module) -> bool:
         try:
             with untouched(model):
                 given = _Recorder(part.graph_module.compiled()).run_on(call)
-        except Exception:  # noqa: BLE001 - a graph that raises where the module does not is wrong
-            return False
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            return False  # a graph that raises where the module does not is wrong
         if not agree(expected, given):
             return False
     return True

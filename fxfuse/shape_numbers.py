@@ -74,26 +74,27 @@ def gives_tensor(node: fx.Node, is_layer: Callable[[fx.Node], bool]) -> bool:
 
 
 _lock = threading.Lock()
-_tracing = 0
+_traces: set[object] = set()
 
 
 @contextlib.contextmanager
 def traced_extremes() -> Iterator[None]:
     """Make ``max`` and ``min`` of sizes nodes of the graph: the builtins would branch on which is larger."""
-    _count(1)
+    trace = object()
     try:
+        _traces.add(trace)
+        _put_in_place()
         yield
     finally:
-        _count(-1)
+        _traces.discard(trace)
+        _put_in_place()
 
 
-def _count(more: int) -> None:
-    """Put the functions in place for the first of several traces at once, and take them out after the last."""
-    global _tracing  # noqa: PLW0603 - the builtins are global too
+def _put_in_place() -> None:
+    """Put the functions in place while there are traces, of which several may run at once."""
     with _lock:
-        _tracing += more
         for name, original in _ORIGINALS.items():
-            setattr(builtins, name, _traced(original) if _tracing else original)
+            setattr(builtins, name, _traced(original) if _traces else original)
 
 
 def _traced(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from fxfuse.mutations import mutated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from fxfuse.tracer import Tracer
 
@@ -31,6 +31,11 @@ def resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
 def has_own_call(module: nn.Module) -> bool:
     """Whether a class between the module's and torch's defines ``__call__``."""
     return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
+
+
+def literals_of(root: nn.Module, names: Collection[str]) -> list[str]:
+    """Return the literal tensors that torch.fx has put on a root since it had only these names."""
+    return [name for name in root.__dict__ if name.startswith("_tensor_constant") and name not in names]
 
 
 def changes_literals(graph: fx.Graph, literals: list[str]) -> str:

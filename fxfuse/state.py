@@ -142,6 +142,11 @@ def set_chance(state: tuple[Any, ...]) -> None:
         numpy.random.set_state(("MT19937", words, state[2][1]))
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; for that of the CPU torch raises no class of its own."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
 def sentence(error: Exception) -> str:
     """Return the first line of an error, short."""
     lines = str(error).strip().splitlines()

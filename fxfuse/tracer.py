@@ -24,7 +24,7 @@ from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.rank_tables import keeps_rank
 from fxfuse.shape_numbers import gives_tensor, traced_extremes
-from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, resolve_types
+from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, literals_of, resolve_types
 from fxfuse.state import State, sentence
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ class Tracer(fx.Tracer):
             with traced_checks(), traced_extremes():
                 graph = self.trace(root)
                 self._require_no_failure()
+            literals = literals_of(root, names)
+            holder = shallow_copy(root)
         finally:
             # torch.fx puts the literal tensors of a forward on the root; they belong to the graph alone.
-            literals = [n for n in root.__dict__ if n.startswith("_tensor_constant") and n not in names]
-            holder = shallow_copy(root)
-            for name in literals:
+            for name in literals_of(root, names):
                 del root.__dict__[name]
             changed = before.restore()
         changed = changed or changes_literals(graph, literals)

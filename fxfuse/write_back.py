@@ -17,6 +17,7 @@ from fxfuse.graph import Graph
 from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.modules import shallow_copy
 from fxfuse.own_forward import with_forward
+from fxfuse.state import out_of_memory
 from fxfuse.tracer import Tracer
 from fxfuse.uses import asks_shape
 
@@ -138,8 +139,10 @@ def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Modu
     try:
         tracer = _LocalTracer()
         graph_module = tracer.capture(module)
-    except Exception:  # noqa: BLE001 - anything that a user's forward can raise
-        return None
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return None  # a user's forward can raise anything
     local = Editor(Graph(graph_module))
     mine = _own_nodes(local).get(("", ""), [])
     if tracer.specialised or [(n.op, n.target) for n in mine] != [(n.op, n.target) for n in theirs]:

@@ -13,6 +13,7 @@ from fxfuse.operators.splits import with_items
 from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.rules.fitting import unproven_rank
 from fxfuse.rules.walk import Walk
+from fxfuse.state import out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +101,9 @@ class _Back(Walk):
         first = self.take(view)
         try:
             return affine.after(first)
-        except RuntimeError:
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             detail = f"shapes {tuple(affine.scale.shape)} and {tuple(first.scale.shape)}"
             raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail) from None
 
