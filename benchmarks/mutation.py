@@ -114,11 +114,16 @@ class Mutating:
                 self._readers[name, line] += [contexts[reader] for reader in readers if reader]
 
     def _items(self, mutant: Mutant) -> list[pytest.Item]:
-        """Return tests of the mutated lines: first those that killed mutants of the function, then by chance."""
+        """Return tests of the mutated lines: first those that killed mutants of the function, then many kinds."""
         known = dict.fromkeys(item for line in mutant.lines for item in self._readers[mutant.file, line])
-        items = list(known)
+        items, turns = list(known), Counter[str]()
         random.Random(mutant.name).shuffle(items)  # noqa: S311 - no secret
-        items.sort(key=lambda item: -self._kills[mutant.function, item])
+        order = {}
+        for item in items:
+            kind = item.nodeid.partition("[")[0]
+            turns[kind] += 1  # one case of each test, then a second one
+            order[item] = (-self._kills[mutant.function, item], turns[kind])
+        items.sort(key=order.__getitem__)
         left, taken = self.options.seconds, []
         for item in items:
             if left > 0:
@@ -132,6 +137,7 @@ class Mutating:
         child = os.fork()
         if child == 0:
             try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # tracebacks of mutants are no news
                 limit = int(4 * self.options.seconds) + 10  # seconds of computing; a mutant may run for ever
                 resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
                 mutant.put_in_place()
