@@ -66,7 +66,7 @@ class Convolution(Linear):
             isinstance(self.call.get("padding", 0), str) or getattr(self.node.target, "_overloadname", "") == "padding"
         )
         fits(self.call.module is not None or not (word and "padding" in changed), "its padding is a word")
-        if self.call.module is not None and merged.geometry.fixed is None:
+        if self.call.module is not None:
             changed = module_attributes(changed, merged.geometry, shape)
         return self._write(merged.linear_map, changed)
 

@@ -86,6 +86,9 @@ def module_attributes(changed: dict[str, Any], geometry: Geometry, shape: tuple[
     groups, out, inputs = shape[:3]
     if not geometry.axes:
         return {"in_features": inputs, "out_features": out}
+    sizes = {"in_channels": groups * inputs, "out_channels": groups * out, "kernel_size": geometry.taps}
+    if geometry.fixed is not None:  # a transposed convolution keeps its padding
+        return {**changed, **sizes}
     # Modules pad by hand in all modes but "zeros", from the last axis to the first.
     sides = [side for axis in reversed(geometry.axes) for side in (axis.before, axis.after)]
     sizes = {"in_channels": groups * inputs, "out_channels": groups * out, "kernel_size": geometry.taps}
