@@ -24,7 +24,7 @@ def geometry_of(call: Call, taps: Iterable[int], default_stride: Any = 1) -> Geo
         Misfit: if that is computed, and not written as numbers.
     """
     taps = tuple(taps)
-    passed = call.get("stride", None)
+    passed = call.get("stride")
     stride = numbers(default_stride if passed in (None, [], ()) else passed, len(taps))
     dilation = numbers(call.get("dilation", 1), len(taps))
     padding, mode = call.get("padding", 0), call.get("padding_mode", "zeros")
@@ -91,7 +91,6 @@ def module_attributes(changed: dict[str, Any], geometry: Geometry, shape: tuple[
         return {**changed, **sizes}
     # Modules pad by hand in all modes but "zeros", from the last axis to the first.
     sides = [side for axis in reversed(geometry.axes) for side in (axis.before, axis.after)]
-    sizes = {"in_channels": groups * inputs, "out_channels": groups * out, "kernel_size": geometry.taps}
     return {**changed, **sizes, "_reversed_padding_repeated_twice": sides}
 
 
