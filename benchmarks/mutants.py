@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 # mutmut leaves decorated functions alone.  These decorators do nothing when the function is defined, so that the code
 # below them can be exchanged as any other: here they become comments, and lines keep their numbers.
-_DECORATORS = re.compile(r"@(?=(property|functools\.cached_property|staticmethod)\n)")
+_DECORATOR = re.compile(r"@(?=(property|functools\.cached_property|staticmethod)\n)")
+# That two lists are of one length is asserted, and no input breaks it: without the assertion nothing else happens.
+_STRICT = re.compile(r", strict=True(?=\))")
+_WHILE_IMPORTED = "_register"  # such functions fill the tables before any test runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class Mutant:
     Attributes:
         file: where the function stands, as `fxfuse/affine.py`.
         function: its qualified name in there.
-        number: counts the mutants of the file.
+        number: counts the mutants of the function.
         lines: the lines of what is changed.
         module: the file.
         old: what is replaced.
@@ -53,7 +57,7 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """The file, the function and the number in this file."""
+        """The file, the function and the number in it."""
         return f"{self.file}:{self.function}:{self.number}"
 
     def __str__(self) -> str:
@@ -96,15 +100,18 @@ def _code(within: CodeType, path: list[str]) -> CodeType:
 
 def mutants(path: Path, file: str) -> list[Mutant]:
     """Return the mutants of all functions of a file; those that only change the text of a sentence are left out."""
-    module, mutations, *_ = create_mutations(file, _DECORATORS.sub("# @", path.read_text()))
+    module, mutations, *_ = create_mutations(file, _STRICT.sub("", _DECORATOR.sub("# @", path.read_text())))
     positions = MetadataWrapper(module, unsafe_skip_copy=True).resolve(PositionProvider)
-    names = dict(_functions(module))
-    found = []
+    names = {node: name for node, name in _functions(module) if not name.startswith(_WHILE_IMPORTED)}
+    found: list[Mutant] = []
+    counts = Counter[str]()
     for mutation in mutations:
         old, function = mutation.original_node, mutation.contained_by_top_level_function
         if function in names and not _is_sentence(old):
             lines = range(positions[old].start.line, positions[old].end.line + 1)
-            found.append(Mutant(file, names[function], len(found), lines, module, old, mutation.mutated_node))
+            name = names[function]
+            found.append(Mutant(file, name, counts[name], lines, module, old, mutation.mutated_node))
+            counts[name] += 1
     return found
 
 

@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("tests", nargs="*", help="instead of those in pyproject.toml")
-    made.add_argument("--share", type=float, default=0.12, help="of the mutants of each file")
+    made.add_argument("--share", type=float, default=0.125, help="of the mutants of each file")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--files", default="", metavar="TEXT", help="only files with this in their path")
     made.add_argument("--names", type=Path, metavar="FILE", help="only mutants whose name stands in this file")
@@ -57,9 +57,12 @@ def chosen(options: argparse.Namespace) -> tuple[list[Mutant], Counter[str]]:
     if options.names:
         names = set(options.names.read_text().split())
         return [m for found in every.values() for m in found if m.name in names], sizes
-    draw = random.Random(options.seed)  # noqa: S311 - no secret
-    samples = (draw.sample(found, math.ceil(options.share * len(found))) for found in every.values())
-    return [mutant for sample in samples for mutant in sample], sizes
+    return [m for found in every.values() for m in found if _draw(options.seed, m) < options.share], sizes
+
+
+def _draw(seed: int, mutant: Mutant) -> float:
+    """Return a number in [0, 1) that a mutant keeps for as long as its function stays as it is."""
+    return random.Random(f"{seed} {mutant.name}").random()  # noqa: S311 - no secret
 
 
 class Mutating:
