@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -118,7 +119,7 @@ def reasons(fused: nn.Module) -> set[tuple[str, Reason | None]]:
 
 def assert_told(sentence: str) -> None:
     """No fact is missing in a reason: none of the words that stand where nobody gave one, and no None."""
-    told = sentence.replace("a Python number of a value", "a number")
+    told = re.sub("(how|number of|branches on|with|for) a value", "", sentence)  # words of the reasons themselves
     blanks = [words for words in ("a value", "an unknown", "unknown)", "by others", "None") if words in told]
     assert not blanks, f"{blanks} in: {sentence}"
 
