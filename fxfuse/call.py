@@ -59,7 +59,7 @@ class Call:
         others = [user for user in source.users if user is not self.node]
         require(not others, Reason.SEVERAL_USES, value=self.path, users=self.graph.names(others))
 
-    def get(self, name: str, default: Any) -> Any:
+    def get(self, name: str, default: Any = None) -> Any:
         """Return an argument, or its default where it was not passed."""
         return self.arguments.get(name, default)
 

@@ -7,7 +7,7 @@ import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.operators.norms import BatchNorm
-from tests.helpers import unchanged
+from tests.helpers import assert_told, unchanged
 from tests.reason_cases import CASES, Case
 from tests.reason_models import layers, net
 
@@ -30,7 +30,7 @@ def assert_readable(sentence: str) -> None:
     """A finding and an advice, with every fact filled in."""
     assert ";" in sentence
     assert "{" not in sentence
-    assert "an unknown" not in sentence
+    assert_told(sentence)
     assert not sentence.rstrip().endswith((".", ";"))
 
 
@@ -40,7 +40,8 @@ def test_a_constant_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchNorm, "tensors", property(lambda _view: (elsewhere,)))
     (decision,) = explain(net(layers())).skipped
     assert decision.reason is Reason.MIXED_DEVICE
-    assert "meta" in decision.detail
+    assert "it is on meta, " in decision.detail
+    assert " on cpu;" in decision.detail
     assert "block.conv" in decision.detail
     assert_readable(decision.detail)
 

@@ -129,6 +129,16 @@ def test_what_a_merge_saves_is_plain_data_as_well(*, sizes: bool) -> None:
     assert report.saved == Cost(36 * (15 + 90 - 54) if sizes else None, 15 + 90 - 54, 1)
 
 
+def test_a_function_that_took_a_norm_in_is_told_by_its_name(structure: Structure) -> None:
+    class Functional(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bn(nn.functional.conv2d(x, self.weight))
+
+    model = trained(Functional(weight=nn.Parameter(values(4, 3, 1, 1)), bn=nn.BatchNorm2d(4)))
+    (decision,) = Report.of(fx_fuse(model, structure=structure)).folded
+    assert decision.into == ("conv2d",)
+
+
 def test_every_sentence_of_the_report_is_filled_in() -> None:
     for decision in explain(mixed()).skipped:
         assert "{" not in decision.detail

@@ -30,7 +30,7 @@ class AdaptivePool(Spatial):
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return what was asked for as well."""
-        size = self.call.get("output_size", None)
+        size = self.call.get("output_size")
         listed = size if isinstance(size, (list, tuple)) else [size] * self.spatial
         asked = {axis - self.spatial: n for axis, n in enumerate(listed) if isinstance(n, int)}
         return {**super().known_sizes(), **asked}
@@ -42,8 +42,8 @@ class Pool(Spatial):
     def passes(self, affine: Affine) -> None:
         """Refuse a shift that padded zeros would lower, and sums that are divided by another number."""
         super().passes(affine)
-        self.require(self.call.get("divisor_override", None) is None)
-        padding = self.call.get("padding", 0)
+        self.require(self.call.get("divisor_override") is None)
+        padding = self.call.get("padding")
         padded = any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
         counted = padded and bool(self.call.get("count_include_pad", True))
         require(not counted or not affine.shift.any(), Reason.ZERO_PADDING, value=self.call.path)
@@ -54,11 +54,11 @@ class Pool(Spatial):
         Raises:
             Misfit: if it is none: it rounds up, or does not count what it pads.
         """
-        taps = numbers(self.call.get("kernel_size", None), self.spatial)
+        taps = numbers(self.call.get("kernel_size"), self.spatial)
         geometry = geometry_of(self.call, taps, default_stride=taps)
         counts = not geometry.padded or bool(self.call.get("count_include_pad", True))
-        fits(counts and not self.call.get("ceil_mode", False), f"{self.call.path} counts what it pads in another way")
-        return Filter.average(channels, geometry, self.call.get("divisor_override", None) or math.prod(taps))
+        fits(counts and not self.call.get("ceil_mode"), f"{self.call.path} counts what it pads in another way")
+        return Filter.average(channels, geometry, self.call.get("divisor_override") or math.prod(taps))
 
 
 class Mean(Carrier):
@@ -66,16 +66,16 @@ class Mean(Carrier):
 
     def _axes(self) -> tuple[int, list[int]]:
         """Return the number of axes of the input, and which are averaged."""
-        dims = self.call.get("dim", None)
+        dims = self.call.get("dim")
         listed = list(dims) if isinstance(dims, (list, tuple)) else [dims]
         # No axes at all stand for all of them.
-        self.require(bool(listed) and all(isinstance(d, int) for d in listed) and self.call.get("dtype", None) is None)
+        self.require(bool(listed) and all(isinstance(d, int) for d in listed) and self.call.get("dtype") is None)
         rank = self.require_axes(self.input)
         return rank, sorted(d % rank for d in listed)
 
     @property
     def _stay(self) -> bool:
-        return bool(self.call.get("keepdim", False))
+        return bool(self.call.get("keepdim"))
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Put axes of size one where they were averaged."""

@@ -22,7 +22,7 @@ class NewAxis(Carrier):
     """``unsqueeze``: an axis of size one."""
 
     def _axis(self) -> int:
-        return self.from_last(self.call.get("dim", None), new=True)
+        return self.from_last(self.call.get("dim"), new=True)
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return those of the input, moved, and the one."""
@@ -44,7 +44,7 @@ class DroppedAxis(Carrier):
     """``squeeze(x, dim)``, where the size along the axis is known to be one."""
 
     def _axis(self) -> int:
-        axis = self.call.get("dim", None)
+        axis = self.call.get("dim")
         axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
         axis = self.from_last(axis)
         self.require(self.require_size(self.input, axis) == 1)
@@ -71,7 +71,7 @@ class Copies(Carrier):
     """An operation that repeats a value along some axes, and may add axes in front."""
 
     def _listed(self) -> list[Any]:
-        sizes = self.call.get("sizes", ())
+        sizes = self.call.get("sizes")
         listed = list(sizes) if isinstance(sizes, (list, tuple)) else list(self.call.graph.source(self.node).args[1:])
         self.require(bool(listed))
         return listed

@@ -24,7 +24,7 @@ class Join(Carrier):
     @property
     def inputs(self) -> list[fx.Node]:
         """The values that are put together."""
-        listed = self.call.get("tensors", None)
+        listed = self.call.get("tensors")
         known = isinstance(listed, (list, tuple)) and bool(listed)
         self.require(known and all(isinstance(part, fx.Node) for part in listed))
         return list(listed)

@@ -62,11 +62,9 @@ class Convolution(Linear):
         """Round into new tensors, and let the call have the geometry that they need."""
         shape = tuple(merged.linear_map.stored.shape)
         changed = changed_arguments(self.call, merged.geometry, shape[0]) if merged.geometry.axes else {}
-        word = (
-            isinstance(self.call.get("padding", 0), str) or getattr(self.node.target, "_overloadname", "") == "padding"
-        )
+        word = isinstance(self.call.get("padding"), str) or getattr(self.node.target, "_overloadname", "") == "padding"
         fits(self.call.module is not None or not (word and "padding" in changed), "its padding is a word")
-        if self.call.module is not None and merged.geometry.fixed is None:
+        if self.call.module is not None:
             changed = module_attributes(changed, merged.geometry, shape)
         return self._write(merged.linear_map, changed)
 
@@ -98,7 +96,7 @@ class Convolution(Linear):
             return bool(taps)
         if self.call.get("padding_mode", "zeros") != "zeros":
             return False
-        padding = self.call.get("padding", 0)
+        padding = self.call.get("padding")
         if isinstance(padding, str):
             return padding != "valid" and any(size > 1 for size in taps)
         return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
@@ -106,7 +104,7 @@ class Convolution(Linear):
     @property
     def _transposed(self) -> bool:
         # One function of ATen does both; modules of either kind say which they are.
-        return bool(self.call.get("transposed", False))
+        return bool(self.call.get("transposed"))
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""

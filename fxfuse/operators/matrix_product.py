@@ -32,7 +32,7 @@ class MatrixProduct(LinearLayer):
     def matches(self) -> bool:
         """Whether the right factor is the constant one, and nothing is scaled on the way."""
         unscaled = self.call.get("beta", 1) == 1 and self.call.get("alpha", 1) == 1
-        return unscaled and self.call.get("weight", None) in self.call.graph.constants
+        return unscaled and self.call.get("weight") in self.call.graph.constants
 
     @property
     def _permutation(self) -> fx.Node | None:

@@ -64,7 +64,7 @@ class PermuteTo(Permute):
     """``permute(x, dims)``, or ``x.permute(*dims)``."""
 
     def _dims(self) -> list[Any]:
-        dims = self.call.get("dims", ())
+        dims = self.call.get("dims")
         listed = list(dims) if isinstance(dims, (list, tuple)) else list(self.call.graph.source(self.node).args[1:])
         self.require(all(isinstance(d, int) for d in listed))
         return listed
@@ -84,7 +84,7 @@ class Transpose(Permute):
 
     def order(self, rank: int) -> list[int]:
         """Return all axes with two of them exchanged."""
-        pair = [self.call.get(name, None) for name in ("dim0", "dim1")]
+        pair = [self.call.get(name) for name in ("dim0", "dim1")]
         self.require(all(isinstance(d, int) for d in pair))
         one, other = (d % rank for d in pair)
         order = list(range(rank))
@@ -104,7 +104,7 @@ class MoveAxes(Permute):
         return [moved[position] if position in moved else next(rest) for position in range(rank)]
 
     def _listed(self, name: str) -> list[Any]:
-        value = self.call.get(name, ())
+        value = self.call.get(name)
         return list(value) if isinstance(value, (list, tuple)) else [value]
 
 

@@ -35,7 +35,7 @@ def tail(call: Call) -> Affine:
 
 def without_tail(call: Call) -> Write:
     """Return the edit that takes the weight and bias away."""
-    passed = {name: None for name in ("weight", "bias") if call.get(name, None) is not None}
+    passed = {name: None for name in ("weight", "bias") if call.get(name) is not None}
     known = {} if call.module is None else vars(call.module)
     flags: dict[str, bool] = {name: False for name in ("elementwise_affine", "affine") if name in known}
     return Write(call, dict(passed), attributes=flags)

@@ -51,12 +51,12 @@ class BatchNorm(AffineSource):
 
     def _require_running_statistics(self) -> None:
         # A module without running statistics uses the batch's own in evaluation mode too.
-        passed = (self.call.get(name, None) for name in ("running_mean", "running_var"))
+        passed = (self.call.get(name) for name in ("running_mean", "running_var"))
         require(all(statistic is not None for statistic in passed), Reason.BATCH_STATISTICS)
         require(not self._uses_batch_statistics(), Reason.TRAINING)
 
     def _uses_batch_statistics(self) -> bool:
-        return bool(self.call.get("training", False))
+        return bool(self.call.get("training"))
 
     def _rank(self) -> Rank:
         """Axis 1 is counted from the left, so the number of axes says which one it is from the right."""
@@ -116,7 +116,7 @@ class InstanceNorm(BatchNorm):
 
     @property
     def _has_tail(self) -> bool:
-        passed = {name: self.call.get(name, None) is not None for name in _CORE[1:]}
+        passed = {name: self.call.get(name) is not None for name in _CORE[1:]}
         return (passed["weight"] or passed["bias"]) and not (passed["running_mean"] or passed["running_var"])
 
     def detached(self) -> Write | None:
@@ -125,8 +125,8 @@ class InstanceNorm(BatchNorm):
 
     def _uses_batch_statistics(self) -> bool:
         # The module's rule: use_input_stats = self.training or not self.track_running_stats
-        default = self.call.module is None or not self.call.get("track_running_stats", True)
-        return bool(self.call.get("use_input_stats", default) or self.call.get("training", False))
+        default = self.call.module is None or not self.call.get("track_running_stats")
+        return bool(self.call.get("use_input_stats", default) or self.call.get("training"))
 
 
 _aten = torch.ops.aten

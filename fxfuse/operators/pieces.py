@@ -123,7 +123,7 @@ class Narrow(Piece):
 
     def cuts(self) -> list[Cut]:
         """Return the range."""
-        axis, start, length = (self.call.get(name, None) for name in ("dim", "start", "length"))
+        axis, start, length = (self.call.get(name) for name in ("dim", "start", "length"))
         self.require(isinstance(start, int) and isinstance(length, int) and start >= 0)
         return [stretch(self.from_last(axis), start, length)]
 
@@ -133,7 +133,7 @@ class Select(Piece):
 
     def cuts(self) -> list[Cut]:
         """Return the position."""
-        axis, number = (self.call.get(name, None) for name in ("dim", "index"))
+        axis, number = (self.call.get(name) for name in ("dim", "index"))
         self.require(isinstance(number, int))
         return [position(self.from_last(axis), number)]
 

@@ -27,7 +27,7 @@ class Arithmetic(AffineSource):
         return self._constant_name() is not None and not (self._flipped and self._in_place) and not is_size(self.node)
 
     def _constant_name(self) -> str | None:
-        names = [name for name in ("input", "other") if self._is_constant(self.call.get(name, None))]
+        names = [name for name in ("input", "other") if self._is_constant(self.call.get(name))]
         return names[0] if len(names) == 1 else None
 
     def _is_constant(self, operand: object) -> bool:
@@ -50,7 +50,7 @@ class Arithmetic(AffineSource):
         return self._operand("other" if self._flipped else "input")
 
     def _operand(self, name: str) -> fx.Node:
-        value = self.call.get(name, None)
+        value = self.call.get(name)
         require(isinstance(value, fx.Node), Reason.COMPUTED, name=name, value=self.call.path)
         return value
 

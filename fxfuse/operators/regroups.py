@@ -125,7 +125,7 @@ class ReshapeAs(Reshape):
     """``reshape_as`` and ``view_as``: to the shape of another value."""
 
     def _labels_after(self) -> list[object]:
-        sizes, other = self.call.graph.sizes, self.call.get("other", None)
+        sizes, other = self.call.graph.sizes, self.call.get("other")
         known = sizes.of(other) if isinstance(other, fx.Node) else ()
         return [sizes.label(other, axis) for axis in range(len(known))]
 
@@ -135,7 +135,7 @@ class Unflatten(Regroup):
 
     def regrouped(self) -> Regrouped:
         """Return the axis that is split, and into what."""
-        axis, into = self.call.get("dim", None), self.call.get("sizes", self.call.get("unflattened_size", None))
+        axis, into = self.call.get("dim"), self.call.get("sizes", self.call.get("unflattened_size"))
         self.require(isinstance(axis, int) and isinstance(into, (list, tuple)))
         rank = self.require_axes(self.input)
         left, sizes = axis % rank, self.call.graph.sizes

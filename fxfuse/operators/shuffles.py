@@ -23,7 +23,7 @@ class Shuffle(Carrier):
     channel_axis = -3
 
     def _factor(self, name: str) -> int:
-        factor = self.call.get(name, None)
+        factor = self.call.get(name)
         self.require(isinstance(factor, int) and factor > 0)
         return int(factor)
 

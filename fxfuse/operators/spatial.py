@@ -51,7 +51,7 @@ class Pad(Spatial):
     @property
     def spatial(self) -> int:
         """The axes up to the first that is padded."""
-        widths = self.call.get("pad", self.call.get("padding", None))
+        widths = self.call.get("pad", self.call.get("padding"))
         self.require(isinstance(widths, (list, tuple)) and all(isinstance(width, int) for width in widths))
         padded = [axis for axis in range(len(widths) // 2) if any(widths[2 * axis : 2 * axis + 2])]
         return max(padded, default=-1) + 1
@@ -60,7 +60,7 @@ class Pad(Spatial):
         """Refuse an affine that varies along the axes that are padded, or that would change the border."""
         super().passes(affine)
         if self.spatial and (self.mode or self.call.get("mode", "constant")) == "constant":
-            value = self.call.get("value", 0) or 0
+            value = self.call.get("value") or 0
             self.require(isinstance(value, (int, float)))
             # The border stays if scale * value + shift == value.
             kept = bool(((affine.scale * value + affine.shift) == value).all())
@@ -80,7 +80,7 @@ class Maximum(Spatial):
         """Refuse an affine that varies within a window, or turns values round."""
         super().passes(affine)
         self.call.require_one_result()
-        self.require(not self.call.get("return_indices", False) and bool((affine.scale > 0).all()))
+        self.require(not self.call.get("return_indices") and bool((affine.scale > 0).all()))
 
 
 class Roll(Passage):
@@ -88,7 +88,7 @@ class Roll(Passage):
 
     def passes(self, affine: Affine) -> None:
         """Refuse an affine that varies along these axes."""
-        axes = self.call.get("dims", ())
+        axes = self.call.get("dims")
         listed = list(axes) if isinstance(axes, (list, tuple)) else [axes]
         self.require(bool(listed) and all(isinstance(axis, int) for axis in listed))
         rank = self.require_axes(self.input) if any(axis >= 0 for axis in listed) else 0

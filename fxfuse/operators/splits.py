@@ -30,7 +30,7 @@ class Parts(View):
 
     def number(self, name: str) -> int:
         """Return an argument that is a positive number."""
-        value = self.call.get(name, None)
+        value = self.call.get(name)
         self.require(isinstance(value, int) and value > 0)
         return int(value)
 
@@ -50,7 +50,7 @@ class Split(Parts):
     def part(self, number: int) -> Cut:
         """Return the range of one item."""
         name = self.call.operator.arguments[1]
-        sizes = self.call.get(name, None)
+        sizes = self.call.get(name)
         if not isinstance(sizes, (list, tuple)):
             return self.even(number, self.number(name))
         self.require(all(isinstance(n, int) for n in sizes))
@@ -98,7 +98,7 @@ class Item(Piece):
 
     def cuts(self) -> list[Cut]:
         """Return the range of the item, or that of each axis that is indexed."""
-        parts, index = self._parts(), self.call.get("index", None)
+        parts, index = self._parts(), self.call.get("index")
         if parts is not None:
             self.require(isinstance(index, int))
             return [parts.part(index)]

@@ -35,7 +35,7 @@ class Sum(Carrier):
 
     def matches(self) -> bool:
         """Whether both are values; with a constant it is an affine."""
-        operands = [self.call.get(name, None) for name in ("input", "other")]
+        operands = [self.call.get(name) for name in ("input", "other")]
         values = all(isinstance(o, fx.Node) and o not in self.call.graph.constants for o in operands)
         return values and not is_size(self.node)
 
@@ -68,8 +68,7 @@ class Sum(Carrier):
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Give each value the scale, and the first one with a factor of one the shift."""
         terms = self.terms()
-        bearer = next((number for number, term in enumerate(terms) if term.factor == 1), None)
-        self.require(bearer is not None)
+        bearer = next(number for number, term in enumerate(terms) if term.factor == 1)  # every sum has one
         nothing = torch.zeros_like(affine.shift)
         # scale * (x + y) + shift = (scale * x + shift) + scale * y
         shifts = [affine.shift if number == bearer else nothing for number in range(len(terms))]
@@ -105,13 +104,13 @@ class SumOfStack(Sum):
 
     def matches(self) -> bool:
         """Whether a stack is summed along its own axis, and nobody else reads it."""
-        value, graph = self.call.get("input", None), self.call.graph
+        value, graph = self.call.get("input"), self.call.graph
         if not isinstance(value, fx.Node):
             return False
         stack = graph.view(value) if graph.plays(value, Stack) and graph.users(value) == [self.node] else None
-        if not isinstance(stack, Stack) or self.call.get("keepdim", False) or self.call.get("dtype", None) is not None:
+        if not isinstance(stack, Stack) or self.call.get("keepdim") or self.call.get("dtype") is not None:
             return False
-        dims, axis = self.call.get("dim", None), stack.call.get("dim", 0)
+        dims, axis = self.call.get("dim"), stack.call.get("dim", 0)
         return (list(dims) if isinstance(dims, (list, tuple)) else [dims]) == [axis]
 
     @property

@@ -24,7 +24,7 @@ def geometry_of(call: Call, taps: Iterable[int], default_stride: Any = 1) -> Geo
         Misfit: if that is computed, and not written as numbers.
     """
     taps = tuple(taps)
-    passed = call.get("stride", None)
+    passed = call.get("stride")
     stride = numbers(default_stride if passed in (None, [], ()) else passed, len(taps))
     dilation = numbers(call.get("dilation", 1), len(taps))
     padding, mode = call.get("padding", 0), call.get("padding_mode", "zeros")
@@ -86,9 +86,11 @@ def module_attributes(changed: dict[str, Any], geometry: Geometry, shape: tuple[
     groups, out, inputs = shape[:3]
     if not geometry.axes:
         return {"in_features": inputs, "out_features": out}
+    sizes = {"in_channels": groups * inputs, "out_channels": groups * out, "kernel_size": geometry.taps}
+    if geometry.fixed is not None:  # a transposed convolution keeps its padding
+        return {**changed, **sizes}
     # Modules pad by hand in all modes but "zeros", from the last axis to the first.
     sides = [side for axis in reversed(geometry.axes) for side in (axis.before, axis.after)]
-    sizes = {"in_channels": groups * inputs, "out_channels": groups * out, "kernel_size": geometry.taps}
     return {**changed, **sizes, "_reversed_padding_repeated_twice": sides}
 
 

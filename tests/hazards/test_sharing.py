@@ -87,6 +87,7 @@ def test_a_convolution_with_the_same_norm_twice_is_folded_once_for_both(structur
     fused = assert_fuses(model, values(2, 3, 6, 6), folded=["bn", "bn"], structure=structure)
     assert Report.of(fused).copied_bytes == 0
     assert list(dict(fused.named_parameters())) == ["conv.weight", "conv.bias"]
+    assert Report.of(fused).renamed == {}
 
 
 def test_a_convolution_used_with_and_without_norm_is_untied() -> None:
