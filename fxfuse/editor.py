@@ -100,8 +100,9 @@ class Editor:
         guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
         for node, value in plan.bypass:
             self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
-        for node in plan.dropped:
-            self.drop(node, plan.merge.start if plan.merge is not None else None)
+        if plan.merge is not None:
+            for node in plan.dropped:
+                self._drop(node, plan.merge.start)
 
     def _write(self, write: Write) -> None:
         node = write.call.node
@@ -132,12 +133,11 @@ class Editor:
         """Whether a node was taken out."""
         return node in self.bypassed or node in self.dropped
 
-    def drop(self, node: fx.Node, start: fx.Node | None = None) -> None:
+    def _drop(self, node: fx.Node, start: fx.Node) -> None:
         """Erase a node of which nobody uses the result any more; ``start`` is asked for the number of its axes."""
         self.dropped.add(node)
-        if start is not None:
-            for user in [user for user in node.users if asks_rank(user)]:
-                user.replace_input_with(node, start)
+        for user in [user for user in node.users if asks_rank(user)]:
+            user.replace_input_with(node, start)
         self._erase_unused(node)
 
     # -- calls of modules: a copy of the module

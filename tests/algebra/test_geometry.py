@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from fxfuse.affine import Affine
 from fxfuse.filters import Filter, chain_of, shape_of_chain, shape_of_stack, stack_of, sum_of
 from fxfuse.geometry import Axis, Geometry, Misfit, union
 from fxfuse.linear_map import LinearMap
@@ -111,3 +112,12 @@ def test_constants_go_where_the_weights_are(merge: Callable[[list[Filter]], Filt
         assert merged.kernel.device.type == "meta"
         assert merged.bias is not None
         assert merged.bias.device.type == "meta"
+
+
+def test_a_bias_goes_where_the_weights_are() -> None:
+    first = Filter.diagonal(Affine(randn(4), randn(4, seed=1)), 1)
+    layer = Filter(LinearMap(torch.empty(1, 4, 4, 3, device="meta"), None), Geometry((Axis(3),)))
+    merged = chain_of(first, layer).linear_map
+    assert merged.kernel.device.type == "meta"
+    assert merged.bias is not None
+    assert merged.bias.device.type == "meta"
