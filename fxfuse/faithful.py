@@ -7,7 +7,8 @@ does something else than it did while it was traced.  So the result is traced ag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 from fxfuse.call import operator_at
 from fxfuse.graph import Graph
@@ -42,11 +43,19 @@ def unfaithful(attempt: Attempt, result: nn.Module) -> dict[nn.Module, Refusal]:
     return kept
 
 
+class _Strict(Tracer):
+    """A call of a module that is left whole must be one that its forward accepts: an identity has one argument."""
+
+    def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        inspect.signature(m.forward).bind(*args, **kwargs)
+        return super()._leave_whole(m, forward, args, kwargs)
+
+
 def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module) -> bool:
     paths = attempt.captured.paths
     boundaries = [result.get_submodule(paths[module]) for module in part.boundaries]
     distrusted = [result.get_submodule(paths[module]) for module in part.distrusted]
-    tracer = Tracer(boundaries, part.passed, distrusted)
+    tracer = _Strict(boundaries, part.passed, distrusted)
     try:
         again = Graph(tracer.capture(result.get_submodule(part.path)))
     except Exception as error:

@@ -183,9 +183,14 @@ class Graph(Naming):
         self._modules[target] = module
 
     def tensor_rank(self, node: fx.Node) -> int | None:
-        """Return the number of axes of the parameter or buffer that a node reads."""
-        value = fetch(self.graph_module, str(node.target))
-        return value.ndim if isinstance(value, Tensor) else None
+        """Return the number of axes of what a node reads, or computes from parameters and buffers alone."""
+        if node.op == "get_attr":
+            value = fetch(self.graph_module, str(node.target))
+            return value.ndim if isinstance(value, Tensor) else None
+        try:
+            return self.constants.value(node, name="weight", of=self.path(node)).ndim
+        except Refusal:
+            return None
 
     def mutated(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that a node changes in place."""

@@ -135,9 +135,12 @@ class _Ranks:
         """Whether the result has as many axes as the first input; a vector as weight takes one away."""
         weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
         called = self.graph.called(node)
-        if called is F.linear and not (isinstance(weight, fx.Node) and self.known.get(weight) == 2):
+        return keeps_rank(called) and (called is not F.linear or self._is_matrix(weight))
+
+    def _is_matrix(self, weight: object) -> bool:
+        if not isinstance(weight, fx.Node):
             return False
-        return keeps_rank(called)
+        return 2 in (self.known.get(weight), self.graph.tensor_rank(weight) if weight in self.graph.constants else None)
 
     def _of_same_rank(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that have as many axes as the result."""

@@ -176,7 +176,8 @@ def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
     graph = local.graph_module.graph
     local.drop_dead()
     left = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
-    if not left:
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if not left and len(inputs) == 1:
         return nn.Identity()
     if len(left) == 1 and left[0].target is require_rank:
         return AssumedRank(*left[0].args[1:])

@@ -21,6 +21,8 @@ def fold_constants(graph: Graph, node: fx.Node) -> Plan | None:
     if not isinstance(view, Linear):
         return None
     computed: dict[str, Tensor] = {}
+    if view.computed():
+        graph.require_changeable(node)
     for name, value in view.computed().items():
         computed[name] = graph.constants.value(value, name=name, of=view.call.path).detach()
     return Plan(writes=(Write(view.call, computed),)) if computed else None

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fxfuse import Reason
-from tests.random_models import LAYERS, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,39 +82,6 @@ def expected(reason: Reason, form: str) -> Reason | str:
     """What a case that provokes a reason gives in a form."""
     found = [e.instead for e in REASONS if e.reason is reason and form in e.forms]
     return found[0] if found else reason
-
-
-@dataclass(frozen=True)
-class FoldsOfRandomModels:
-    """Random models of which a form folds another number of norms than the traced form.
-
-    Attributes:
-        applies: whether a model and the name of a form are meant.
-        why: a sentence.
-    """
-
-    applies: Callable[[Shape, str], bool]
-    why: str
-
-
-IN_PLACE = ("iadd", "relu_", "relu", "block")
-
-
-def is_hooked(shape: Shape) -> bool:
-    """Whether the model has so many layers that one of them has the hook."""
-    return shape.hooked < len({(step.kind, step.number) for step in shape.steps if step.kind in LAYERS})
-
-
-FOLDS_OF_RANDOM_MODELS = (
-    FoldsOfRandomModels(
-        lambda shape, _form: is_hooked(shape),
-        "What a hook does is part of all graphs but the traced one, where the module with the hook stays.",
-    ),
-    FoldsOfRandomModels(
-        lambda shape, form: form in CORE_ATEN and any(step.kind in IN_PLACE for step in shape.steps),
-        "Decompositions write changes in place as new values, so that nothing is changed any more.",
-    ),
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""A module of which nothing is left is still called as before: with several arguments, or by keyword."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from tests.helpers import Model, assert_fuses, assert_same, folds, trained, values
+from tests.samples import parameter
+
+if TYPE_CHECKING:
+    from tests.helpers import Structure
+
+
+class Add(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Summed(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.add(self.one(x), self.other(x))
+        return y
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = parameter(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+class Named(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.scale(x=self.conv(x))
+        return y
+
+
+def test_a_sum_that_is_a_module_keeps_its_two_arguments(structure: Structure) -> None:
+    model = trained(Summed(one=nn.Conv2d(3, 4, 1), other=nn.Conv2d(3, 4, 1), add=Add()))
+    fused = assert_fuses(model, values(2, 3, 5, 5), folded=["other"], structure=structure)
+    again = assert_fuses(fused, values(2, 3, 5, 5), structure=structure)
+    assert_same(model, again, values(2, 3, 4, 4))
+
+
+def test_a_module_called_by_keyword_goes_in_a_graph_alone() -> None:
+    model, x = trained(Named(conv=nn.Conv2d(3, 4, 3), scale=Scale())), values(2, 3, 5, 5)
+    assert_fuses(model, x, folded=["scale"])
+    kept = assert_fuses(model, x, structure="module")
+    assert isinstance(kept.scale, Scale)
+    assert folds(kept) == []
