@@ -46,9 +46,9 @@ def unfaithful(attempt: Attempt, result: nn.Module) -> dict[nn.Module, Refusal]:
 class _Strict(Tracer):
     """A call of a module that is left whole must be one that its forward accepts: an identity has one argument."""
 
-    def _leave_whole(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+    def _leave_whole(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
         inspect.signature(m.forward).bind(*args, **kwargs)
-        return super()._leave_whole(m, forward, args, kwargs)
+        return super()._leave_whole(m, path, forward, args, kwargs)
 
 
 def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module) -> bool:
