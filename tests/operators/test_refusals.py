@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fxfuse import Reason
 from fxfuse.operators.roles import Carrier
 from fxfuse.reasons import Refusal
-from tests.helpers import assert_equal, assert_told, run
+from tests.helpers import assert_equal, run
 from tests.operators.calls import FirstItem, Function, Joined, Method, Part, Single
 from tests.operators.sample import IMAGE, Along, Sample, along, called, carrier
 from tests.operators.views import Known, seen
@@ -167,7 +167,6 @@ def test_a_carrier_refuses_an_affine_that_may_not_pass(case: Refused, way: str) 
     with pytest.raises(Refusal) as raised:
         passed(view, case.affine(shape), way)
     assert raised.value.reason is case.reason
-    assert_told(str(raised.value))
 
 
 @pytest.mark.parametrize("way", ["back", "on"])
