@@ -96,6 +96,14 @@ def test_refused(case: Case, reason: Reason, words: str, structure: Structure) -
     assert words in told[reason]
 
 
+def test_where_sizes_are_known_all_positions_are_counted() -> None:
+    case, _, _ = REFUSED[0]
+    program = torch.export.export(case.model(), (values(*case.shape),))
+    (refused,) = Report.of(fx_fuse(program)).skipped
+    positions = case.shape[2] * case.shape[3]
+    assert f"from {96 * positions:,} to {144 * positions:,} multiply-adds," in refused.detail
+
+
 def fused_pair(change: Callable[[Any], object]) -> tuple[nn.Module, Report]:
     """A fused sum of two convolutions, after something was done to the model."""
     model = Case("", lambda m, x: m.a(x) + m.b(x), TWO).model()
