@@ -62,6 +62,7 @@ ELEMENTWISE = [
     *(Refused(Single(nn.PReLU().double()), affine) for affine in (TURNED, POSITIVE)),
     *(Refused(Function(aten.prelu.default, parameter(8)), affine) for affine in (TURNED, POSITIVE)),
     Refused(Function(F.dropout, 0.4, True), SCALES),
+    Refused(Function(F.dropout, 0.4), SCALES),  # which is in training mode
     Refused(Function(aten.dropout.default, 0.4, True), SCALES),
     Refused(Method("float"), SCALES),
     Refused(Method("to", torch.float32), SCALES),
