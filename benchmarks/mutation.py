@@ -125,7 +125,7 @@ class Mutating:
         for item in items:
             kind = item.nodeid.partition("[")[0]
             turns[kind] += 1  # one case of each test, then a second one
-            order[item] = (-self._kills[mutant.function, item], turns[kind])
+            order[item] = (-self._kills[mutant.function, item], turns[kind], self._seconds[item])
         items.sort(key=order.__getitem__)
         left, taken = self.options.seconds, []
         for item in items:

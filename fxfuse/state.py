@@ -39,7 +39,7 @@ class State:
         for key, value in content.items():
             if type(value) in ATOMS:
                 continue
-            if not value and isinstance(value, _CONTAINERS):
+            if isinstance(value, _CONTAINERS) and not value:
                 self.empty.append((value, module, key))
             elif key in ("_parameters", "_buffers", "_modules"):
                 self.holders[id(value)] = (value, value.copy(), f"{name}.{key}")

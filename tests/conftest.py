@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from fxfuse import operator_table
+from fxfuse.reasons import Reason, Refusal
 from tests.graph_forms import EXPORTED_FORMS, FORMS
 
 if TYPE_CHECKING:
@@ -39,6 +41,22 @@ def restored_operators() -> Iterator[None]:
     operator_table.OPERATORS.update(rows)
     operator_table._by_type.clear()
     operator_table._by_type.update(known)
+
+
+@pytest.fixture(autouse=True)
+def _every_fact_is_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In no test a refusal lacks a fact that its sentence asks for; the sentence itself would hide that."""
+    lacking: list[str] = []
+    remember = Refusal.__init__
+
+    def checked(refusal: Refusal, reason: Reason, **facts: object) -> None:
+        asked = {field for _, field, _, _ in string.Formatter().parse(reason.value) if field}
+        lacking.extend(f"{reason.name}: {field}" for field in asked if facts.get(field) is None)
+        remember(refusal, reason, **facts)
+
+    monkeypatch.setattr(Refusal, "__init__", checked)
+    yield
+    assert not lacking
 
 
 @pytest.fixture(params=["graph", "module"])

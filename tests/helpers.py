@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -117,13 +116,6 @@ def reasons(fused: nn.Module) -> set[tuple[str, Reason | None]]:
     return {(decision.path, decision.reason) for decision in Report.of(fused).skipped}
 
 
-def assert_told(sentence: str) -> None:
-    """No fact is missing in a reason: none of the words that stand where nobody gave one, and no None."""
-    told = re.sub("(how|number of|branches on|with|for) a value", "", sentence)  # words of the reasons themselves
-    blanks = [words for words in ("a value", "an unknown", "unknown)", "by others", "None") if words in told]
-    assert not blanks, f"{blanks} in: {sentence}"
-
-
 def assert_fuses(
     model: nn.Module,
     *inputs: Any,
@@ -136,8 +128,6 @@ def assert_fuses(
         fused = fx_fuse(model, **options)
     assert_same(model, fused, *inputs)
     assert (folds(fused), reasons(fused)) == (sorted(folded), set((left or {}).items()))
-    for decision in Report.of(fused).skipped:
-        assert_told(decision.detail)
     return fused
 
 

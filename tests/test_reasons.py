@@ -7,7 +7,7 @@ import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.operators.norms import BatchNorm
-from tests.helpers import assert_told, unchanged
+from tests.helpers import unchanged
 from tests.reason_cases import CASES, Case
 from tests.reason_models import layers, net
 
@@ -30,7 +30,7 @@ def assert_readable(sentence: str) -> None:
     """A finding and an advice, with every fact filled in."""
     assert ";" in sentence
     assert "{" not in sentence
-    assert_told(sentence)
+    assert "an unknown" not in sentence
     assert not sentence.rstrip().endswith((".", ";"))
 
 

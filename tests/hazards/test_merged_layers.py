@@ -158,3 +158,33 @@ def test_what_a_trained_branch_brings_is_trained() -> None:
     fused = fx_fuse(model)
     assert [p.requires_grad for p in fused.parameters()] == [True, True]
     assert Report.of(fused).saved.kernels == 2
+
+
+def scaled_in_place(m: Any, x: Tensor) -> Any:
+    return m.a(x) + m.b(x).mul_(2.0)
+
+
+def scaled_by_channel_in_place(m: Any, x: Tensor) -> Any:
+    return m.a(x) + m.b(x).mul_(torch.arange(1.0, 5.0, dtype=torch.float64)[:, None, None])
+
+
+def scaled_twice_where_others_see_it(m: Any, x: Tensor) -> Any:
+    y = m.b(x)
+    return m.a(x) + y.mul_(2.0) + y
+
+
+@pytest.mark.parametrize(
+    ("function", "layers"),
+    [
+        (scaled_in_place, 1),
+        (scaled_by_channel_in_place, 1),
+        (scaled_twice_where_others_see_it, 2),
+    ],
+)
+def test_a_scale_in_place_merges_where_nobody_else_sees_it(
+    function: Callable[[Any, Tensor], Any], layers: int, structure: Structure
+) -> None:
+    model, x = Case("", function, TWO).model(), values(*IMAGE)
+    fused = fx_fuse(model, x, structure=structure)
+    assert_same(model, fused, x)
+    assert kernels(fused, x)[0] == layers

@@ -20,6 +20,7 @@ def test_merges(case: Case, structure: Structure) -> None:
         fused = fx_fuse(model, x, structure=structure, **case.options)
     assert_same(model, fused, x)
     assert_layers_know_their_sizes(fused)
+    assert {type(decision.assumed) for decision in Report.of(fused).folded} <= {bool}
     for size in (1, 3):
         assert_same(model, fused, values(size, *case.shape[1:]))
     if structure == "module" and Reason.OWN_FORWARD in Report.of(fused).by_reason():

@@ -96,6 +96,22 @@ def test_refused(case: Case, reason: Reason, words: str, structure: Structure) -
     assert words in told[reason]
 
 
+def test_an_obstacle_on_one_way_does_not_keep_the_others_apart(structure: Structure) -> None:
+    layers = {**TWO, "c": same(1), "r": nn.ReLU}
+    model, x = Case("", lambda m, x: m.a(x) + m.b(x) + m.r(m.c(x)), layers).model(), values(*IMAGE)
+    fused = fx_fuse(model, x, structure=structure)
+    assert_same(model, fused, x)
+    assert kernels(fused, x) == (2, 0, 1)
+
+
+def test_where_sizes_are_known_all_positions_are_counted() -> None:
+    case, _, _ = REFUSED[0]
+    program = torch.export.export(case.model(), (values(*case.shape),))
+    (refused,) = Report.of(fx_fuse(program)).skipped
+    positions = case.shape[2] * case.shape[3]
+    assert f"from {96 * positions:,} to {144 * positions:,} multiply-adds," in refused.detail
+
+
 def fused_pair(change: Callable[[Any], object]) -> tuple[nn.Module, Report]:
     """A fused sum of two convolutions, after something was done to the model."""
     model = Case("", lambda m, x: m.a(x) + m.b(x), TWO).model()

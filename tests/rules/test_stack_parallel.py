@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
+from fxfuse.cost import Cost
 from fxfuse.rules import DEFAULT_RULES, Rule
 from tests.graph_forms import FORMS, Form
 from tests.helpers import assert_equal, assert_same, unchanged, values
@@ -54,6 +55,14 @@ def test_one_layer_is_left(case: Case) -> None:
         ("q",) if case is QKV else ("a",)
     }
     assert kernels(fx_fuse(model), x)[0] > case.left[0], "it is no default"
+
+
+def test_kernels_are_saved_and_nothing_else() -> None:
+    report = Report.of(fx_fuse(QKV.model(), rules=RULES))
+    (told,) = {(d.before, d.after) for d in report.folded if d.before is not None}
+    parameters = 3 * 4 * 4 + 2 * 4
+    assert told == (Cost(None, parameters, 3), Cost(None, parameters + 4, 1)), "k has no bias of its own"
+    assert report.saved == Cost(None, -4, 2)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
