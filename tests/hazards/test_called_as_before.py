@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from fxfuse import Report, fx_fuse
 from tests.helpers import Model, assert_fuses, assert_same, folds, trained, values
 from tests.samples import parameter
 
@@ -37,6 +39,23 @@ class Named(Model):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.scale(x=self.conv(x))
         return y
+
+
+class Tuple(Model):
+    """Calls a norm that gives a tuple, of which it takes the first item."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        constants = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        y: Tensor = torch.ops.aten._native_batch_norm_legit_no_training.default(x, *constants, 0.1, 0.2)[0]
+        return y
+
+
+def test_a_norm_that_gives_a_tuple_goes_from_its_class(structure: Structure) -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 1), Tuple(norm=nn.BatchNorm2d(4))))
+    fused = fx_fuse(model, structure=structure)
+    assert [(d.path, d.into) for d in Report.of(fused).folded] == [("1", ("0",))]
+    assert_same(model, fused, values(2, 3, 5, 5))
 
 
 def test_a_sum_that_is_a_module_keeps_its_two_arguments(structure: Structure) -> None:
