@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fxfuse import Report, fx_fuse
+from fxfuse import Reason, Report, fx_fuse
 from tests.helpers import Model, assert_fuses, assert_same, folds, trained, values
 from tests.samples import parameter
 
@@ -71,3 +71,20 @@ def test_a_module_called_by_keyword_goes_in_a_graph_alone() -> None:
     kept = assert_fuses(model, x, structure="module")
     assert isinstance(kept.scale, Scale)
     assert folds(kept) == []
+
+
+class Third(nn.Module):
+    """Has no tensors, so that a graph of it needs no such module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 3
+
+
+def test_a_fold_in_a_module_that_a_graph_has_no_longer_is_undone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Third(), nn.BatchNorm2d(4)).eval()
+    model.state_dict()["0.bias"].fill_(3e7)  # which cancels
+    model.state_dict()["2.running_mean"].fill_(1e7)
+    graph, x = fx_fuse(model, rules=[]), values(2, 3, 5, 5, dtype=torch.float32)
+    assert "1" not in dict(graph.named_modules())
+    report = Report.of(fx_fuse(graph, x))
+    assert {d.reason for d in report.skipped} == {Reason.DIFFERS}
