@@ -11,6 +11,7 @@ from fxfuse.call import is_hooked, operator_at, read
 from fxfuse.constants import Constants, fetch
 from fxfuse.layers_read import reads_layers
 from fxfuse.layout import Layout
+from fxfuse.modules import owner_at
 from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
 from fxfuse.reasons import Reason, Refusal
@@ -200,7 +201,7 @@ class Graph(Naming):
         """Refuse to touch what code outside of this graph relies on."""
         module = self.module(node)
         if module is None and self.root is not None and self.kept:
-            module = self.root.get_submodule(self.owner(node))
+            module = owner_at(self.root, self.owner(node))
         if module is not None and module in self.kept:
             raise self.kept[module]
 

@@ -188,3 +188,11 @@ def renew_parameters(model: nn.Module) -> None:
                 new.__dict__.update(parameter.__dict__)
                 renewed[id(parameter)] = new
             module._parameters[name] = renewed[id(parameter)]
+
+
+def owner_at(root: nn.Module, path: str) -> nn.Module:
+    """Return the module at a path, or the root: a graph may tell of a module that it has no longer."""
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        return root

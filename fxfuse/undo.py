@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fxfuse.modules import owner_at
 from fxfuse.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def folded_modules(edits: Iterable[tuple[Part, Editor]], *, onwards: bool | None
         for plan in (plan for plan in editor.plans if onwards in (None, plan.onwards)):
             nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass] + [*plan.dropped]
             origins = [editor.origin[node] for node in nodes if node in editor.origin]
-            found.append({o.module if o.module is not None else part.module.get_submodule(o.owner) for o in origins})
+            found.append({o.module if o.module is not None else owner_at(part.module, o.owner) for o in origins})
     return found
 
 

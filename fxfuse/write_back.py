@@ -160,12 +160,12 @@ def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Modu
 
 def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None:
     """Make the edit that ``twin`` got at ``node``."""
-    bypass = editor.bypassed.get(twin)
+    bypass, source = editor.bypassed.get(twin), local.graph.source(node)
     if bypass is not None:
-        local.apply(Plan(bypass=((node, bypass.value(node)),), guard=bypass.guard), where=bypass.where)
+        local.apply(Plan(bypass=((node, bypass.value(source)),), guard=bypass.guard), where=bypass.where)
     elif twin in editor.dropped:
         # Nobody uses its result any more, so that whatever it read stands for it.
-        read = [value for value in node.all_input_nodes if value not in local.graph.constants]
+        read = [value for value in source.all_input_nodes if value not in local.graph.constants]
         if read:
             local.apply(Plan(bypass=((node, read[0]),)))
     elif twin in editor.writes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from fxfuse.operators import OPERATORS
 from tests.fuzz.build import built
@@ -16,12 +16,13 @@ from tests.fuzz.rows import ROWS, name
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of what is drawn: even kernels, deprecated names
 
 
-def examples(count: int) -> settings:
+def examples(count: int, *, shrink: bool = True) -> settings:
     """The same examples every time, and no time limit for one, since machines differ."""
     return settings(
         max_examples=count,
         deadline=None,
         derandomize=True,
+        phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
 
@@ -36,13 +37,13 @@ def test_every_row_of_the_table_is_drawn_and_built() -> None:
             assert any(type(module) is type(samples[number].model) for module in called), f"{row} was left out"
 
 
-@examples(150)
+@examples(120)
 @given(recipe=RECIPES)
 def test_the_properties_of_every_result(recipe: Recipe) -> None:
     check(recipe)
 
 
-@examples(10)
+@examples(8, shrink=False)  # an export takes half a second
 @given(recipe=RECIPES.filter(is_whole))
 def test_every_form_gives_the_same_and_decides_the_same(recipe: Recipe) -> None:
     check_forms(recipe)

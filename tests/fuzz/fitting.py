@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
     import torch
 
+LAYERS: dict[int, Any] = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+
 
 def fitting(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> list[nn.Module]:
     """What makes a value of another shape and dtype, to be called one after the other."""
     found: list[nn.Module] = []
-    for steps in (_axes, _channels, _sizes, _dtype):
+    for steps in (_axes, _sizes, _channels, _dtype):
         for module in steps(x, shape, dtype):
             found.append(module)
             x = module(x)
@@ -32,14 +34,15 @@ def _axes(x: Tensor, shape: tuple[int, ...], _dtype: torch.dtype) -> Iterator[nn
 
 
 def _channels(x: Tensor, shape: tuple[int, ...], _dtype: torch.dtype) -> Iterator[nn.Module]:
-    """A layer, so that there is something to fold into."""
-    layers: dict[int, Any] = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
-    if x.ndim in layers and x.shape[1] != shape[1]:
-        yield layers[x.ndim](x.shape[1], shape[1], *[1] * (x.ndim > 2)).to(x.dtype)
+    """A layer, the last but for a change of dtype, so that there is something to fold into."""
+    if x.ndim in LAYERS and x.shape[1] != shape[1]:
+        yield LAYERS[x.ndim](x.shape[1], shape[1], *[1] * (x.ndim > 2)).to(x.dtype)
 
 
 def _sizes(x: Tensor, shape: tuple[int, ...], _dtype: torch.dtype) -> Iterator[nn.Module]:
     for axis, size in enumerate(shape):
+        if axis == 1 and x.ndim in LAYERS:
+            continue
         if x.shape[axis] < size:
             yield Method("repeat", *(-(-size // x.shape[n]) if n == axis else 1 for n in range(x.ndim)))
         if size % x.shape[axis]:

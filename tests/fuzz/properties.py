@@ -70,6 +70,7 @@ def check_structure(made: Built, expected: Any, structure: Structure | None, giv
     except Exception as error:
         raise Broken("the result raises", f"{type(error).__name__}: {error}\n{report}") from error
     assert_close(expected, found, made, report)
+    assert_right_for_more(made, fused, report)
     again = fuse(fused, structure=structure, **given)
     if again is None:  # the norms that are left are all in training mode
         return Counter({"second pass: all norms train": 1})
@@ -88,6 +89,20 @@ def assert_right_or_refused(made: Built, fused: nn.Module, report: Report) -> No
     except ValueError:
         return
     assert_close(outcome(made.model, made.x, made.x.cos()), found, made, report)
+
+
+def assert_right_for_more(made: Built, fused: nn.Module, report: Report) -> None:
+    """Where the model takes a larger batch, so does the fused one, and gives the same."""
+    more = torch.cat([made.x, made.x.cos()])
+    try:
+        expected = outcome(made.model, more)
+    except REFUSED:
+        return
+    try:
+        found = outcome(fused, more)
+    except Exception as error:
+        raise Broken("the result raises for a larger batch", f"{type(error).__name__}: {error}\n{report}") from error
+    assert_close(expected, found, made, f"for a larger batch\n{report}")
 
 
 def fuse(model: nn.Module, **given: Any) -> nn.Module | None:
