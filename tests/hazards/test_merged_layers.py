@@ -218,7 +218,7 @@ def test_vectors_are_put_together_along_their_only_axis() -> None:
     def function(m: Any, x: Tensor) -> Tensor:
         return torch.cat([m.a(x), m.b(x)])
 
-    layers = {"a": lambda: nn.Linear(4, 3), "b": lambda: nn.Linear(4, 2)}
+    layers: dict[str, Callable[[], nn.Module]] = {"a": lambda: nn.Linear(4, 3), "b": lambda: nn.Linear(4, 2)}
     model, x = Case("", function, layers).model(), values(4)
     program = torch.export.export(model, (x,))
     fused = fx_fuse(program).module()

@@ -100,4 +100,5 @@ def test_a_dropout_of_a_graph_that_does_not_say_its_mode_is_active() -> None:
     layers = trained(nn.ModuleDict({"conv": nn.Conv2d(3, 4, 1), "bn": nn.BatchNorm2d(4)}))
     fused = fx_fuse(fx.GraphModule({name: layers[name] for name in layers}, graph).eval())
     assert not Report.of(fused).folded
+    assert isinstance(fused.graph, fx.Graph)
     assert F.dropout in {node.target for node in fused.graph.nodes}
