@@ -88,10 +88,13 @@ class Mutating:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Do everything, in place of pytest's loop over the tests."""
         self._observe(session.items)
+        again = self._fork(None, session.items, sum(self._seconds.values()))
+        if again is not None:
+            pytest.exit(f"{session.items[again].nodeid} fails in a child, without any mutant", returncode=1)
         gc.freeze()  # a child shares the memory of its parent until it writes there
         for count, mutant in enumerate(self.sample, 1):
             items = self._items(mutant)
-            killer = self._fork(mutant, items) if items else None
+            killer = self._fork(mutant, items, self.options.seconds) if items else None
             self.results[mutant] = "no test" if not items else "survived" if killer is None else "killed"
             if killer is not None and killer < len(items):
                 self._kills[mutant.function, items[killer]] += 1
@@ -134,24 +137,32 @@ class Mutating:
                 taken.append(item)
         return taken
 
-    def _fork(self, mutant: Mutant, items: Sequence[pytest.Item]) -> int | None:
-        """Return which test fails in a child with the mutant; the number of tests if it ran out of time."""
+    def _fork(self, mutant: Mutant | None, items: Sequence[pytest.Item], seconds: float) -> int | None:
+        """Return which test fails in a child with the mutant; the number of tests if it ran out of time.
+
+        Raises:
+            RuntimeError: if the child could not exchange the code.
+        """
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
             try:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # tracebacks of mutants are no news
-                limit = int(4 * self.options.seconds) + 10  # seconds of computing; a mutant may run for ever
+                limit = int(4 * seconds) + 10  # seconds of computing; a mutant may run for ever
                 resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-                mutant.put_in_place()
+                if mutant is not None:
+                    mutant.put_in_place()
+                os.write(write, b"started ")
                 os.write(write, str(self._first_failure(items)).encode())
             finally:
                 os._exit(0)
         os.close(write)
         os.waitpid(child, 0)
         with os.fdopen(read) as pipe:
-            answer = pipe.read() or str(len(items))
-        return None if answer == "None" else int(answer)
+            started, _, answer = pipe.read().partition(" ")
+        if not started:
+            raise RuntimeError(f"{mutant} cannot be put in place")
+        return None if answer == "None" else int(answer or len(items))
 
     def _first_failure(self, items: Sequence[pytest.Item]) -> int | None:
         self._failed = False

@@ -132,11 +132,14 @@ def test_what_a_merge_saves_is_plain_data_as_well(*, sizes: bool) -> None:
 def test_a_function_that_took_a_norm_in_is_told_by_its_name(structure: Structure) -> None:
     class Functional(Model):
         def forward(self, x: Tensor) -> Tensor:
-            return self.bn(nn.functional.conv2d(x, self.weight))
+            return self.bn(nn.functional.conv2d(x, self.weight, self.bias))
 
-    model = trained(Functional(weight=nn.Parameter(values(4, 3, 1, 1)), bn=nn.BatchNorm2d(4)))
+    parameters = {"weight": nn.Parameter(values(4, 3, 1, 1)), "bias": nn.Parameter(values(4))}
+    model = trained(Functional(**parameters, bn=nn.BatchNorm2d(4)))
     (decision,) = Report.of(fx_fuse(model, structure=structure)).folded
     assert decision.into == ("conv2d",)
+    # Where the user's code is kept, it may read them elsewhere as well.
+    assert decision.copied_bytes == (0 if structure == "graph" else (4 * 3 + 4) * 8)
 
 
 def test_every_sentence_of_the_report_is_filled_in() -> None:

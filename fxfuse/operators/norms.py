@@ -126,7 +126,7 @@ class InstanceNorm(BatchNorm):
     def _uses_batch_statistics(self) -> bool:
         # The module's rule: use_input_stats = self.training or not self.track_running_stats
         default = self.call.module is None or not self.call.get("track_running_stats")
-        return bool(self.call.get("use_input_stats", default) or self.call.get("training"))
+        return bool(self.call.get("use_input_stats", default))
 
 
 _aten = torch.ops.aten

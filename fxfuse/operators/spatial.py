@@ -39,7 +39,7 @@ class Resize(Spatial):
     @property
     def spatial(self) -> int:
         """The axes that the mode goes along; the others go along all axes but the first two."""
-        mode = self.call.get("mode", "nearest")
+        mode = self.call.get("mode")
         return self.axes_of_mode[mode] if mode in self.axes_of_mode else self.require_axes(self.input) - 2
 
 
@@ -53,7 +53,7 @@ class Pad(Spatial):
         """The axes up to the first that is padded."""
         widths = self.call.get("pad", self.call.get("padding"))
         self.require(isinstance(widths, (list, tuple)) and all(isinstance(width, int) for width in widths))
-        padded = [axis for axis in range(len(widths) // 2) if any(widths[2 * axis : 2 * axis + 2])]
+        padded = [side // 2 for side, width in enumerate(widths) if width]
         return max(padded, default=-1) + 1
 
     def passes(self, affine: Affine) -> None:

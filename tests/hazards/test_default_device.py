@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fxfuse import fx_fuse
 from tests.helpers import Model, assert_same, folds, trained, values
-from tests.rules.merge_cases import IMAGE, TWO, Case, kernels, pool, same
+from tests.rules.merge_cases import IMAGE, TWO, Case, conv, kernels, pool, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ def test_numbers_fold(function: Callable[[Tensor], Tensor], structure: Structure
     [
         (lambda m, x: 2 * (m.a(x) + m.b(x)) + x, TWO),
         (lambda m, x: m.a(x) + m.p(x), {"a": same(3), "p": pool()}),
+        (lambda m, x: m.b(m.a(x)), {"a": conv(4, 8, 1), "b": conv(8, 3, 3)}),
     ],
 )
 def test_branches_merge(function: Callable[[Any, Tensor], Tensor], layers: Any) -> None:

@@ -188,3 +188,39 @@ def test_a_scale_in_place_merges_where_nobody_else_sees_it(
     fused = fx_fuse(model, x, structure=structure)
     assert_same(model, fused, x)
     assert kernels(fused, x)[0] == layers
+
+
+def inner_sum_read_elsewhere(m: Any, x: Tensor) -> Any:
+    part = m.a(x) + m.b(x)
+    return (part + m.c(x)) * part.sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("function", "layers", "left"),
+    [
+        (inner_sum_read_elsewhere, {**TWO, "c": same(1)}, (2, 0, 2)),
+        (lambda m, x: torch.cat([m.a(x), m.b(x)]), {"a": same(3), "b": same(3)}, (2, 0, 1)),
+        (lambda m, x: torch.cat([m.a(x), m.b(x)], 1), {"a": same(3), "b": same(3)}, (1, 0, 0)),
+    ],
+)
+def test_only_what_nobody_else_reads_and_what_lies_along_the_channels(
+    function: Callable[[Any, Tensor], Any], layers: Any, left: tuple[int, int, int], structure: Structure
+) -> None:
+    model, x = Case("", function, layers).model(), values(*IMAGE)
+    fused = fx_fuse(model, x, structure="graph")
+    assert_same(model, fused, x)
+    assert kernels(fused, x) == left
+    assert Report.of(fused).saved.kernels == sum(kernels(model, x)) - sum(left)
+    assert_same(model, fx_fuse(model, x, structure=structure), x)
+
+
+def test_vectors_are_put_together_along_their_only_axis() -> None:
+    def function(m: Any, x: Tensor) -> Tensor:
+        return torch.cat([m.a(x), m.b(x)])
+
+    layers: dict[str, Callable[[], nn.Module]] = {"a": lambda: nn.Linear(4, 3), "b": lambda: nn.Linear(4, 2)}
+    model, x = Case("", function, layers).model(), values(4)
+    program = torch.export.export(model, (x,))
+    fused = fx_fuse(program).module()
+    assert_same(model, fused, x)
+    assert kernels(fused, x) == (1, 0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxfuse import Report, fx_fuse
 from fxfuse.guards import AssumedRank, require_rank
@@ -90,3 +90,15 @@ def test_without_the_rule_noops_stay() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Identity()).eval()
     rules = [rule for rule in DEFAULT_RULES if rule is not drop_noops]
     assert "self.1" in graph_text(fx_fuse(model, rules=rules))
+
+
+def test_a_dropout_of_a_graph_that_does_not_say_its_mode_is_active() -> None:
+    """Its default is training; torch.fx notes all arguments, and a graph that is written by hand need not."""
+    graph = fx.Graph()
+    y = graph.call_module("conv", (graph.placeholder("x"),))
+    graph.output(graph.call_module("bn", (graph.call_function(F.dropout, (y,)),)))
+    layers = trained(nn.ModuleDict({"conv": nn.Conv2d(3, 4, 1), "bn": nn.BatchNorm2d(4)}))
+    fused = fx_fuse(fx.GraphModule({name: layers[name] for name in layers}, graph).eval())
+    assert not Report.of(fused).folded
+    assert isinstance(fused.graph, fx.Graph)
+    assert F.dropout in {node.target for node in fused.graph.nodes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from fxfuse import Reason, Report, fx_fuse
 from tests.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
 from tests.samples import assert_refused, graph_text, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IMAGE = (2, 4, 6, 6)
 
@@ -59,6 +62,28 @@ def test_a_shift_does_not_reach_padded_zeros(layer: nn.Module) -> None:
 @pytest.mark.parametrize("padding", ["same", 2])
 def test_a_scale_alone_passes_padded_zeros(padding: Any) -> None:
     assert_fuses(without_shift(before(nn.Conv2d(4, 5, 3, padding=padding))), values(*IMAGE), folded=["1"])
+
+
+@pytest.mark.parametrize(("options", "folded"), [({"padding": 1}, []), ({"padding": (0, 1)}, []), ({}, ["norm"])])
+def test_a_function_that_pads_takes_no_shift(options: dict[str, Any], folded: list[str], structure: Structure) -> None:
+    class Functional(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.conv2d(self.norm(x), self.weight, **options)
+
+    model = trained(Functional(norm=nn.BatchNorm2d(4), weight=nn.Parameter(values(5, 4, 3, 3))))
+    left = {} if folded else {"norm": Reason.NOT_LINEAR}
+    assert_fuses(model, values(*IMAGE), folded=folded, left=left, structure=structure)
+
+
+@pytest.mark.parametrize("piece", [lambda y: y[:, 2:], lambda y: y.narrow(1, 1, 2), lambda y: y.chunk(2, 1)[1]])
+def test_an_affine_of_one_size_passes_a_piece(piece: Callable[[Tensor], Tensor]) -> None:
+    class Piece(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(piece(x * self.scale + self.shift))
+
+    model = trained(Piece(conv=nn.Conv2d(2, 3, 3), scale=values(1), shift=values(1, 1, 1)))
+    fused = fx_fuse(model, values(*IMAGE))
+    assert_same(model, fused, values(*IMAGE))
 
 
 def without_shift(model: nn.Module) -> nn.Module:
