@@ -74,7 +74,9 @@ def check_structure(made: Built, expected: Any, structure: Structure | None, giv
     again = fuse(fused, structure=structure, **given)
     if again is None:  # the norms that are left are all in training mode
         return Counter({"second pass: all norms train": 1})
-    if Report.of(again).folded and not any(d.assumed for d in report.folded):  # a check that is left proves axes
+    # Once a check stands, or identities and calls that nobody reads are gone, more axes are proven and more merges.
+    late = [d for d in Report.of(again).folded if not d.assumed and not d.rule.startswith("merge_")]
+    if late and not any(d.assumed for d in report.folded):
         raise Broken("a second pass folds", Report.of(again))
     assert_close(expected, outcome(again, made.x), made, report)
     if isinstance(made.model, Optional):
