@@ -224,3 +224,24 @@ def test_vectors_are_put_together_along_their_only_axis() -> None:
     fused = fx_fuse(program).module()
     assert_same(model, fused, x)
     assert kernels(fused, x) == (1, 0, 0)
+
+
+def test_the_statistics_of_a_norm_are_saved() -> None:
+    model = Case("", lambda m, x: m.a(x) + m.n(x), {"a": same(3), "n": lambda: nn.BatchNorm2d(4)}).model()
+    assert Report.of(fx_fuse(model)).saved.parameters == 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("function", "layers", "told"),
+    [
+        (lambda m, x: m.a(x) + m.b(x), TWO, ("b", ("a",))),
+        (lambda m, x: m.a(x) + m.i(m.b(x)), {**TWO, "i": nn.Identity}, ("b", ("a",))),
+        (lambda m, x: m.b(m.a(x)), {"a": conv(4, 8, 1), "b": conv(8, 3, 3)}, ("a", ("b",))),
+        (lambda m, x: m.b(m.a(x)), {"a": conv(4, 3, 3), "b": conv(3, 3, 1)}, ("b", ("a",))),
+    ],
+)
+def test_what_is_gone_is_told_and_what_is_left_is_not(
+    function: Callable[[Any, Tensor], Any], layers: Any, told: tuple[str, tuple[str, ...]]
+) -> None:
+    (decision,) = Report.of(fx_fuse(Case("", function, layers).model())).folded
+    assert (decision.path, decision.into) == told

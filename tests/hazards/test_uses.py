@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import Reason, Report
+from fxfuse import Reason, Report, fx_fuse
 from tests.helpers import Model, Structure, assert_fuses, trained, values
 
 
@@ -90,3 +90,15 @@ def test_a_norm_that_is_scaled_by_its_own_input_stays(structure: Structure) -> N
     model = trained(BothOperandsOfNorm(linear=nn.Linear(3, 4), mean=values(4), var=values(4).exp()))
     fused = assert_fuses(model, values(2, 3), left={"batch_norm": Reason.COMPUTED}, structure=structure)
     assert not Report.of(fused)
+
+
+def test_only_the_others_are_named() -> None:
+    class Tapped(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.bn(y) * self.other(y)
+
+    model = trained(Tapped(conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4), other=nn.Sigmoid()))
+    (decision,) = Report.of(fx_fuse(model)).skipped
+    assert decision.reason is Reason.SEVERAL_USES
+    assert decision.detail.startswith("conv is also used by other, as it is; ")

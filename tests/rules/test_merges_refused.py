@@ -74,6 +74,8 @@ REFUSED: list[tuple[Case, Reason, str]] = [
     (Case("written into at the end", written_into, TWO, (1, 0, 2)), R.MUTATED, "is changed in place by"),
     (Case("a scale before other branches", lambda m, x: 2 * (m.a(x) + x.sigmoid()) + m.b(x), TWO, (2, 0, 3)),
      R.MISALIGNED, "before a scale"),
+    (Case("a rest with a factor", lambda m, x: m.a(x) + (m.b(x) - x.sigmoid()), TWO, (2, 0, 2)),
+     R.MISALIGNED, "(the rest is added with a factor)"),
     (Case("1x1 with a bias, 3x3 with a border", lambda m, x: m.b(m.a(x)),
           {"a": conv(4, 8, 1), "b": conv(8, 3, 3, padding=1)}, (2, 0, 0)), R.MISALIGNED, "the bias of the first"),
     (Case("3x3, 3x3 with a border", lambda m, x: m.b(m.a(x)),
