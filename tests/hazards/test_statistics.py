@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,3 +86,13 @@ def test_a_norm_of_fewer_axes_than_its_input_names_the_input() -> None:
     (decision,) = explain(trained(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm1d(4)))).skipped
     assert decision.reason is Reason.NOT_PER_CHANNEL
     assert "output channels of 0 (it has 4 axes, and the norm takes 3)" in decision.detail
+
+
+def test_a_group_norm_whose_axes_were_only_seen_keeps_its_weight() -> None:
+    """What a convolution takes for an image of one sample is a batch to the norm before it."""
+    model = nn.Sequential(nn.ReLU(), nn.GroupNorm(2, 4), nn.Conv2d(4, 5, 1)).double().eval()
+    with torch.no_grad():
+        model[1].weight.copy_(values(4))
+        model[1].bias.copy_(values(4))
+    fused = assert_fuses(model, values(4, 4, 6), left={"1": Reason.UNKNOWN_SHAPE}, example_inputs=values(2, 4, 6, 6))
+    assert_same(model, fused, values(2, 4, 6, 6))
