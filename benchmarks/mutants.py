@@ -1,8 +1,8 @@
 """Mutants of functions: mutmut says what to change, and the code of the running function is exchanged for it.
 
 mutmut's own runner imports mutated copies of all files, leaves out properties, and runs every test of a mutated
-*function*; with a thousand mutants that takes days here. Exchanging `__code__` needs no copies, reaches properties,
-and knows the mutated *line*.
+*function*, which for most functions here are thousands. Exchanging `__code__` needs no copies, reaches properties, and
+knows the mutated *line*.
 """
 
 # ruff: noqa: INP001 - a script

@@ -45,7 +45,7 @@ def options() -> argparse.Namespace:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--files", default="", metavar="TEXT", help="only files with this in their path")
     made.add_argument("--names", type=Path, metavar="FILE", help="only mutants whose name stands in this file")
-    made.add_argument("--seconds", type=float, default=4.0, help="of tests for one mutant; the tests are drawn")
+    made.add_argument("--seconds", type=float, default=8.0, help="of tests for one mutant; the tests are drawn")
     return made.parse_args()
 
 

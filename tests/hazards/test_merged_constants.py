@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from fxfuse import Report, fx_fuse
 from tests.helpers import assert_same, values
 from tests.rules.merge_cases import IMAGE, TWO, Case

@@ -90,9 +90,10 @@ def test_a_norm_of_fewer_axes_than_its_input_names_the_input() -> None:
 
 def test_a_group_norm_whose_axes_were_only_seen_keeps_its_weight() -> None:
     """What a convolution takes for an image of one sample is a batch to the norm before it."""
-    model = nn.Sequential(nn.ReLU(), nn.GroupNorm(2, 4), nn.Conv2d(4, 5, 1)).double().eval()
+    norm = nn.GroupNorm(2, 4)
     with torch.no_grad():
-        model[1].weight.copy_(values(4))
-        model[1].bias.copy_(values(4))
+        norm.weight.copy_(values(4))
+        norm.bias.copy_(values(4))
+    model = nn.Sequential(nn.ReLU(), norm, nn.Conv2d(4, 5, 1)).double().eval()
     fused = assert_fuses(model, values(4, 4, 6), left={"1": Reason.UNKNOWN_SHAPE}, example_inputs=values(2, 4, 6, 6))
     assert_same(model, fused, values(2, 4, 6, 6))
