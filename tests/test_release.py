@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_alone(built: Path) -> None:
     package = {f"fxfuse/{path.relative_to(ROOT / 'fxfuse')}" for path in (ROOT / "fxfuse").rglob("*.py")}
     with zipfile.ZipFile(wheel(built)) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {*package, "fxfuse/py.typed"}
+    assert names == {*package, "fxfuse/py.typed", "fxfuse/html_report.html"}
 
 
 def test_the_version_is_the_one_of_the_package(built: Path) -> None:
@@ -81,7 +81,7 @@ def output(*command: str | Path, cwd: Path) -> str:
 
 def test_the_first_example_of_the_readme(installed: Path, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
-    code, printed = re.findall(r"^```(?:python)?\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[1:3]
+    code, printed = re.findall(r"^```(?:python|text)\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[:2]
     where = "import fxfuse\nprint(fxfuse.__file__)\n"
     path, _, table = output(installed / "python", "-c", where + code, cwd=tmp_path).partition("\n")
     assert Path(path).is_relative_to(installed.parent)
