@@ -49,12 +49,5 @@ def test_every_form_gives_the_same_and_decides_the_same(recipe: Recipe) -> None:
     check_forms(recipe)
 
 
-@pytest.mark.slow
-@examples(2000)
-@given(recipe=RECIPES)
-def test_many_more(recipe: Recipe) -> None:
-    check(recipe)
-
-
 def test_every_difference_of_the_forms_is_a_sentence() -> None:
     assert all(d.why.endswith(".") for d in DIFFERENCES)
