@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from fxfuse.operators import OPERATORS
+from tests.forms.versions import BEFORE_2_14
 from tests.fuzz.build import built
 from tests.fuzz.forms import DIFFERENCES, check_forms, is_whole
 from tests.fuzz.nets import Net
@@ -29,7 +29,7 @@ def examples(count: int, *, shrink: bool = True) -> settings:
 
 
 # With torch 2.13 the sample of torch.native_group_norm is not built, and how its exports differ was not judged.
-newer = pytest.mark.skipif(torch.__version__ < (2, 14), reason="needs torch 2.14")
+newer = pytest.mark.skipif(BEFORE_2_14, reason="needs torch 2.14")
 
 
 @newer
