@@ -75,6 +75,12 @@ def test_equal_transposed_convolutions_are_one() -> None:
     assert union([one, Geometry((THREE,), fixed=("stride", 2))]) == one
 
 
+def test_two_taps_keep_their_distance() -> None:
+    pair = Geometry((Axis(2, dilation=2, before=2),))
+    assert union([pair, Geometry((ONE,))]) == pair
+    assert union([Geometry((Axis(dilation=2),)), Geometry((Axis(dilation=3),))]) == Geometry((ONE,))
+
+
 def test_steps_count_positions_of_the_input() -> None:
     assert Geometry((Axis(3, 2), Axis(1, 3))).steps == 6
     assert Geometry().steps == 1
@@ -103,9 +109,9 @@ def test_groups_are_widened_in_double_precision() -> None:
 
 @pytest.mark.parametrize("merge", [sum_of, stack_of])
 def test_constants_go_where_the_weights_are(merge: Callable[[list[Filter]], Filter]) -> None:
-    """An average lies on the CPU; the device of a layer counts, also if it is smaller."""
+    """An average lies on the CPU; the device of a layer counts, also if it is no larger."""
     average = Filter.average(4, Geometry((Axis(3),)), 3)
-    layer = Filter(LinearMap(torch.empty(1, 4, 4, 3, device="meta"), None), average.geometry)
+    layer = Filter(LinearMap(torch.empty(4, 1, 1, 3, device="meta"), None), average.geometry)
     biased = Filter(LinearMap(average.linear_map.stored, randn(4)), average.geometry)
     for order in ([average, layer, biased], [layer, biased, average]):
         merged = merge(order).linear_map
