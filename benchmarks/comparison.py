@@ -8,16 +8,12 @@ with the largest relative error, and `ERROR` raised. docs/comparison.md explains
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.metadata
 import importlib.util
-import io
 import json
-import logging
 import re
 import sys
-import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +30,7 @@ from fxfuse import models
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # the exporter writes its errors in colours
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -93,7 +89,7 @@ def run_tool(name: str, row: str, subject: Subject, besides: int | None) -> Cell
     model, x = subject.make()
     expected, before = outputs(copy.deepcopy(model), x), copy.deepcopy(model)
     try:
-        with _quiet():
+        with models.quiet():
             made, seconds = apply(name, model, x, subject)
             error = error_of(expected, outputs(made.run, x))
     except NotAskedError:
@@ -123,19 +119,6 @@ def _changed(before: nn.Module, after: nn.Module, x: Tensor) -> bool:
     """Whether the model that was passed has other layers now, or gives something else."""
     kinds = [{path: type(layer).__name__ for path, layer in model.named_modules()} for model in (before, after)]
     return kinds[0] != kinds[1] or error_of(outputs(before, x), outputs(after, x)) != 0
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing is printed, logged or warned of."""
-    level, nowhere = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def missing(packages: Sequence[str]) -> list[str]:

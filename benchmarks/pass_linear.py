@@ -14,12 +14,17 @@ import gc
 import statistics
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import common
+import pass_models
 import torch
 from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,6 @@ class Branches(nn.Module):
         return x
 
 
-def chain(length: int) -> nn.Module:
-    """Blocks of a convolution, a norm and an activation."""
-    blocks = (nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU()) for _ in range(length))
-    return nn.Sequential(*blocks).eval()
-
-
 def seconds(model: nn.Module, turns: int) -> float:
     """The median of some turns, without the collection of what came before."""
     times = []
@@ -94,14 +93,14 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10, help="how much longer the longer graph is")
     options = common.parse(parser)
     rows = []
-    kinds = {
-        "chain": (chain, 1000),
-        "dense": (lambda n: Dense(n, norms=True).eval(), 200),
-        "joined": (lambda n: Dense(n, norms=False).eval(), 200),
-        "branches": (lambda n: Branches(n).eval(), 200),
+    kinds: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+        "chain": (pass_models.chain, 1000),
+        "dense": (lambda n: Dense(n, norms=True), 200),
+        "joined": (lambda n: Dense(n, norms=False), 200),
+        "branches": (Branches, 200),
     }
     for kind, (make, length) in kinds.items():
-        short, long = make(length), make(length * options.times)
+        short, long = make(length).eval(), make(length * options.times).eval()
         fx_fuse(short)
         one, other = seconds(short, options.turns), seconds(long, options.turns)
         folded = len(Report.of(fx_fuse(long)).folded)

@@ -15,7 +15,13 @@ TIMM = (
 
 def chain(blocks: int) -> nn.Module:
     """Blocks of a convolution, a norm and an activation."""
-    layers = (nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(blocks))
+    return _chain(blocks, channels=1)
+
+
+def _chain(blocks: int, channels: int) -> nn.Module:
+    layers = (
+        nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()) for _ in range(blocks)
+    )
     return nn.Sequential(*layers)
 
 
@@ -36,8 +42,7 @@ def chain_10000() -> nn.Module:
 
 def two_gigabytes() -> nn.Module:
     """Thirty layers of 67 MB each."""
-    layers = (nn.Sequential(nn.Conv2d(4096, 4096, 1), nn.BatchNorm2d(4096), nn.ReLU()) for _ in range(30))
-    return nn.Sequential(*layers)
+    return _chain(30, channels=4096)
 
 
 OWN = [f"{__name__}:{factory.__name__}" for factory in (chain_100, chain_1000, chain_10000, two_gigabytes)]

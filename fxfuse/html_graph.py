@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import fx, nn
 
 from fxfuse.html_lanes import lanes
+from fxfuse.naming import name_of_target
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -179,14 +180,8 @@ def _cell(editor: Editor, node: fx.Node, target: Any, inputs: Iterable[fx.Node],
     elif node.op == "placeholder":
         cell["kind"] = "input"
     elif node.op != "output":
-        cell |= {"name": _called(target), "kind": node.name}
+        cell |= {"name": name_of_target(target, node.name), "kind": node.name}
     return {key: value for key, value in cell.items() if value}
-
-
-def _called(target: Any) -> str:
-    """Return the name of a function or method."""
-    target = getattr(target, "overloadpacket", target)
-    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
 def _facts(module: nn.Module | None) -> str:

@@ -160,7 +160,7 @@ def explained(problem: str, advice: str) -> Iterator[None]:
         FuseError: inside of the block something was raised.
     """
     try:
-        with _quiet():
+        with quiet():
             yield
     except FuseError:
         raise
@@ -169,7 +169,7 @@ def explained(problem: str, advice: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing is printed, logged or warned of."""
     level = logging.root.manager.disable
     nowhere = io.StringIO()

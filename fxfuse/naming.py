@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 _OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
 
 
+def name_of_target(target: Any, default: str) -> str:
+    """Return the name of a function, of the operator that an overload belongs to, or of a method."""
+    target = getattr(target, "overloadpacket", target)
+    return target if isinstance(target, str) else str(getattr(target, "__name__", default))
+
+
 class Naming:
     """The names of nodes; what a graph knows besides.
 
@@ -83,8 +89,7 @@ class Naming:
             return "the output"
         if node.op == "call_module" or self._is_layer(node):
             return self.path(node)
-        target: Any = getattr(node.target, "overloadpacket", node.target)
-        name = target if isinstance(target, str) else getattr(target, "__name__", node.name)
+        name = name_of_target(node.target, node.name)
         where = self.path(node) if self.owner(node) or self.prefix else "the outermost forward"
         return f"{name.rstrip('_')} in {where}"
 

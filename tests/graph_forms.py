@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fxfuse import Report, fuse_graph, fx_fuse
 from tests.graph_reading import count_norms
 from tests.helpers import run, unchanged
+from tests.operators.calls import Code
 from tests.samples import graph_text
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Fused:
 
     def run(self, *inputs: Any) -> Any:
         """What it gives for copies of the inputs."""
-        return run(_Called(self.call), inputs)
+        return run(Code(self.call), inputs)
 
     @property
     def text(self) -> str:
@@ -59,17 +60,6 @@ class Fused:
     def folds(self) -> int:
         """How many operations are gone; computing a constant removes none."""
         return sum(decision.rule == "fold_upstream" for decision in self.report.folded)
-
-
-class _Called(nn.Module):
-    """A callable, as the helpers of the tests call a model."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        super().__init__()
-        self.call = call
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.call(*inputs)
 
 
 class Form:
@@ -193,7 +183,7 @@ class Dynamo(Form):
 
         torch._dynamo.reset()
         compiled = torch.compile(model, backend=backend, fullgraph=True)
-        run(_Called(compiled), inputs)
+        run(Code(compiled), inputs)
         (graph_module,) = graphs
         return Fused(Report.of(graph_module), graph_module, compiled, graph_module)
 

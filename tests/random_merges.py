@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.fuzz.functions import PLAIN_SUMS
 from tests.helpers import trained
 
 if TYPE_CHECKING:
@@ -94,16 +95,7 @@ LAYERS: dict[str, Callable[[Op], nn.Module]] = {
     "apart": Apart,
     "relu": lambda op: nn.ReLU(inplace=op.number % 2 == 0),
 }
-SUMS: list[Callable[[Tensor, Tensor], Any]] = [
-    lambda x, y: x + y,
-    lambda x, y: x - y,
-    lambda x, y: torch.add(x, y, alpha=2),
-    torch.rsub,
-    lambda x, y: torch.stack([x, y, x]).sum(0),
-    lambda x, y: sum([x, y]),
-    lambda x, y: 2 * (x + y),
-    lambda x, y: y.add(x) * -0.5 + 1,
-]
+SUMS: list[Callable[[Tensor, Tensor], Any]] = [*PLAIN_SUMS, lambda x, y: y.add(x) * -0.5 + 1]
 
 
 def _added(x: Tensor, y: Tensor, number: int) -> Tensor:

@@ -56,7 +56,7 @@ VIEWS: list[Callable[[Any], Any]] = [
     lambda x: x.to(memory_format=torch.channels_last) if x.ndim == 4 else x,
     lambda x: x.detach(),
 ]
-SUMS: list[Callable[[Any, Any], Any]] = [
+PLAIN_SUMS: list[Callable[[Any, Any], Any]] = [
     lambda x, y: x + y,
     lambda x, y: x - y,
     lambda x, y: torch.add(x, y, alpha=2),
@@ -64,6 +64,9 @@ SUMS: list[Callable[[Any, Any], Any]] = [
     lambda x, y: torch.stack([x, y, x]).sum(0),
     lambda x, y: sum([x, y]),
     lambda x, y: 2 * (x + y),
+]
+SUMS: list[Callable[[Any, Any], Any]] = [
+    *PLAIN_SUMS,
     lambda x, y: x + y.sigmoid() * x,
     lambda x, y: x.add_(y),
     lambda x, y: x.sub_(y, alpha=3),

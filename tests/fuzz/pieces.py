@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from tests.fuzz.functions import ARITHMETIC, CASTS, CATS, CURVES, IDLE, PARTS, SUMS, VIEWS, WRITES
-from tests.operators.calls import Function
+from tests.operators.calls import Code, Function
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
@@ -124,17 +124,6 @@ def constant(x: Tensor, number: int) -> Any:
     found = (randn(*shape, seed=number).abs() + 0.5) * randn(*shape, seed=number + 1).sign()
     found = found.reshape(shape[axis:]) if number % 3 else found
     return nn.Parameter(found) if number % 2 else found
-
-
-class Code(nn.Module):
-    """A function of one or two values."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
 
 
 def code(functions: list[Callable[..., Any]]) -> Callable[[Tensor, int], nn.Module]:
