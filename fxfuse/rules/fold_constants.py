@@ -8,7 +8,7 @@ from fxfuse.call import Plan, Write
 from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:
-    from torch import Tensor, fx
+    from torch import fx
 
     from fxfuse.graph import Graph
 
@@ -20,9 +20,10 @@ def fold_constants(graph: Graph, node: fx.Node) -> Plan | None:
     view = graph.view(node)
     if not isinstance(view, Linear):
         return None
-    computed: dict[str, Tensor] = {}
-    if view.computed():
-        graph.require_changeable(node)
-    for name, value in view.computed().items():
-        computed[name] = graph.constants.value(value, name=name, of=view.call.path).detach()
-    return Plan(writes=(Write(view.call, computed),)) if computed else None
+    values = view.computed()
+    if not values:
+        return None
+    graph.require_changeable(node)
+    path, constants = view.call.path, graph.constants
+    computed = {name: constants.value(value, name=name, of=path).detach() for name, value in values.items()}
+    return Plan(writes=(Write(view.call, computed),))
