@@ -28,17 +28,14 @@ def examples(count: int, *, shrink: bool = True) -> settings:
     )
 
 
-# With torch 2.13 the sample of torch.native_group_norm is not built, and how its exports differ was not judged.
-newer = pytest.mark.skipif(BEFORE_2_14, reason="needs torch 2.14")
-
-
-@newer
 def test_every_row_of_the_table_is_drawn_and_built() -> None:
     assert set(ROWS) == {name(target) for target in OPERATORS}
     for row, samples in ROWS.items():
         for number in range(len(samples)):
             made = built(Recipe((Step(row, number),))).model
             assert isinstance(made, Net)
+            if BEFORE_2_14 and row == "torch.native_group_norm" and not made.calls:
+                continue  # its sample lies in another order than torch 2.13 takes there
             called = [made.get_submodule(call.child) for call in made.calls]
             assert any(type(module) is type(samples[number].model) for module in called), f"{row} was left out"
 
@@ -49,7 +46,6 @@ def test_the_properties_of_every_result(recipe: Recipe) -> None:
     check(recipe)
 
 
-@newer
 @examples(8, shrink=False)  # an export takes half a second
 @given(recipe=RECIPES.filter(is_whole))
 def test_every_form_gives_the_same_and_decides_the_same(recipe: Recipe) -> None:
