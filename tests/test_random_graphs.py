@@ -34,7 +34,7 @@ def test_every_row_of_the_table_is_drawn_and_built() -> None:
         for number in range(len(samples)):
             made = built(Recipe((Step(row, number),))).model
             assert isinstance(made, Net)
-            if BEFORE_2_14 and row == "torch.native_group_norm" and not made.calls:
+            if BEFORE_2_14 and "native_group_norm" in row and not made.calls:
                 continue  # its sample lies in another order than torch 2.13 takes there
             called = [made.get_submodule(call.child) for call in made.calls]
             assert any(type(module) is type(samples[number].model) for module in called), f"{row} was left out"
