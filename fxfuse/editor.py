@@ -103,6 +103,7 @@ class Editor:
         if plan.merge is not None:
             for node in plan.dropped:
                 self._drop(node, plan.merge.start)
+        self.graph.changed()
 
     def _write(self, write: Write) -> None:
         node = write.call.node

@@ -75,6 +75,8 @@ class Graph(Naming):
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}
         self._readers: dict[int, dict[fx.Node, None]] = {}
+        self._views: dict[fx.Node, View | None] = {}
+        self._uses: dict[fx.Node, list[fx.Node]] = {}
         for node in graph_module.graph.nodes:
             self.note(node)
         self._dead = self.find_dead()
@@ -103,6 +105,11 @@ class Graph(Naming):
         """Take into account that a node calls something else now."""
         self._operators.pop(node, None)
 
+    def changed(self) -> None:
+        """Take into account that nodes read other values, or have other constants, than before."""
+        self._views.clear()
+        self._uses.clear()
+
     def source(self, node: fx.Node) -> fx.Node:
         """Return the call that gives a value: the node, or the call of which the node takes the first result."""
         return self._sources.get(node, node)
@@ -113,12 +120,10 @@ class Graph(Naming):
         Raises:
             Refusal: if its role is known, but hooks or other code forbid to rely on it.
         """
-        row = self.operator(node)
-        if row is None:
-            return None
-        call = read(self, node, row)
-        views = (kind(call) for kind in (row.view, row.otherwise) if kind is not None)
-        return next((view for view in views if view.matches()), None)
+        if node not in self._views:
+            row = self.operator(node)
+            self._views[node] = None if row is None else row.view_of(read(self, node, row))
+        return self._views[node]
 
     def read(self, node: fx.Node) -> Call:
         """Return the call that a node of a known operator makes."""
@@ -135,9 +140,7 @@ class Graph(Naming):
     def may_be(self, node: fx.Node, role: type[View]) -> bool:
         """Whether a node may play a role, also where it does not match the first one of its row."""
         row = self.operator(node)
-        return row is not None and any(
-            kind is not None and issubclass(kind, role) for kind in (row.view, row.otherwise)
-        )
+        return row is not None and any(issubclass(kind, role) for kind in row.views)
 
     def rank(self, node: fx.Node) -> Rank | None:
         """Return the number of axes of a value, if it is known or usual."""
@@ -149,7 +152,8 @@ class Graph(Naming):
         for user in node.users:
             value = self._values.get(user, user)
             if value not in self._dead and not asks_shape(user):
-                found += [value] * uses(user).count(node)
+                self._uses[user] = self._uses.get(user) or uses(user)
+                found += [value] * self._uses[user].count(node)
         return found
 
     @property

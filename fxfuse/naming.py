@@ -46,10 +46,12 @@ class Naming:
 
     def owner(self, node: fx.Node) -> str:
         """Return the path, within the captured module, of the module whose forward contains the call."""
-        stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
-        if node.op == "call_module" and stack and stack[-1] == node.target:
-            stack.pop()
-        return _OF_DYNAMO.sub("", str(stack[-1])) if stack else ""
+        stack = node.meta.get("nn_module_stack") or {}
+        last = reversed(stack.values())
+        found = next(last, ("",))[0]
+        if node.op == "call_module" and found == node.target:
+            found = next(last, ("",))[0]
+        return _OF_DYNAMO.sub("", str(found))
 
     def path(self, node: fx.Node) -> str:
         """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
@@ -67,8 +69,8 @@ class Naming:
 
     def owner_class(self, node: fx.Node) -> type | None:
         """Return the class of the module in whose forward a node stands, if that is known."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        return stack[-1][1] if stack and isinstance(stack[-1][1], type) else None
+        cls = next(reversed((node.meta.get("nn_module_stack") or {}).values()), ("", None))[1]
+        return cls if isinstance(cls, type) else None
 
     def owner_kind(self, node: fx.Node) -> str:
         """Return the class of the module that does the operation in its forward, or the kind of the node."""
@@ -95,8 +97,7 @@ class Naming:
 
     def _is_layer(self, node: fx.Node) -> bool:
         """Whether a function stands for one of torch's own layers."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        cls = stack[-1][1] if stack else ""
+        cls = next(reversed((node.meta.get("nn_module_stack") or {}).values()), ("", ""))[1]
         home = f"{cls.__module__}." if isinstance(cls, type) else str(cls)
         return home.startswith("torch.nn.modules.")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from fxfuse.call import Call
     from fxfuse.operators.roles import View
 
 
@@ -32,6 +33,15 @@ class Operator:
     arguments: tuple[str, ...]
     tuples: bool = False
     otherwise: type[View] | None = None
+
+    @property
+    def views(self) -> tuple[type[View], ...]:
+        """The classes that look at a call of it, in the order in which they are tried."""
+        return (self.view,) if self.otherwise is None else (self.view, self.otherwise)
+
+    def view_of(self, call: Call) -> View | None:
+        """Return a call in the first role that it matches, None where it matches none."""
+        return next((view for view in (kind(call) for kind in self.views) if view.matches()), None)
 
 
 OPERATORS: dict[Any, Operator] = {}

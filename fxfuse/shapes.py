@@ -65,7 +65,9 @@ class _Ranks:
         self.graph = graph
         self.nodes = graph.nodes
         self.modules = {node: graph.module(node) for node in self.nodes}
+        self.called = {node: graph.called(node) for node in self.nodes}
         self.known: dict[fx.Node, int] = {}
+        self._same: dict[fx.Node, list[fx.Node]] = {}
 
     def all(self) -> dict[fx.Node, Rank]:
         """Prove what can be proven, then fill in what is usual."""
@@ -82,7 +84,7 @@ class _Ranks:
             self._usual_flatten(node)
         for node in self.nodes:
             if node not in self.known:
-                self._set(node, self._from_inputs(node) or usual_rank(self.graph.called(node)))
+                self._set(node, self._from_inputs(node) or usual_rank(self.called[node]))
         for node in self.nodes:
             self._usual_before(node)
         known = proven | seen
@@ -117,7 +119,7 @@ class _Ranks:
 
     def _fixed(self, node: fx.Node) -> int | None:
         """Return the number of axes where the operation alone says it."""
-        called, module = self.graph.called(node), self.modules[node]
+        called, module = self.called[node], self.modules[node]
         if node.op == "get_attr":
             return self.graph.tensor_rank(node)
         if isinstance(called, type):
@@ -134,7 +136,7 @@ class _Ranks:
     def _keeps(self, node: fx.Node) -> bool:
         """Whether the result has as many axes as the first input; a vector as weight takes one away."""
         weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
-        called = self.graph.called(node)
+        called = self.called[node]
         return keeps_rank(called) and (called is not F.linear or self._is_matrix(weight))
 
     def _is_matrix(self, weight: object) -> bool:
@@ -144,20 +146,28 @@ class _Ranks:
 
     def _of_same_rank(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that have as many axes as the result."""
-        called, first = self.graph.called(node), first_operand(node)
+        if node in self._same:
+            return self._same[node]
+        found = self._find_same(node)
+        if self.called[node] is not F.linear:  # of which the weight may be known later
+            self._same[node] = found
+        return found
+
+    def _find_same(self, node: fx.Node) -> list[fx.Node]:
+        called, first = self.called[node], first_operand(node)
         if called in (torch.cat, torch.concat, torch.concatenate):
             listed: Any = node.args[0] if node.args else node.kwargs.get("tensors")
             return [part for part in listed if isinstance(part, fx.Node)] if isinstance(listed, (list, tuple)) else []
         if called is operator.getitem and first is not None:
             whole = first_operand(first) or first.kwargs.get("tensor")
-            if self.graph.called(first) in _GIVE_PARTS:
+            if self.called[first] in _GIVE_PARTS:
                 return [whole] if isinstance(whole, fx.Node) else []
             index = node.args[1] if isinstance(node.args[1], tuple) else node.args[1:]
             return [first] if all(isinstance(item, slice) or item is Ellipsis for item in index) else []
         return [first] if first is not None and self._keeps(node) else []
 
     def _from_inputs(self, node: fx.Node) -> int | None:
-        called, same = self.graph.called(node), self._of_same_rank(node)
+        called, same = self.called[node], self._of_same_rank(node)
         if same:
             return next((self.known[other] for other in same if other in self.known), None)
         if called in ARITHMETIC:
@@ -178,7 +188,7 @@ class _Ranks:
         return before - (end % before - start % before)
 
     def _after_mean(self, node: fx.Node) -> int | None:
-        if self.graph.called(node) not in (torch.mean, "mean"):
+        if self.called[node] not in (torch.mean, "mean"):
             return None
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)

@@ -15,6 +15,7 @@ from fxfuse.modules import ATOMS, paths_below
 
 _DEPTH = 4  # of containers in containers
 _CONTAINERS = (dict, list, set, collections.deque)
+_REGISTRIES = frozenset([*_CONTAINERS, collections.OrderedDict])
 
 
 class State:
@@ -37,9 +38,10 @@ class State:
         content = attributes.copy()
         self.holders[id(attributes)] = (attributes, content, name)
         for key, value in content.items():
-            if type(value) in ATOMS:
+            kind = type(value)
+            if kind in ATOMS:
                 continue
-            if isinstance(value, _CONTAINERS) and not value:
+            if kind in _REGISTRIES and not value:
                 self.empty.append((value, module, key))
             elif key in ("_parameters", "_buffers", "_modules"):
                 self.holders[id(value)] = (value, value.copy(), f"{name}.{key}")

@@ -118,8 +118,8 @@ class Convolution(Linear):
         return (groups * inputs, out, *taps) if self._transposed else (groups * out, inputs, *taps)
 
     def _require_finite(self, name: str, tensor: Tensor) -> None:
-        # Extrema are NaN if any element is, and need no mask of the size of the weight.
-        finite = not tensor.numel() or all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))
+        # A sum is finite only if every element is; where it overflows by itself, the extrema tell.
+        finite = math.isfinite(tensor.sum().item()) or all(math.isfinite(t.item()) for t in torch.aminmax(tensor))
         require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=tensor.dtype)
 
 

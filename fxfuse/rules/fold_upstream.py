@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fxfuse.aliases import first_writer
 from fxfuse.call import Plan, Write
+from fxfuse.operators.joins import Join
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
@@ -69,6 +70,8 @@ class _Back(Walk):
                 self._next(view, value, pending, [(view.input, self._composed(affine, view))])
             elif isinstance(view, Carrier):
                 self._require_no_more_axes(view, affine)
+                if isinstance(view, Join):
+                    self._look_ahead(view, value)
                 pulled = view.pull(affine)
                 self.moved = self.moved or not isinstance(view, Noop)
                 over_view = over_view or view.gives_view
@@ -82,6 +85,13 @@ class _Back(Walk):
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
         return Plan(writes, bypass, self.guard, self.assumed, self.guarded)
+
+    def _look_ahead(self, view: Join, value: fx.Node) -> None:
+        """Refuse the value to which the walk comes next before an affine is taken into parts, of which it is one."""
+        last = view.inputs[-1]
+        self.behind[last] = value
+        if isinstance(self._view(last), Linear):
+            self._require_alone(last, view.reader)
 
     def _next(
         self,

@@ -136,6 +136,15 @@ def test_a_large_mean_that_the_bias_takes_back_is_folded_without_overflow(struct
     assert error(fused, exact, inputs) < error(model, exact, inputs) / 10
 
 
+def test_a_weight_of_which_the_sum_overflows_is_folded(structure: Structure) -> None:
+    model: Any = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).half()
+    model[0].weight.data.fill_(4e3)
+    model[1].weight.data.abs_()
+    inputs = 1e-3 * values(2, 3, 6, 6, dtype=torch.float16)
+    fused = assert_fuses_nearly(model, inputs, folded=["1"], structure=structure, rtol=1e-2)
+    assert weight_of(fused).sum().isinf()
+
+
 @pytest.mark.parametrize("variance", [float("nan"), float("inf"), -1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_broken_variance_keeps_the_norm_or_means_the_same(
