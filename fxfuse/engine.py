@@ -10,11 +10,13 @@ from torch import nn
 from fxfuse.call import Plan
 from fxfuse.modules import look_up
 from fxfuse.operators.roles import AffineSource
-from fxfuse.reasons import Refusal
+from fxfuse.reasons import Reason, Refusal
 from fxfuse.report import Decision, FuseError
 from fxfuse.rules import MERGES, RULES, name_of
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
+from fxfuse.rules.fold_downstream import fold_downstream
+from fxfuse.rules.fold_upstream import fold_upstream
 from fxfuse.state import out_of_memory, sentence
 
 if TYPE_CHECKING:
@@ -43,7 +45,20 @@ def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
     settled = editor.settle()
     done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
     editor.left = {node: d for node, d in skipped.items() if d is not None and not editor.gone(node)}
+    if not {fold_upstream, fold_downstream} <= set(rules):
+        editor.left |= {node: _not_asked(editor, node) for node in _norms_of_which_nothing_is_told(editor)}
     return done + list(editor.left.values())
+
+
+def _norms_of_which_nothing_is_told(editor: Editor) -> list[fx.Node]:
+    """Return the norms that are in the graph still, and that no rule refused."""
+    nodes = (node for node in editor.graph.nodes if not editor.gone(node) and node not in editor.left)
+    return [node for node in nodes if _is_norm(editor.graph, node) and node not in editor.graph.dead]
+
+
+def _not_asked(editor: Editor, node: fx.Node) -> Decision:
+    where = editor.graph.path(node), editor.graph.owner_kind(node)
+    return Decision("rules", *where, (), Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
 
 
 def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
@@ -171,9 +186,7 @@ def _without_copy(editor: Editor, decision: Decision, plan: Plan, settled: set[n
 def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Decision | None:
     """Return the decision for a norm that stays; other operations are not worth a line."""
     graph = editor.graph
-    row = graph.operator(node)
-    is_norm = row is not None and issubclass(row.view, AffineSource) and row.view.is_norm
-    if not is_norm and not _in_norm(graph, node) and rule not in MERGES:
+    if not _is_norm(graph, node) and not _in_norm(graph, node) and rule not in MERGES:
         return None
     return Decision(name_of(rule), graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
 
@@ -185,6 +198,11 @@ def _both(first: Decision | None, second: Decision | None) -> Decision | None:
     obstacle, _, advice = second.detail.rpartition("; ")
     told = obstacle if first.detail.endswith(f"; {advice}") else second.detail  # the same advice once is enough
     return replace(first, detail=f"{first.detail}. Onwards: {told}", onwards=second.reason)
+
+
+def _is_norm(graph: Graph, node: fx.Node) -> bool:
+    row = graph.operator(node)
+    return row is not None and issubclass(row.view, AffineSource) and row.view.is_norm
 
 
 def _in_norm(graph: Graph, node: fx.Node) -> bool:

@@ -42,8 +42,10 @@ def paths_below(root: nn.Module) -> dict[nn.Module, str]:
     pending: list[tuple[str, nn.Module]] = [("", root)]
     while pending:
         path, module = pending.pop()
-        if module not in paths:
-            paths[module] = path
+        if module in paths:
+            continue
+        paths[module] = path
+        if module._modules:  # most modules are layers, without any
             prefix = f"{path}." if path else ""
             children = [(prefix + name, child) for name, child in module._modules.items() if child is not None]
             pending += reversed(children)

@@ -94,6 +94,10 @@ class Reason(Enum):
         "{value} cannot become one layer ({detail}); "
         "give them one stride, dilation, padding mode and centre if you can retrain, or leave it"
     )
+    NOT_ASKED = (
+        "none of the rules that were asked for folds it; "
+        "add 'fold_upstream' and 'fold_downstream' to rules, or leave rules out"
+    )
     NOT_CALLED = "it is not called in the forward that was traced; remove it if it is not needed"
     DIFFERS = (
         "with it the fused model gave another result on the example inputs (relative error {detail}), so the fold "

@@ -119,6 +119,7 @@ CASES = [
         options={"example_inputs": values(*IMAGE)},
     ),
     Case(Reason.REACHED_INTO, lambda: net(Reads(inner=layers())), ("block.inner.conv",), "block.inner.norm"),
+    Case(Reason.NOT_ASKED, lambda: net(layers()), ("add 'fold_upstream'",), options={"rules": ["merge_chain"]}),
     Case(Reason.NOT_CALLED, unused, ("remove it",), "norm"),
     Case(
         Reason.DIFFERS,
