@@ -11,7 +11,7 @@ from fxfuse.editor import Editor
 from fxfuse.engine import run
 from fxfuse.finish import into_graph_module, into_modules, into_program, left_over
 from fxfuse.graph import Graph
-from fxfuse.other_methods import changed_elsewhere
+from fxfuse.other_methods import changed_elsewhere, read_elsewhere
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.report import Decision, FuseError
 from fxfuse.rules.drop_noops import drop_noops
@@ -75,7 +75,8 @@ class Attempt:
         """Modules for which the edits cannot be written back, and why."""
         paths = self.captured.paths
         unwritable = {m: Refusal(Reason.OWN_FORWARD, value=paths[m]) for m in self.replaced.conflicts}
-        return {**changed_elsewhere(self.captured, self.by_module), **unwritable}
+        read = read_elsewhere(self.replaced.modules, paths)
+        return {**changed_elsewhere(self.captured, self.by_module), **read, **unwritable}
 
     @property
     def by_module(self) -> list[tuple[Part, Editor]]:

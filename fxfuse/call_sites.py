@@ -34,6 +34,7 @@ class Reach:
         escaped: modules that are handed to code that is not read, and are among ``called`` for that alone.
         read: modules of which an attribute or a tensor is read by name.
         kept: modules of which an attribute or a tensor is read, and which must stay what they are.
+        own: names of the module's own parameters and buffers that are read.
         unknown: why the code could not be read; empty if it was.
     """
 
@@ -42,6 +43,7 @@ class Reach:
     escaped: set[nn.Module] = field(default_factory=set)
     read: set[nn.Module] = field(default_factory=set)
     kept: set[nn.Module] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
     unknown: str = ""
 
 
@@ -144,6 +146,8 @@ class _Reader:
             own = "" if isinstance(vars(owner)[name], staticmethod) else own
             for used in MethodReader(self, tree, own).read():
                 after = used.removeprefix("super().")
+                if after in self.module._parameters or after in self.module._buffers:
+                    self.found.own.add(after)
                 start = owner if used != after else None
                 definer = defining_class(type(self.module), after, after=start)
                 if definer is not None and (definer, after) not in seen:

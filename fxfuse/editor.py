@@ -77,7 +77,7 @@ class Editor:
         old = [write.call.tensor(name) for name, tensor in write.constants.items() if tensor is not None]
         gone = self.graph.with_constants(dropped)
         readers = ((t, self._reader(write, t)) for t in old if t is not None)
-        others = [p for t, reader in readers for p in self.graph.other_readers(t, reader, apart_from=gone)]
+        others = [p for t, reader in readers for p in self.graph.readers.others(t, reader, apart_from=gone)]
         return list(dict.fromkeys(others))
 
     def _reader(self, write: Write, tensor: Tensor) -> fx.Node:

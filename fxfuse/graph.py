@@ -14,13 +14,14 @@ from fxfuse.layout import Layout
 from fxfuse.modules import owner_at
 from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
+from fxfuse.readers import Readers
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.shapes import Rank, ranks
 from fxfuse.sizes import Sizes
 from fxfuse.uses import asks_shape, first_items, tuple_row, uses
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from fxfuse.call import Call
     from fxfuse.operator_table import Operator
@@ -60,7 +61,6 @@ class Graph(Naming):
         self.prefix = prefix
         self.root = root
         self.kept = kept or {}
-        self.holders = holders or {}
         self.allow_copies = allow_copies
         self.guards = guards
         self.allow_growth = allow_growth
@@ -74,13 +74,10 @@ class Graph(Naming):
         self._operators: dict[fx.Node, Operator | None] = {}
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}
-        self._readers: dict[int, dict[fx.Node, None]] = {}
         self._views: dict[fx.Node, View | None] = {}
         self._uses: dict[fx.Node, list[fx.Node]] = {}
-        for node in graph_module.graph.nodes:
-            self.note(node)
+        self.readers = Readers(self, holders or {})
         self._dead = self.find_dead()
-        self._called = {self.path(node) for node in self.nodes if node.op == "call_module"}
 
     @functools.cached_property
     def needs_layers(self) -> bool:
@@ -209,13 +206,6 @@ class Graph(Naming):
         if module is not None and module in self.kept:
             raise self.kept[module]
 
-    def other_readers(self, tensor: object, reader: fx.Node, apart_from: Collection[fx.Node] = ()) -> list[str]:
-        """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
-        readers = self._readers.get(id(tensor), {})
-        inside = [self.path(node) for node in readers if node is not reader and node not in apart_from]
-        outside = [path for path in self.holders.get(id(tensor), ()) if path not in self._called]
-        return list(dict.fromkeys(inside + outside))
-
     def with_constants(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
         """Return nodes, and the constants that only they read."""
         found = set(nodes)
@@ -226,23 +216,6 @@ class Graph(Naming):
                     found.add(value)
                     pending.append(value)
         return found
-
-    def note(self, node: fx.Node) -> None:
-        """Take a new or changed node into account."""
-        for tensor in self._tensors(node):
-            self._readers.setdefault(id(tensor), {})[node] = None
-
-    def forget(self, node: fx.Node) -> None:
-        """Leave a node out of account, before it is changed or erased."""
-        for tensor in self._tensors(node):
-            self._readers.get(id(tensor), {}).pop(node, None)
-
-    def _tensors(self, node: fx.Node) -> Iterator[object]:
-        module = self.module(node)
-        if module is not None:  # a search through the modules below costs more than all the rest
-            yield from module.parameters() if module._modules else module._parameters.values()
-        elif node.op == "get_attr":
-            yield fetch(self.graph_module, str(node.target))
 
 
 def _is_idle(module: nn.Module) -> bool:

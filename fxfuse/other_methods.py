@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from fxfuse.adjacent import always_follows
 from fxfuse.call_sites import Reach, methods_beside_forward, reach
+from fxfuse.modules import look_up
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import Linear
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.undo import folded_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch import nn
 
@@ -50,6 +51,26 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
                     alone = ", ".join(sorted(paths[m] for m in split))
                     refusal = Refusal(Reason.REACHED_INTO, value=alone, users=name)
                     result = {**dict.fromkeys(fold, refusal), **result}
+    return result
+
+
+def read_elsewhere(
+    replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
+) -> dict[nn.Module, Refusal]:
+    """Return the modules that must stay, since another method of theirs reads a tensor of their own that changed.
+
+    Args:
+        replaced: modules of the user's, each with what takes its place.
+        paths: where they stand in the model.
+    """
+    result: dict[nn.Module, Refusal] = {}
+    for module, new in replaced.items():
+        old = {**module._parameters, **module._buffers}
+        changed = {name for name, tensor in old.items() if look_up(new, name) is not tensor}
+        for method in _other_methods(module) if changed else ():
+            if reach(module, (method,)).own & changed:
+                path = paths[module] or type(module).__name__
+                result[module] = Refusal(Reason.REACHED_INTO, value=path, users=f"{path}.{method}")
     return result
 
 

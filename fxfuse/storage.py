@@ -28,13 +28,13 @@ class Storage:
         """Take into account what a node refers to."""
         for name in _names(node):
             self._needed[name][node] = None
-        self.graph.note(node)
+        self.graph.readers.note(node)
 
     def forget(self, node: fx.Node) -> None:
         """Leave a node out of account, before it is changed or erased."""
         for name in _names(node):
             self._needed[name].pop(node, None)
-        self.graph.forget(node)
+        self.graph.readers.forget(node)
 
     def place_module(self, node: fx.Node, module: nn.Module) -> None:
         """Let a node call another module, at the old path, or beside it where others still need the old one."""

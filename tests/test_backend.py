@@ -194,7 +194,7 @@ def test_options_of_fuse_graph_are_passed_on(options: dict[str, Any]) -> None:
     model = trained(Twice(conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4)))
     reports = list[Report]()
     assert_same(model, compiled(model, reports, **options), X)
-    expected = {"rules": [], "allow_copies": [Reason.SHARED], "guards": []}[next(iter(options))]
+    expected = {"rules": [Reason.NOT_ASKED], "allow_copies": [Reason.SHARED], "guards": []}[next(iter(options))]
     assert [decision.reason for decision in reports[0].skipped] == expected
     assert counts(reports) == [int("guards" in options)]
 

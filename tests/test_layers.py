@@ -26,7 +26,7 @@ LAYERS: dict[str, str] = {
         "affine collection cost geometry linear_map filters reasons report guards modules draft state python_source "
         "questions rank_tables shape_numbers proxies own_forward layers_read"
     ),
-    "a graph, read": "operator_table mutations uses constants shapes sizes call naming graph aliases layout",
+    "a graph, read": "operator_table mutations uses constants readers shapes sizes call naming graph aliases layout",
     "a graph, changed": "storage history arguments divided editor",
     "what is folded": "operators",
     "what folds it": "rules engine",

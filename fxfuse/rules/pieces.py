@@ -130,7 +130,7 @@ class Pieces:
         views = [view for route in routes for view in route.views if not isinstance(view, Noop)]
         tensors = {id(tensor): (tensor, view.node) for view in views for tensor in _tensors(view)}
         ours = self.graph.with_constants(view.node for view in views)
-        read = ((t, self.graph.other_readers(t, node, apart_from=ours)) for t, node in tensors.values())
+        read = ((t, self.graph.readers.others(t, node, apart_from=ours)) for t, node in tensors.values())
         return sum(tensor.numel() for tensor, others in read if not others)
 
     @functools.cached_property

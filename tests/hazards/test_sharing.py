@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fxfuse import Reason, Report
 from tests.helpers import Model, Structure, assert_fuses, trained, values
@@ -196,3 +197,34 @@ def test_one_module_under_two_names_is_one_module(structure: Structure) -> None:
     else:
         left = {"bn1": Reason.OWN_FORWARD, "bn2": Reason.OWN_FORWARD}
         assert_fuses(model, values(2, 3, 6, 6), left=left, structure=structure)
+
+
+class ByName(Model):
+    """Its convolution is no module: the forward reads the weight by its name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(functional.conv2d(x, self.weight))
+
+
+@pytest.mark.parametrize("path", ["", "0."])
+def test_a_weight_that_only_its_own_forward_reads_is_not_shared(structure: Structure, path: str) -> None:
+    inner = ByName(weight=nn.Parameter(values(4, 3, 3, 3)), bn=nn.BatchNorm2d(4))
+    model = trained(nn.Sequential(inner, nn.ReLU()) if path else inner)
+    inputs, folded = values(2, 3, 6, 6), [f"{path}bn"]
+    fused = assert_fuses(model, inputs, folded=folded, structure=structure, allow_copies=False)
+    assert Report.of(fused).folded[0].detail == ""
+
+
+def test_a_weight_that_another_module_holds_too_is_shared_where_the_classes_stay() -> None:
+    first, second = (ByName(weight=nn.Parameter(values(3, 3, 1, 1)), bn=norm) for norm in (nn.BatchNorm2d(3), Same()))
+    second.weight = first.weight
+    model = trained(nn.Sequential(first, second))
+    fused = assert_fuses(model, values(2, 3, 6, 6), folded=["0.bn", "1"], structure="module")
+    assert Report.of(fused).folded[0].copied_bytes == (9 + 3) * 8
+
+
+class Same(nn.Module):
+    """Does nothing, and is no row of the table."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
