@@ -54,9 +54,7 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
     return result
 
 
-def read_elsewhere(
-    replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
-) -> dict[nn.Module, Refusal]:
+def read_elsewhere(replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]) -> dict[nn.Module, Refusal]:
     """Return the modules that must stay, since another method of theirs reads a tensor of their own that changed.
 
     Args:

@@ -188,8 +188,9 @@ def _with_graph(module: nn.Module, local: Editor) -> nn.Module:
         # The weights are computed no longer, so the class is again what it was before parametrization.
         base = base.__bases__[0]
         del copied._modules["parametrizations"]
+    before = {str(origin.target) for node, origin in local.origin.items() if node.op == "get_attr"}
     for store in (copied._parameters, copied._buffers):
-        store.update({name: None for name in store if name not in read})  # only the removed nodes read it
+        store.update({name: None for name in store if name in before - read})  # only the removed nodes read it
     for name, parameter in local.graph_module._parameters.items():
         if parameter is not module._parameters.get(name):
             copied._buffers.pop(name, None)
