@@ -1,10 +1,11 @@
 """Seconds and memory of a pass, capture included: `fx_fuse` against `torch.fx.experimental.optimization.fuse`.
 
-The two take turns on the same model in one process; the ratio is the median of the ratios within each turn. Both are
-run once before: what they import and remember for later calls is no part of a time. The first call is a column of its
-own, since that is what a user waits for. `norms` counts the batch norms that each of them folds. Memory is the peak of
-what a pass allocates (see `pass_memory.py`), in megabytes. Without names it runs over torchvision's classifiers, twenty
-models of timm, chains of 100, 1,000 and 10,000 blocks, and a model of 2 GB.
+The two take turns on the same model in one process, and what one leaves behind is collected before the other starts;
+the ratio is the median of the ratios within each turn. Both are run once before: what they import and remember for
+later calls is no part of a time. The first call is a column of its own, since that is what a user waits for. `norms`
+counts the batch norms that each of them folds. Memory is the peak of what a pass allocates (see `pass_memory.py`), in
+megabytes. Without names it runs over torchvision's classifiers, twenty models of timm, chains of 100, 1,000 and
+10,000 blocks, and a model of 2 GB.
 """
 
 # ruff: noqa: INP001, T201 - a script
@@ -18,6 +19,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import common
 import pass_models
@@ -28,7 +30,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import time_in_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,28 @@ def measure(name: str, turns: int) -> Row:
     runs = {"fx_fuse": functools.partial(fx_fuse, model)}
     if other_peak is not None:
         runs["torch.fx"] = functools.partial(optimization.fuse, model)
-    times = time_in_turn(runs, turns, 0, lambda _: None)
+    times = _in_turn(runs, turns)
     own, other = times["fx_fuse"], times.get("torch.fx")
     ratio = statistics.median(a / b for a, b in zip(own, other, strict=True)) if other else None
-    median = statistics.median(other) / 1000 if other else None
+    median = statistics.median(other) if other else None
     folded = None if other_norms is None else before - other_norms
-    seconds = statistics.median(own) / 1000
+    seconds = statistics.median(own)
     return Row(name, first, seconds, median, ratio, turns, before - norms, folded, peak, other_peak)
+
+
+def _in_turn(runs: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """Seconds of every run in every turn; graphs are garbage in circles, which would gather until memory is full."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
+    for _ in range(turns):
+        for name in order:
+            gc.collect()
+            start = time.perf_counter()
+            result = runs[name]()
+            times[name].append(time.perf_counter() - start)
+            del result
+        order.reverse()
+    return times
 
 
 def _torch_fx(model: nn.Module) -> tuple[int | None, int | None]:
@@ -135,7 +154,10 @@ def main() -> None:
     options = common.parse(parser)
     fx_fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).eval())  # imports are no part of a pass
     everything = [*common.classifiers(), *(f"timm:{name}" for name in pass_models.TIMM), *pass_models.OWN]
-    rows = [measure(name, options.turns) for name in tqdm(options.models or everything, file=sys.stderr)]
+    rows: list[Row] = []
+    for name in tqdm(options.models or everything, file=sys.stderr):
+        rows.append(measure(name, options.turns))
+        gc.collect()
     headers = ["model", "first s", "fx_fuse s", "torch.fx s", "ratio", "norms", "peak MB", "torch.fx MB"]
     common.show([_cells(row) for row in rows], headers)
     ratios = [row.ratio for row in rows if row.ratio is not None]

@@ -40,7 +40,7 @@ def test_every_row_of_the_table_is_drawn_and_built() -> None:
             assert any(type(module) is type(samples[number].model) for module in called), f"{row} was left out"
 
 
-@examples(120)
+@examples(250)
 @given(recipe=RECIPES)
 def test_the_properties_of_every_result(recipe: Recipe) -> None:
     check(recipe)

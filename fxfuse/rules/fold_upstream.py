@@ -87,11 +87,12 @@ class _Back(Walk):
         return Plan(writes, bypass, self.guard, self.assumed, self.guarded)
 
     def _look_ahead(self, view: Join, value: fx.Node) -> None:
-        """Refuse the value to which the walk comes next before an affine is taken into parts, of which it is one."""
-        last = view.inputs[-1]
-        self.behind[last] = value
-        if isinstance(self._view(last), Linear):
-            self._require_alone(last, view.reader)
+        """Refuse the layers to which the walk comes next before an affine is taken into parts for them."""
+        for part in reversed(view.inputs):
+            self.behind[part] = value
+            if not isinstance(self._view(part), Linear):
+                return
+            self._require_alone(part, view.reader)
 
     def _next(
         self,
