@@ -57,7 +57,7 @@ class Reason(Enum):
     )
     UNKNOWN_SHAPE = (
         "the number of axes of {value} is {detail}; "
-        "pass example_inputs to prove it, or fuse the exported program, where it is known"
+        "pass example_inputs if there were none, or fuse the exported program, where it is known"
     )
     UNKNOWN_SIZE = (
         "the size of {value} along {detail} is not known, so the constants cannot be brought to it; "
