@@ -40,7 +40,7 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
     return options
 
 
-def classifiers(limit: int = 400 * MEGABYTE) -> list[str]:
+def classifiers(limit: float = 400 * MEGABYTE) -> list[str]:
     """The classifiers of torchvision whose float32 weights are no larger than ``limit`` bytes."""
     zoo = models.need("torchvision.models")
     names = zoo.list_models(module=zoo)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import statistics
 import sys
 import time
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the seconds of both passes there")
     options = common.parse(parser)
     fx_fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).eval())  # imports are no part of a pass
-    everything = [*common.classifiers(), *(f"timm:{name}" for name in pass_models.TIMM), *pass_models.OWN]
+    everything = [*common.classifiers(math.inf), *(f"timm:{name}" for name in pass_models.TIMM), *pass_models.OWN]
     rows: list[Row] = []
     for name in tqdm(options.models or everything, file=sys.stderr):
         rows.append(measure(name, options.turns))
