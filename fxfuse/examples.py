@@ -144,9 +144,16 @@ def _thawed(output: Any) -> Any:
     return tuple(map(_thawed, output)) if type(output) is tuple else output
 
 
-def agree(expected: Any, given: Any) -> bool:
-    """Whether two outputs are the same but for rounding."""
-    dtypes = [leaf.dtype for leaf in leaves(expected) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+def agree(expected: Any, given: Any, weights: Iterable[Tensor] = ()) -> bool:
+    """Whether two outputs are the same but for rounding.
+
+    Args:
+        expected: what is compared with.
+        given: what is compared.
+        weights: what they were computed with; a part of a model may be of a narrower dtype than its output.
+    """
+    tensors = [leaf for leaf in (*leaves(expected), *weights) if isinstance(leaf, Tensor)]
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     tolerance = max((TOLERANCE.get(dtype, 1e-3) for dtype in dtypes), default=0.0)
     return difference(expected, given) <= tolerance
 

@@ -58,13 +58,15 @@ def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, 
     """Return the difference that is more than rounding, infinite where the result raises; None for none."""
     if not always and not Report.of(result):
         return None
+    model = runnable(result)
     try:
-        given = reference(runnable(result), inputs)
+        given = reference(model, inputs)
     except FuseError as error:
         if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
             raise
         return float("inf")
-    return None if agree(expected, given) else difference(expected, given)
+    same = agree(expected, given, [*model.parameters(), *model.buffers()])
+    return None if same else difference(expected, given)
 
 
 def _attempt(

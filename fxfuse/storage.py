@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 from torch import fx, nn
 
+from fxfuse.draft import hold
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from fxfuse.graph import Graph
 
@@ -55,15 +59,15 @@ class Storage:
         node.target = target
         self.note(node)
 
-    def store(self, path: str, parameter: nn.Parameter) -> str:
-        """Register a parameter at a path if nothing reads what is there, else beside it, and return where."""
+    def store(self, path: str, tensor: Tensor) -> str:
+        """Register a parameter or buffer at a path if nothing reads what is there, else beside it; return where."""
         if self._needed[path] or not self._make_holders(path.rpartition(".")[0]):
             path = self._free(path)
         container, _, name = path.rpartition(".")
         holder = self.root.get_submodule(container)
         for place in (holder._buffers, holder._modules, holder.__dict__):
             place.pop(name, None)
-        holder.register_parameter(name, parameter)
+        hold(holder, name, tensor)
         return path
 
     def _is_ours(self, container: str) -> bool:
@@ -105,6 +109,11 @@ def _names(node: fx.Node) -> Iterator[str]:
         return
     name = str(node.target)
     yield name
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
+    yield from paths_above(name)
+
+
+def paths_above(path: str) -> Iterator[str]:
+    """Yield the paths of the modules that hold what is at a path, the innermost first."""
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
