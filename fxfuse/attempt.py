@@ -75,7 +75,7 @@ class Attempt:
         """Modules for which the edits cannot be written back, and why."""
         paths = self.captured.paths
         unwritable = {m: Refusal(Reason.OWN_FORWARD, value=paths[m]) for m in self.replaced.conflicts}
-        read = read_elsewhere(self.replaced.modules, paths)
+        read = read_elsewhere(self.captured.model, self.replaced.modules, paths)
         return {**changed_elsewhere(self.captured, self.by_module), **read, **unwritable}
 
     @property

@@ -34,7 +34,8 @@ class Reach:
         escaped: modules that are handed to code that is not read, and are among ``called`` for that alone.
         read: modules of which an attribute or a tensor is read by name.
         kept: modules of which an attribute or a tensor is read, and which must stay what they are.
-        own: names of the module's own parameters and buffers that are read.
+        own: names of the module's own attributes that are read, those of methods among them.
+        own_shapes: the same, where only the shape, the dtype or the like is asked for.
         unknown: why the code could not be read; empty if it was.
     """
 
@@ -44,6 +45,7 @@ class Reach:
     read: set[nn.Module] = field(default_factory=set)
     kept: set[nn.Module] = field(default_factory=set)
     own: set[str] = field(default_factory=set)
+    own_shapes: set[str] = field(default_factory=set)
     unknown: str = ""
 
 
@@ -57,15 +59,16 @@ def reach(module: nn.Module, entries: Iterable[str] = ("forward",)) -> Reach:
     return reader.found
 
 
+_TORCHS = ("torch.nn.", "torch.fx.")
+
+
 def methods_beside_forward(module: nn.Module) -> dict[str, bool]:
     """Return the methods of the user's classes besides ``forward``, and whether that uses them in some way.
 
     Raises:
         OSError: if there is no source.
     """
-    classes = [
-        c for c in type(module).__mro__ if c not in nn.Module.__mro__ and not c.__module__.startswith("torch.nn.")
-    ]
+    classes = [c for c in type(module).__mro__ if c not in nn.Module.__mro__ and not c.__module__.startswith(_TORCHS)]
     bound = (staticmethod, classmethod)
     defined = {
         n for c in classes for n, v in vars(c).items() if plain_function(v) is not None and not isinstance(v, bound)
@@ -146,8 +149,6 @@ class _Reader:
             own = "" if isinstance(vars(owner)[name], staticmethod) else own
             for used in MethodReader(self, tree, own).read():
                 after = used.removeprefix("super().")
-                if after in self.module._parameters or after in self.module._buffers:
-                    self.found.own.add(after)
                 start = owner if used != after else None
                 definer = defining_class(type(self.module), after, after=start)
                 if definer is not None and (definer, after) not in seen:
@@ -188,6 +189,10 @@ class _Reader:
             self.found.read.add(module)
         elif defined is not None and not hasattr(nn.Module, name) and _is_code(defined):
             self.found.entered.setdefault(module, set()).add(name)
+
+    def own(self, name: str, *, shape: bool) -> None:
+        """Note that an attribute of the module itself is read."""
+        (self.found.own_shapes if shape else self.found.own).add(name)
 
     def tap(self, module: nn.Module) -> None:
         """Note that a module is used by itself, as a part of a container."""

@@ -10,6 +10,7 @@ from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, takes_required_only
 from fxfuse.draft import Draft, hold
 from fxfuse.lifted import copied
+from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import paths_below, shallow_copy
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal
@@ -17,7 +18,7 @@ from fxfuse.state import sentence
 from fxfuse.tracer import Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from torch import Tensor, fx, nn
     from torch.export import ExportedProgram
@@ -112,9 +113,10 @@ def capture_graph(graph_module: fx.GraphModule, constants: Mapping[str, Tensor] 
         hold(holder, path, tensor)
     graph = copied(graph_module.graph, paths, keep=True)
     draft = Draft(holder, graph, type(graph_module).__name__)
-    lifted = {paths[name]: tensor for name, tensor in (constants or {}).items()}
-    placeholders = {path: name for name, path in paths.items()}
-    return Capture(graph_module, [Part(graph_module, "", draft)], lifted=lifted, placeholders=placeholders)
+    captured = _until_known(graph_module, lambda session: session.take(Part(graph_module, "", draft)))
+    captured.lifted = {paths[name]: tensor for name, tensor in (constants or {}).items()}
+    captured.placeholders = {path: name for name, path in paths.items()}
+    return captured
 
 
 def capture(
@@ -122,18 +124,26 @@ def capture(
 ) -> Capture:
     """Trace what can be traced of a model.
 
-    The source of what cannot be traced tells which modules it calls as a whole.  What it reaches besides may turn
-    out only after a part was traced, so the capture is repeated until nothing new is found.
+    The source of what cannot be traced tells which modules it calls as a whole.
 
     Args:
         model: the model.
         passed: arguments that it is known to be called with.
         distrusted: modules of which the graph was seen to give another result than the module.
     """
+    return _until_known(model, lambda session: session.trace(model), passed or {}, distrusted)
+
+
+def _until_known(
+    model: nn.Module,
+    start: Callable[[_Session], None],
+    passed: Mapping[str, Any] | None = None,
+    distrusted: Collection[nn.Module] = (),
+) -> Capture:
+    """Capture again until nothing new is found: what untraced code reaches may turn out after a part was traced."""
     boundaries: set[nn.Module] = set()
     while True:
-        session = _Session(model, boundaries, passed or {}, distrusted)
-        session.trace(model)
+        start(session := _Session(model, boundaries, passed or {}, distrusted))
         if session.reached <= boundaries:
             return session.result
         boundaries = boundaries | session.reached
@@ -156,6 +166,17 @@ class _Session:
         self.reached: set[nn.Module] = set()
         self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
+        self.given: set[nn.Module] = set()  # called by a graph that was there
+
+    def take(self, part: Part) -> None:
+        """Take a graph that is there, and trace the modules of the user's that it calls as a whole."""
+        self.result.parts.append(part)
+        self.seen.add(part.module)
+        called = (node for node in part.graph_module.graph.nodes if node.op == "call_module")
+        for module in dict.fromkeys(part.graph_module.get_submodule(str(node.target)) for node in called):
+            if operator_of(module) is None and not is_layer_of_torch(module):
+                self.given.add(module)
+                self._left_whole(module, "a graph calls it in other ways", part.graph_module)
 
     def trace(self, module: nn.Module) -> None:
         """Trace a module that is called as a whole, or else what it calls."""
@@ -171,16 +192,16 @@ class _Session:
         except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
             self.descend(module, sentence(error))
             return
-        assumed = "" if module is self.result.model else "untraced code calls it, and was only read"
+        sure = module is self.result.model or module in self.given
+        assumed = "" if sure else "untraced code calls it, and was only read"
         how = (tracer.specialised, boundaries, passed, distrusted)
-        part = Part(module, self.paths[module], graph_module, assumed, *how)
-        self.result.parts.append(part)
+        self.result.parts.append(Part(module, self.paths[module], graph_module, assumed, *how))
         for inner, reason in tracer.left_whole.items():
             self._left_whole(inner, reason, graph_module)
 
     def _left_whole(self, module: nn.Module, reason: str, graph_module: fx.GraphModule) -> None:
-        own_graph = is_hooked(module) or module in self.boundaries
-        if own_graph and all(_is_plain(module, node) for node in _calls(graph_module, module)):
+        own_graph = is_hooked(module) or module in self.boundaries | self.given
+        if own_graph and all(_is_plain(module, call) for call in _calls(graph_module, module)):
             self.trace(module)
         elif module not in self.seen:
             self.seen.add(module)
@@ -221,11 +242,8 @@ def _reaches_modules(module: nn.Module, method: str) -> bool:
 
 
 def _calls(graph_module: fx.GraphModule, module: nn.Module) -> list[fx.Node]:
-    return [
-        n
-        for n in graph_module.graph.nodes
-        if n.op == "call_module" and graph_module.get_submodule(str(n.target)) is module
-    ]
+    nodes = graph_module.graph.nodes
+    return [n for n in nodes if n.op == "call_module" and graph_module.get_submodule(str(n.target)) is module]
 
 
 def _is_plain(module: nn.Module, node: fx.Node) -> bool:

@@ -45,20 +45,40 @@ def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
     settled = editor.settle()
     done = [_without_copy(editor, decision, plan, settled) for decision, plan in folded]
     editor.left = {node: d for node, d in skipped.items() if d is not None and not editor.gone(node)}
-    if not {fold_upstream, fold_downstream} <= set(rules):
-        editor.left |= {node: _not_asked(editor, node) for node in _norms_of_which_nothing_is_told(editor)}
+    folds = [rule for rule in (fold_upstream, fold_downstream) if rule not in rules]
+    editor.left |= _not_asked(editor, folds) if folds else {}
     return done + list(editor.left.values())
 
 
-def _norms_of_which_nothing_is_told(editor: Editor) -> list[fx.Node]:
-    """Return the norms that are in the graph still, and that no rule refused."""
-    nodes = (node for node in editor.graph.nodes if not editor.gone(node) and node not in editor.left)
-    return [node for node in nodes if _is_norm(editor.graph, node) and node not in editor.graph.dead]
+def _not_asked(editor: Editor, folds: Sequence[Rule]) -> dict[fx.Node, Decision]:
+    """Return what is to be said of norms that stay, and that rules which were not asked for would fold, or refuse."""
+    graph = editor.graph
+    found: dict[fx.Node, Decision] = {}
+    done = {node for plan in editor.plans for node in plan.stripped}
+    told = {decision.path for decision in editor.left.values()} | {graph.path(node) for node in done}
+    for node in reversed(graph.nodes):
+        norm = _is_norm(graph, node) or _in_norm(graph, node)
+        if norm and graph.path(node) not in told and not editor.gone(node) and node not in graph.dead:
+            decision = _untried(editor, node, folds)
+            if decision is not None:
+                found[node] = decision
+                told.add(decision.path)
+    return found
 
 
-def _not_asked(editor: Editor, node: fx.Node) -> Decision:
-    where = editor.graph.path(node), editor.graph.owner_kind(node)
-    return Decision("rules", *where, (), Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
+def _untried(editor: Editor, node: fx.Node, folds: Sequence[Rule]) -> Decision | None:
+    """Return what some rules would have said of a norm; None where there is nothing to fold."""
+    refused: Decision | None = None
+    for rule in folds:
+        try:
+            plan = rule(editor.graph, node)
+        except Refusal as refusal:
+            refused = _both(refused, _skipped(editor, rule, node, refusal))
+            continue
+        if plan is not None:
+            where = editor.graph.path(node), editor.graph.owner_kind(node)
+            return Decision("rules", *where, (), Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
+    return refused
 
 
 def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:

@@ -12,10 +12,10 @@ from fxfuse.fused_graph_module import FusedGraphModule
 from fxfuse.lifted import release
 from fxfuse.modules import SeparateOnConversion, copies_of, paths_below
 from fxfuse.own_forward import with_check
+from fxfuse.placing import place_modules
 from fxfuse.programs import rebuilt
 from fxfuse.reasons import Reason
 from fxfuse.report import Decision, Report
-from fxfuse.storage import paths_above
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
     """Yield a decision for every norm of the model that no graph contains."""
     told = {decision.path for decision in decisions}
+    if captured.root is not None:
+        told.add("")  # the model itself, of which the graph tells everything
     for module, path in captured.paths.items():
         if not is_norm(module) or path in told or any(t.startswith(path + ".") for t in told if path):
             continue
@@ -70,14 +72,7 @@ def into_graph_module(
     """
     model, graph_module = captured.model, editor.graph_module
     release(graph_module, captured.placeholders, captured.lifted)
-    if not inplace:
-        modules = {str(node.target): editor.graph.module(node) for node in editor.graph.nodes}
-        called = {target: module for target, module in modules.items() if module is not None}  # empty ones are false
-        copies = copies_of(model, replaced.modules, called.values())
-        new = {target: copies[module] for target, module in called.items() if module in copies}
-        _keep_tensors(editor, new)
-        for target, module in new.items():
-            editor.graph.place(target, module)
+    place_modules(editor, model, replaced.modules, inplace=inplace)
     editor.drop_dead()
     graph_module.graph.lint()
     name = type(model).__name__
@@ -97,28 +92,6 @@ def into_graph_module(
         result.meta = dict(meta)
     Report(tuple(decisions), "graph", tuple(notes), editor.renamed).attach(result)
     return result
-
-
-def _keep_tensors(editor: Editor, new: Mapping[str, nn.Module]) -> None:
-    """Let nodes that read a tensor of a module by name read the same one when another module takes its place.
-
-    Args:
-        editor: the edits of the graph.
-        new: the paths of modules -> what comes there.
-    """
-    for node in [node for node in editor.graph.nodes if node.op == "get_attr"]:
-        target = str(node.target)
-        tensor = fetch(editor.graph_module, target)
-        holders = [path for path in paths_above(target) if path in new]
-        if holders and not _holds(new[holders[-1]], target.removeprefix(f"{holders[-1]}."), tensor):
-            editor.storage.retarget(node, editor.storage.store(target, tensor))
-
-
-def _holds(module: nn.Module, path: str, tensor: object) -> bool:
-    try:
-        return fetch(module, path) is tensor
-    except AttributeError:  # a norm that is gone
-        return False
 
 
 def into_program(captured: Capture, editor: Editor, decisions: list[Decision]) -> ExportedProgram:

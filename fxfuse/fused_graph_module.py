@@ -122,9 +122,7 @@ _CODE = (types.MethodType, types.FunctionType, property, staticmethod, classmeth
 
 def _is_plain(value: Any, depth: int = 5) -> bool:
     """Whether a value holds no code, and no modules or tensors of the model, which the graph has its own of."""
-    if isinstance(
-        value, (nn.Module, Tensor, types.MethodType, types.FunctionType, property, staticmethod, classmethod)
-    ):
+    if isinstance(value, (nn.Module, Tensor)) or hasattr(type(value), "__get__"):
         return False
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
     return all(_is_plain(item, depth - 1) for item in inner) if depth else False

@@ -15,7 +15,7 @@ from fxfuse.modules import owner_at
 from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
 from fxfuse.readers import Readers
-from fxfuse.reasons import Reason, Refusal
+from fxfuse.reasons import Reason, Refusal, require
 from fxfuse.shapes import Rank, ranks
 from fxfuse.sizes import Sizes
 from fxfuse.uses import asks_shape, first_items, tuple_row, uses
@@ -201,8 +201,11 @@ class Graph(Naming):
     def require_changeable(self, node: fx.Node) -> None:
         """Refuse to touch what code outside of this graph relies on."""
         module = self.module(node)
-        if module is None and self.root is not None and self.kept:
+        if module is None and self.root is not None and (self.kept or self.root._forward_pre_hooks):
             module = owner_at(self.root, self.owner(node))
+            # Pruning and the like compute a tensor of the module before each call.
+            hooked = module is self.root and module._forward_pre_hooks
+            require(not hooked, Reason.HOOKED, value=self.path(node))
         if module is not None and module in self.kept:
             raise self.kept[module]
 

@@ -35,6 +35,9 @@ class Notes(Protocol):
     def attribute(self, module: nn.Module, name: str) -> None:
         """Note that an attribute of a module below is read."""
 
+    def own(self, name: str, *, shape: bool) -> None:
+        """Note that an attribute of the module itself is read, perhaps only its ``shape`` or the like."""
+
     def tap(self, module: nn.Module) -> None:
         """Note that a module is used by itself, as a part of a container."""
 
@@ -140,10 +143,11 @@ class MethodReader:
             for other in () if visited else (held or [module]):
                 self.notes.escape(other)
         elif name in _TENSORS:
-            if not self._asks_for_dtype(node) and (below or name in ("state_dict", "get_parameter", "get_buffer")):
+            if not self._asks_for_dtype(node):
                 self.notes.escape(module)
         elif not below:
             self.used.add(name)
+            self.notes.own(name, shape=self._asks_shape(node))
         elif self.notes.normalises(module) or not self._asks_shape(node):
             self.notes.attribute(module, name)
 

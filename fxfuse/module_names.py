@@ -17,6 +17,12 @@ _KEYED = frozenset("items named_children".split())
 _PLAIN = frozenset("values children".split())
 
 
+def is_layer_of_torch(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own, and no container of others."""
+    torchs = module.__module__.startswith(("torch.nn.modules.", "torch.ao.nn."))
+    return torchs and not isinstance(module, CONTAINERS)
+
+
 class ModuleNames:
     """The local names for modules in one method: ``conv = self.conv``, ``for i, block in enumerate(self.blocks)``.
 

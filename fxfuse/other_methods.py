@@ -45,6 +45,8 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
             found: Reach | None = None
             for fold in (fold for fold in (onwards if used else back + onwards) if fold <= inside):
                 found = reach(module, (method,)) if found is None else found
+                if _configures(method) and not set(found.called) - found.escaped:
+                    continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
                 split = _split(found, fold)
                 if split and not _joined(module, method, fold):
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
@@ -54,22 +56,37 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
     return result
 
 
-def read_elsewhere(replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]) -> dict[nn.Module, Refusal]:
-    """Return the modules that must stay, since another method of theirs reads a tensor of their own that changed.
+def read_elsewhere(
+    model: nn.Module, replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
+) -> dict[nn.Module, Refusal]:
+    """Return the modules that must stay, since another method reads a tensor of theirs that changed.
+
+    Layers are read with the norms that went into them: ``changed_elsewhere`` looks after these.
 
     Args:
+        model: the model.
         replaced: modules of the user's, each with what takes its place.
         paths: where they stand in the model.
     """
+    changed = {m: names for m, new in replaced.items() if operator_of(m) is None and (names := _changed(m, new))}
     result: dict[nn.Module, Refusal] = {}
-    for module, new in replaced.items():
-        old = {**module._parameters, **module._buffers}
-        changed = {name for name, tensor in old.items() if look_up(new, name) is not tensor}
-        for method in _other_methods(module) if changed else ():
-            if reach(module, (method,)).own & changed:
-                path = paths[module] or type(module).__name__
-                result[module] = Refusal(Reason.REACHED_INTO, value=path, users=f"{path}.{method}")
+    for module in model.modules() if changed else ():
+        for method in _other_methods(module):
+            found = Reach() if _configures(method) else reach(module, (method,))
+            read = {m for m in found.read if m in changed}
+            gone = {name for name in found.own_shapes if look_up(replaced.get(module, module), name) is None}
+            if (found.own | gone) & changed.get(module, set()):
+                read.add(module)
+            name = f"{paths[module] or type(module).__name__}.{method}"
+            for m in read:
+                result[m] = Refusal(Reason.REACHED_INTO, value=paths[m] or type(m).__name__, users=name)
     return result
+
+
+def _changed(module: nn.Module, new: nn.Module) -> set[str]:
+    """Return the names of the tensors of a module that are others in the new one."""
+    names = {*module._parameters, *module._buffers, *look_up(module, "parametrizations", default={})}
+    return {name for name in names if look_up(new, name) is not look_up(module, name)}
 
 
 def _several(folds: list[set[nn.Module]]) -> list[set[nn.Module]]:
@@ -84,8 +101,7 @@ def _other_methods(module: nn.Module) -> dict[str, bool]:
     except (OSError, TypeError, SyntaxError, AttributeError):
         return {}  # without source nobody can say; the class was not written in a file
     private = {name for name, used in methods.items() if used and name.startswith("_")}
-    # What initialises, loads or configures a model is not meant to be called on a fused one.
-    return {name: used for name, used in methods.items() if name not in private and not _configures(name)}
+    return {name: used for name, used in methods.items() if name not in private and not name.startswith("__")}
 
 
 def _configures(method: str) -> bool:

@@ -18,6 +18,8 @@ def mentions(function: Any) -> set[str] | None:
         tree, own = parse(plain_function(function))
     except (OSError, TypeError, SyntaxError):
         return None
+    if not own:  # a wrapper that hands on whatever it gets
+        return None
     named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
     called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and is_name(n.func, own)]
     mentioned = [n for n in ast.walk(tree) if is_name(n, own)]

@@ -15,7 +15,6 @@ from fxfuse.modules import ATOMS, paths_below
 
 _DEPTH = 4  # of containers in containers
 _CONTAINERS = (dict, list, set, collections.deque)
-_REGISTRIES = frozenset([*_CONTAINERS, collections.OrderedDict])
 
 
 class State:
@@ -38,10 +37,9 @@ class State:
         content = attributes.copy()
         self.holders[id(attributes)] = (attributes, content, name)
         for key, value in content.items():
-            kind = type(value)
-            if kind in ATOMS:
+            if type(value) in ATOMS:
                 continue
-            if kind in _REGISTRIES and not value:
+            if isinstance(value, _CONTAINERS) and not value:
                 self.empty.append((value, module, key))
             elif key in ("_parameters", "_buffers", "_modules"):
                 self.holders[id(value)] = (value, value.copy(), f"{name}.{key}")
@@ -53,7 +51,8 @@ class State:
             return
         if isinstance(value, torch.Generator):
             self.generators.append((value, value.get_state()))
-        value = vars(value) if _is_plain_object(value) else value
+        # A class that derives from a container holds what it contains.
+        value = vars(value) if _is_plain_object(value) and not isinstance(value, _CONTAINERS) else value
         if not isinstance(value, _CONTAINERS) or id(value) in self.holders or not depth:
             return
         self.holders[id(value)] = (value, value.copy(), name)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from fxfuse.call import is_hooked
 from fxfuse.draft import Draft
 from fxfuse.guards import require_value
-from fxfuse.module_names import CONTAINERS
+from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import shallow_copy, tensor_paths
 from fxfuse.norm_checks import traced_checks
 from fxfuse.operator_table import operator_of
@@ -81,6 +81,8 @@ class Tracer(fx.Tracer):
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         if "forward" in root.__dict__:
             raise Untraceable("its forward was replaced on the instance")
+        if root._forward_pre_hooks and any(isinstance(value, Tensor) for value in root.__dict__.values()):
+            raise Untraceable("it has hooks, which may compute a tensor of it before each call")
         taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
         if taken:
             raise Untraceable(f"its child {taken[0]!r} has the name of a part of a GraphModule")
@@ -135,8 +137,6 @@ class Tracer(fx.Tracer):
         if module in self.distrusted:
             raise Untraceable("its trace gave another result than the module on the example inputs")
 
-    # -- what is a leaf
-
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
         """Leave whole the operators of the table, torch's own layers, and modules with hooks."""
         if m not in self._leaves:  # asked several times for each call
@@ -146,9 +146,7 @@ class Tracer(fx.Tracer):
     def _is_leaf(self, m: nn.Module) -> bool:
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
-        layer = m.__module__.startswith(("torch.nn.modules.", "torch.ao.nn.")) and not isinstance(
-            m, (*CONTAINERS, Derived)
-        )
+        layer = is_layer_of_torch(m) and not isinstance(m, Derived)
         return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
 
     def call_module(

@@ -32,7 +32,7 @@ LAYERS: dict[str, str] = {
     "what folds it": "rules engine",
     "reading a model": "norm_checks signatures tracer module_names method_reader call_sites adjacent examples",
     "a model as graphs": "lifted capture programs export_capture prove",
-    "graphs as a model": "write_back fused_graph_module undo other_methods finish",
+    "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",
     "a whole pass": "checks attempt optional_arguments faithful fusing",
     "what users call": "api pair verify fuse_pass snapshot backend",
     "the names they see": "__init__",

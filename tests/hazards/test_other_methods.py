@@ -48,6 +48,14 @@ class Branching(Block):
         return self.bn(y) if x.shape[0] > 4 else y
 
 
+class NamedAsAnOption(Block):
+    def other(self, x: Tensor) -> Any:
+        return self.get_features(x)
+
+    def get_features(self, x: Tensor) -> Any:
+        return self.conv(x)
+
+
 class InHelper(Block):
     def other(self, x: Tensor) -> Any:
         return call(self.conv, x)
@@ -83,8 +91,8 @@ def call(function: Any, x: Tensor) -> Tensor:
 
 
 PARTIAL = [
-    Alone, NormAlone, BothValues, OtherOrder, Between, Branching, InHelper, ReadsWeight, AsProperty, NoGradient,
-    ThroughGetattr,
+    Alone, NormAlone, BothValues, OtherOrder, Between, Branching, InHelper, NamedAsAnOption, ReadsWeight, AsProperty,
+    NoGradient, ThroughGetattr,
 ]  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import fx_fuse
-from tests.helpers import Model, assert_equal, folds, trained, values
+from fxfuse import Reason, fx_fuse
+from tests.helpers import Model, assert_equal, folds, reasons, trained, values
 
 
 class Functional(Model):
@@ -75,3 +75,47 @@ def test_a_method_that_reads_another_parameter_changes_nothing() -> None:
     assert folds(fused) == ["mul"]
     assert torch.equal(model.other(inputs), fused.other(inputs))
     assert_equal(model(inputs).detach(), fused(inputs).detach())
+
+
+class AsksForDevice(Functional):
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+
+def test_a_method_that_asks_where_a_parameter_lies_changes_nothing() -> None:
+    model: Any = functional(AsksForDevice)
+    fused: Any = fx_fuse(model, structure="module")
+    assert folds(fused) == ["mul"]
+    assert fused.device == model.device
+
+
+class Penalised(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).relu()
+
+    def penalty(self) -> Tensor:
+        return self.inner.weight.norm() + self.inner.gain.norm()
+
+
+def test_a_method_of_the_parent_that_reads_a_parameter_keeps_it() -> None:
+    model: Any = trained(Penalised(inner=functional(Functional)))
+    fused: Any = fx_fuse(model, structure="module")
+    assert folds(fused) == []
+    assert torch.equal(model.penalty(), fused.penalty())
+
+
+class SumsParameters(Model):
+    """Cannot be traced, and reads the parameters of all that it holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = sum(parameter.sum() for parameter in self.parameters())
+        return self.block(x) * scale if x.sum() < 1e9 else x
+
+
+def test_untraced_code_that_reads_all_parameters_keeps_them() -> None:
+    model = trained(SumsParameters(block=nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))))
+    fused = fx_fuse(model)
+    assert reasons(fused) == {("block.1", Reason.REACHED_INTO)}
+    inputs = values(2, 3, 6, 6)
+    assert torch.equal(model(inputs), fused(inputs))
