@@ -201,11 +201,11 @@ class Graph(Naming):
     def require_changeable(self, node: fx.Node) -> None:
         """Refuse to touch what code outside of this graph relies on."""
         module = self.module(node)
-        if module is None and self.root is not None and (self.kept or self.root._forward_pre_hooks):
+        computing = self.root is not None and self.root._forward_pre_hooks and not isinstance(self.root, fx.GraphModule)
+        if module is None and self.root is not None and (self.kept or computing):
             module = owner_at(self.root, self.owner(node))
             # Pruning and the like compute a tensor of the module before each call.
-            hooked = module is self.root and module._forward_pre_hooks
-            require(not hooked, Reason.HOOKED, value=self.path(node))
+            require(not computing or module is not self.root, Reason.HOOKED, value=self.path(node))
         if module is not None and module in self.kept:
             raise self.kept[module]
 

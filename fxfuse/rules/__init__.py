@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Rule: TypeAlias = "Callable[[Graph, fx.Node], Plan | None]"
 
 DEFAULT_RULES: tuple[Rule, ...] = (
+    drop_noops,  # identity and dropout in evaluation mode go, where the graph itself is the result
     fold_upstream,  # conv -> norm: the norm goes into the weights before it
     fold_downstream,  # norm -> conv: else into the weights of all who read it
     fold_constants,  # a weight that is computed from parameters alone becomes a parameter
     merge_chain,  # conv -> conv, linear -> linear: one layer, where that is exact and costs no more
     merge_branches,  # conv(x) + conv(x) + norm(x) + x: one convolution
     merge_concatenated,  # cat of conv(x) and conv(x): one convolution
-    drop_noops,  # identity and dropout in evaluation mode go, where the graph itself is the result
 )
 # Exact as well, but whether it pays depends on the model and the machine.
 ON_REQUEST: tuple[Rule, ...] = (stack_parallel,)  # q(x), k(x), v(x): one layer, and parts of what it gives

@@ -11,7 +11,7 @@ from fxfuse import Report, fx_fuse
 from fxfuse.guards import AssumedRank, require_rank
 from fxfuse.rules import DEFAULT_RULES
 from fxfuse.rules.drop_noops import drop_noops
-from tests.helpers import Model, assert_fuses, trained, values
+from tests.helpers import Model, assert_fuses, assert_same, trained, values
 from tests.samples import graph_text, lines
 
 
@@ -102,3 +102,17 @@ def test_a_dropout_of_a_graph_that_does_not_say_its_mode_is_active() -> None:
     assert not Report.of(fused).folded
     assert isinstance(fused.graph, fx.Graph)
     assert F.dropout in {node.target for node in fused.graph.nodes}
+
+
+class JoinedBehindDropout(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.dropout(self.a(x)), self.b(self.identity(x))], 1)
+
+
+def test_what_does_nothing_is_in_the_way_of_no_merge() -> None:
+    convs = {"a": nn.Conv2d(3, 4, 1), "b": nn.Conv2d(3, 4, 1)}
+    model = trained(JoinedBehindDropout(**convs, dropout=nn.Dropout(), identity=nn.Identity()))
+    fused = fx_fuse(model)
+    assert [decision.rule for decision in Report.of(fused).folded] == ["merge_concatenated"]
+    assert not Report.of(fx_fuse(fused)).decisions
+    assert_same(model, fused, values(2, 3, 6, 6))
