@@ -33,12 +33,11 @@ def place_modules(editor: Editor, model: nn.Module, replaced: Mapping[nn.Module,
     whole = {module for module in calls.values() if operator_of(module) is None}
     if inplace:
         whole = {module for module in whole if not replaced.keys().isdisjoint(module.modules())}
-    copies = copies_of(model, replaced, whole)
-    copies = {module: copies[module] for module in whole if module in copies}
-    if not inplace:
-        layers = copies_of(model, {}, [module for module in calls.values() if module not in whole])
-        copies = {**layers, **copies}
-    new = {str(node.target): copies[module] for node, module in calls.items() if module in whole & copies.keys()}
+    made = copies_of(model, replaced, whole) if whole else {}
+    blocks = {module: made[module] for module in whole if module in made}
+    layers = [] if inplace else [module for module in calls.values() if module not in whole]
+    copies = {**(copies_of(model, {}, layers) if layers else {}), **blocks}
+    new = {str(node.target): blocks[module] for node, module in calls.items() if module in blocks}
     _keep_tensors(editor, new)
     apart: dict[str, str] = {}
     for node, module in calls.items():
