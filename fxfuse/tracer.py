@@ -76,7 +76,7 @@ class Tracer(fx.Tracer):
         self._names = {id(tensor): name for tensor, name in tensor_paths(root)}
         self._require_trusted(root)
         self._require_askable(type(root))
-        if has_own_call(root):
+        if has_own_call(root) and not isinstance(root, fx.GraphModule):
             raise Untraceable("its class has a __call__ of its own")
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         if "forward" in root.__dict__:

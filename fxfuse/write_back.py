@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from fxfuse.call import Plan
@@ -22,8 +22,6 @@ from fxfuse.tracer import Tracer
 from fxfuse.uses import asks_shape
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from fxfuse.capture import Part
 
 
@@ -152,6 +150,9 @@ def _edited(module: nn.Module, editor: Editor, theirs: list[fx.Node]) -> nn.Modu
         return None  # other nodes belong to it, which are those of the other graph
     for node, twin in reversed(list(zip(mine, theirs, strict=True))):
         _repeat(local, node, editor, twin)
+    if isinstance(module, fx.GraphModule):
+        local.drop_dead()
+        return fx.GraphModule(local.graph_module, local.graph_module.graph, type(module).__name__)
     try:
         return _with_graph(module, local)
     except TypeError:

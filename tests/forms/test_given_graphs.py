@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.passes.split_module import split_module
 
 from fxfuse import Reason, Report, fuse_graph, fx_fuse
 from tests.helpers import Model, assert_same, folds, reasons, trained, unchanged, values
@@ -118,9 +120,30 @@ def test_a_norm_that_the_graph_also_calls_by_itself_is_as_it_was_there() -> None
     assert Report.of(fused).folded[0].into == ("block.conv",)
 
 
-def test_a_graph_within_a_graph() -> None:
-    inner = fx.symbolic_trace(block().eval())
-    assert_folds(graph_of(nn.Sequential(inner, block())), "0.bn", "1.bn")
+class Everything(fx.Tracer):
+    """A tracer that traces into nothing."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
+        return True
+
+
+def test_graphs_within_a_graph() -> None:
+    scaled = Scaled(weight=nn.Parameter(values(3, 3, 1, 1)), gain=nn.Parameter(values(3, 1, 1)))
+    model = trained(nn.Sequential(fx.symbolic_trace(trained(block())), fx.symbolic_trace(trained(scaled))))
+    assert_folds(fx.GraphModule(model, Everything().trace(model)), "0.bn", "1")
+
+
+def test_a_graph_that_was_split() -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Sigmoid()))
+    graph, seen = fx.symbolic_trace(model), list[fx.Node]()
+
+    def part(node: fx.Node) -> int:
+        seen.append(node)
+        return len(seen) // 4
+
+    split = split_module(graph, model, part)
+    assert_folds(copy.deepcopy(split), "submod_0.1")
+    assert_same(model, copy.deepcopy(fx_fuse(split)), values(2, 3, 6, 6))
 
 
 def test_what_cannot_be_traced_is_told() -> None:
