@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fxfuse.aliases import first_writer
 from fxfuse.call import Plan, Write
+from fxfuse.guards import require_rank
 from fxfuse.operators.joins import Join
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.pieces import Piece
@@ -153,14 +154,16 @@ class _Back(Walk):
         # A reader of which nobody uses the result is no user, and may be the one that asks.
         alone = not users or (users.count(reader) == 1 and self._beside(reader, others))
         if not alone:
-            made = self.name(self._origin(value))
-            raise Refusal(Reason.SEVERAL_USES, value=made, users=self.graph.names(others or users))
+            made = self._origin(value)
+            nothing = made is not value and self.graph.view(made) is None
+            require(not nothing, Reason.NOT_LINEAR, value=self.name(made))
+            raise Refusal(Reason.SEVERAL_USES, value=self.name(made), users=self.graph.names(others or users))
 
     def _origin(self, value: fx.Node) -> fx.Node:
         """Return what a value is, behind operations that do nothing, of which other forms of the graph have none."""
         while self.graph.plays(value, Noop):
             view = self.graph.view(value)
-            if not isinstance(view, Noop) or not view.droppable:
+            if not isinstance(view, Noop) or not (view.droppable or view.node.target is require_rank):
                 break
             value = view.input
         return value

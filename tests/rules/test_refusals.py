@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason, explain, fx_fuse
+from fxfuse.guards import require_rank
 from tests.helpers import Model, assert_same, folds, trained, values
 
 if TYPE_CHECKING:
@@ -96,3 +97,17 @@ def test_a_layer_with_hooks_behind_another_layer() -> None:
     decision = only(model, "merge_chain")
     assert (decision.path, decision.reason) == ("1", Reason.HOOKED)
     assert decision.detail.startswith("1 has hooks")
+
+
+class Checked(Model):
+    """What follows a check is named by what was checked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = require_rank(x, 4, "x")
+        return self.bn(y) + y.sigmoid()
+
+
+def test_an_input_behind_a_check_that_others_read_too() -> None:
+    decision = only(trained(Checked(bn=nn.BatchNorm2d(3))), "fold_upstream")
+    assert decision.reason is Reason.NOT_LINEAR
+    assert decision.detail.startswith("it follows the input, ")
