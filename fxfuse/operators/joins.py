@@ -86,7 +86,9 @@ class Concatenation(Join):
         return rest | ({axis: sum(b[axis] for b in before)} if all(axis in b for b in before) else {})
 
     def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
-        """Give each value its part."""
+        """Give each value its part; a value that is put together with nothing is the whole, of whatever size."""
+        if len(self.inputs) == 1:
+            return [(self.input, affine)]
         return list(zip(self.inputs, self.whole_to_parts(affine), strict=True))
 
     def push(self, affine: Affine, source: fx.Node) -> Affine:

@@ -229,3 +229,14 @@ def test_a_method_that_the_forward_calls_gives_what_it_gave(structure: Structure
     else:
         assert only(Report.of(fused).skipped).reason is Reason.REACHED_INTO
         assert torch.equal(called(fused, x), called(model, x))
+
+
+class Alone(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(torch.cat([self.conv(x)], 1))
+        return y
+
+
+def test_a_value_that_is_put_together_with_nothing(structure: Structure) -> None:
+    model = trained(Alone(conv=nn.Conv2d(4, 3, 1), norm=nn.BatchNorm2d(3)))
+    assert_fuses(model, values(*IMAGE), folded=["norm"], structure=structure)
