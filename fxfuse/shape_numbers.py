@@ -73,7 +73,7 @@ def gives_tensor(node: fx.Node, is_layer: Callable[[fx.Node], bool]) -> bool:
     return False
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a trace that was interrupted ends when it is collected, which may be in the middle
 _traces: set[object] = set()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fxfuse import FuseError, Report, fx_fuse
+from fxfuse import FuseError, Report, fx_fuse, shape_numbers
 from fxfuse.shape_numbers import traced_extremes
 from tests.helpers import Model, Structure, assert_same, trained, values
 
@@ -130,3 +130,15 @@ def test_traces_that_overlap() -> None:
     assert builtins.max(2, 3) == 3
     other.__exit__(None, None, None)
     assert (builtins.max, builtins.min) == before
+
+
+def test_a_trace_may_end_while_another_one_begins() -> None:
+    """One that was interrupted ends when it is collected, perhaps just when the functions are exchanged."""
+    assert shape_numbers._lock.acquire(blocking=False)
+    try:
+        again = shape_numbers._lock.acquire(blocking=False)
+    finally:
+        shape_numbers._lock.release()
+    assert again
+    shape_numbers._lock.release()
+    assert builtins.max is max
