@@ -95,9 +95,11 @@ class Tracer(fx.Tracer):
             holder = shallow_copy(root)
         finally:
             # torch.fx puts the literal tensors of a forward on the root; they belong to the graph alone.
-            for name in literals_of(root, names):
-                del root.__dict__[name]
-            changed = before.restore()
+            try:
+                for name in literals_of(root, names):
+                    del root.__dict__[name]
+            finally:
+                changed = before.restore()
         changed = changed or changes_literals(graph, literals)
         if changed:
             raise Untraceable(changed)

@@ -7,6 +7,7 @@ list of functions is kept here, and a new one is covered as soon as a pass calls
 from __future__ import annotations
 
 import inspect
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,6 +87,7 @@ def interrupted(call: Callable[[], object], point: Point, error: BaseException) 
                 sys.setprofile(None)
                 raise error
 
+    gc.collect(0)  # what the call before left unfinished ends now, where nobody watches
     sys.setprofile(watch)
     try:
         result = call()
