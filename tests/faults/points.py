@@ -6,8 +6,8 @@ list of functions is kept here, and a new one is covered as soon as a pass calls
 
 from __future__ import annotations
 
-import inspect
 import gc
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple

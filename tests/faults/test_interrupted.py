@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from torch.fx import _symbolic_trace
 
 from fxfuse import FuseError
 from tests.faults.forms import FORMS, as_before, described, outputs
@@ -73,6 +74,8 @@ def check(form: Form, chosen: Iterable[Point], *, again: bool) -> None:
     argument = form.make()
     before, right = outputs(argument, argument), described(form.fuse(form.make()))
     for number, point in enumerate(chosen):
+        if point.code is _symbolic_trace._Patcher.__init__.__code__:
+            continue  # a ``finally`` of torch's asserts there what was not assigned, in place of the interruption
         result = None
         with contextlib.suppress(Done), as_before(argument):
             result = result_of(form, argument, point, ERRORS[number % 2]("in the middle"))
