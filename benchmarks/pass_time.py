@@ -20,7 +20,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import common
 import pass_models
@@ -31,9 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from fxfuse.measure import time_in_turn
 
 
 @dataclass(frozen=True)
@@ -80,28 +77,14 @@ def measure(name: str, turns: int) -> Row:
     runs = {"fx_fuse": functools.partial(fx_fuse, model)}
     if other_peak is not None:
         runs["torch.fx"] = functools.partial(optimization.fuse, model)
-    times = _in_turn(runs, turns)
+    # Graphs are garbage in circles, which would gather until memory is full.
+    times = time_in_turn(runs, turns, 0, lambda _: None, before=gc.collect)
     own, other = times["fx_fuse"], times.get("torch.fx")
     ratio = statistics.median(a / b for a, b in zip(own, other, strict=True)) if other else None
-    median = statistics.median(other) if other else None
+    median = statistics.median(other) / 1000 if other else None
     folded = None if other_norms is None else before - other_norms
-    seconds = statistics.median(own)
+    seconds = statistics.median(own) / 1000
     return Row(name, first, seconds, median, ratio, turns, before - norms, folded, peak, other_peak)
-
-
-def _in_turn(runs: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
-    """Seconds of every run in every turn; graphs are garbage in circles, which would gather until memory is full."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    order = list(runs)
-    for _ in range(turns):
-        for name in order:
-            gc.collect()
-            start = time.perf_counter()
-            result = runs[name]()
-            times[name].append(time.perf_counter() - start)
-            del result
-        order.reverse()
-    return times
 
 
 def _torch_fx(model: nn.Module) -> tuple[int | None, int | None]:

@@ -131,7 +131,7 @@ def capture(
         passed: arguments that it is known to be called with.
         distrusted: modules of which the graph was seen to give another result than the module.
     """
-    return _until_known(model, lambda session: session.trace(model), passed or {}, distrusted)
+    return _until_known(model, lambda session: session.trace(model), passed, distrusted)
 
 
 def _until_known(
@@ -172,11 +172,10 @@ class _Session:
         """Take a graph that is there, and trace the modules of the user's that it calls as a whole."""
         self.result.parts.append(part)
         self.seen.add(part.module)
-        called = (node for node in part.graph_module.graph.nodes if node.op == "call_module")
-        for module in dict.fromkeys(part.graph_module.get_submodule(str(node.target)) for node in called):
+        for module, calls in _calls(part.graph_module).items():
             if operator_of(module) is None and not is_layer_of_torch(module):
                 self.given.add(module)
-                self._left_whole(module, "a graph calls it in other ways", part.graph_module)
+                self._left_whole(module, "a graph calls it in other ways", calls)
 
     def trace(self, module: nn.Module) -> None:
         """Trace a module that is called as a whole, or else what it calls."""
@@ -196,12 +195,13 @@ class _Session:
         assumed = "" if sure else "untraced code calls it, and was only read"
         how = (tracer.specialised, boundaries, passed, distrusted)
         self.result.parts.append(Part(module, self.paths[module], graph_module, assumed, *how))
+        calls = _calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():
-            self._left_whole(inner, reason, graph_module)
+            self._left_whole(inner, reason, calls.get(inner, []))
 
-    def _left_whole(self, module: nn.Module, reason: str, graph_module: fx.GraphModule) -> None:
-        own_graph = is_hooked(module) or module in self.boundaries | self.given
-        if own_graph and all(_is_plain(module, call) for call in _calls(graph_module, module)):
+    def _left_whole(self, module: nn.Module, reason: str, calls: list[fx.Node]) -> None:
+        own_graph = is_hooked(module) or module in self.boundaries or module in self.given
+        if own_graph and all(takes_required_only(module, len(c.args), c.kwargs, starred=False) for c in calls):
             self.trace(module)
         elif module not in self.seen:
             self.seen.add(module)
@@ -241,10 +241,10 @@ def _reaches_modules(module: nn.Module, method: str) -> bool:
     return bool(found.called or found.entered or found.kept or found.unknown)
 
 
-def _calls(graph_module: fx.GraphModule, module: nn.Module) -> list[fx.Node]:
-    nodes = graph_module.graph.nodes
-    return [n for n in nodes if n.op == "call_module" and graph_module.get_submodule(str(n.target)) is module]
-
-
-def _is_plain(module: nn.Module, node: fx.Node) -> bool:
-    return takes_required_only(module, len(node.args), node.kwargs, starred=False)
+def _calls(graph_module: fx.GraphModule) -> dict[nn.Module, list[fx.Node]]:
+    """Return the modules that a graph calls, each with its calls."""
+    found: dict[nn.Module, list[fx.Node]] = {}
+    for node in graph_module.graph.nodes:
+        if node.op == "call_module":
+            found.setdefault(graph_module.get_submodule(str(node.target)), []).append(node)
+    return found

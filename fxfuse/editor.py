@@ -128,7 +128,7 @@ class Editor:
         origin = self.origin.get(node)
         if origin is None or origin.module is None:
             return self.graph.path(node)
-        return ".".join(filter(None, (self.graph.prefix, str(origin.target))))
+        return self.graph.in_model(str(origin.target))
 
     def gone(self, node: fx.Node) -> bool:
         """Whether a node was taken out."""

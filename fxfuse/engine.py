@@ -57,8 +57,7 @@ def _not_asked(editor: Editor, folds: Sequence[Rule]) -> dict[fx.Node, Decision]
     done = {node for plan in editor.plans for node in plan.stripped}
     told = {decision.path for decision in editor.left.values()} | {graph.path(node) for node in done}
     for node in reversed(graph.nodes):
-        norm = _is_norm(graph, node) or _in_norm(graph, node)
-        if norm and graph.path(node) not in told and not editor.gone(node) and node not in graph.dead:
+        if _is_norm(graph, node) and graph.path(node) not in told and not editor.gone(node) and node not in graph.dead:
             decision = _untried(editor, node, folds)
             if decision is not None:
                 found[node] = decision
@@ -206,7 +205,7 @@ def _without_copy(editor: Editor, decision: Decision, plan: Plan, settled: set[n
 def _skipped(editor: Editor, rule: Rule, node: fx.Node, refusal: Refusal) -> Decision | None:
     """Return the decision for a norm that stays; other operations are not worth a line."""
     graph = editor.graph
-    if not _is_norm(graph, node) and not _in_norm(graph, node) and rule not in MERGES:
+    if not _is_norm(graph, node) and rule not in MERGES:
         return None
     return Decision(name_of(rule), graph.path(node), graph.owner_kind(node), (), refusal.reason, str(refusal))
 
@@ -221,8 +220,9 @@ def _both(first: Decision | None, second: Decision | None) -> Decision | None:
 
 
 def _is_norm(graph: Graph, node: fx.Node) -> bool:
+    """Whether a node is a norm, or part of one that is written out."""
     row = graph.operator(node)
-    return row is not None and issubclass(row.view, AffineSource) and row.view.is_norm
+    return (row is not None and issubclass(row.view, AffineSource) and row.view.is_norm) or _in_norm(graph, node)
 
 
 def _in_norm(graph: Graph, node: fx.Node) -> bool:

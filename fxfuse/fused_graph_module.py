@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import types
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -115,9 +114,6 @@ def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, An
     result.training = plain.training
     result._take(extras)
     return result
-
-
-_CODE = (types.MethodType, types.FunctionType, property, staticmethod, classmethod)
 
 
 def _is_plain(value: Any, depth: int = 5) -> bool:

@@ -22,6 +22,7 @@ def time_in_turn(
     repeats: int | None,
     seconds: float,
     tick: Callable[[float], object],
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every variant in every round.
 
@@ -33,6 +34,7 @@ def time_in_turn(
         repeats: how many rounds; None for as many as ``seconds`` allow, from MIN_ROUNDS to MAX_ROUNDS.
         seconds: the time to spend.
         tick: told after each round by what fraction the work went on.
+        before: called before each run, which takes no part of its time.
     """
     for run in variants.values():
         run()
@@ -41,6 +43,7 @@ def time_in_turn(
     begin, rounds, told = time.perf_counter(), 0, 0.0
     while told < 1:
         for name in order:
+            before()
             start = time.perf_counter()
             variants[name]()
             times[name].append(1000 * (time.perf_counter() - start))

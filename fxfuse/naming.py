@@ -20,6 +20,11 @@ def name_of_target(target: Any, default: str) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", default))
 
 
+def _innermost(node: fx.Node) -> tuple[Any, Any]:
+    """Return the path and the class of the innermost module on the stack of a node, empty where there is none."""
+    return next(reversed((node.meta.get("nn_module_stack") or {}).values()), ("", ""))
+
+
 class Naming:
     """The names of nodes; what a graph knows besides.
 
@@ -56,8 +61,11 @@ class Naming:
     def path(self, node: fx.Node) -> str:
         """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
         inner = str(node.target) if node.op == "call_module" else self.owner(node)
-        path = f"{self.prefix}.{inner}" if self.prefix and inner else self.prefix + inner
-        return path or node.name
+        return self.in_model(inner) or node.name
+
+    def in_model(self, path: str) -> str:
+        """Return the path in the user's model of what is at a path within the captured module."""
+        return f"{self.prefix}.{path}" if self.prefix and path else self.prefix + path
 
     def kind(self, node: fx.Node) -> str:
         """Return the class or function that does the operation."""
@@ -69,15 +77,14 @@ class Naming:
 
     def owner_class(self, node: fx.Node) -> type | None:
         """Return the class of the module in whose forward a node stands, if that is known."""
-        cls = next(reversed((node.meta.get("nn_module_stack") or {}).values()), ("", None))[1]
+        cls = _innermost(node)[1]
         return cls if isinstance(cls, type) else None
 
     def owner_kind(self, node: fx.Node) -> str:
         """Return the class of the module that does the operation in its forward, or the kind of the node."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if node.op == "call_module" or not stack:
+        cls = _innermost(node)[1]
+        if node.op == "call_module" or not cls:
             return self.kind(node)
-        cls = stack[-1][1]
         return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
 
     def describe(self, node: fx.Node) -> str:
@@ -97,7 +104,7 @@ class Naming:
 
     def _is_layer(self, node: fx.Node) -> bool:
         """Whether a function stands for one of torch's own layers."""
-        cls = next(reversed((node.meta.get("nn_module_stack") or {}).values()), ("", ""))[1]
+        cls = _innermost(node)[1]
         home = f"{cls.__module__}." if isinstance(cls, type) else str(cls)
         return home.startswith("torch.nn.modules.")
 

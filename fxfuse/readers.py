@@ -29,20 +29,19 @@ class Readers:
         self._readers: dict[int, dict[fx.Node, None]] = {}
         for node in graph.nodes:
             self.note(node)
-        called = (node for node in graph.nodes if node.op == "call_module")
-        self._called = {graph.path(node) for node in called}
+        self._called = {graph.path(node) for node in graph.nodes if node.op == "call_module"}
         # The forward of a module that holds a parameter, and reads it by name, is in this graph.
         read = ((id(tensor), node) for node in graph.nodes if node.op == "get_attr" for tensor in self._tensors(node))
         self._read = {(key, self._holder(node)) for key, node in read}
 
     def _holder(self, node: fx.Node) -> str:
         """Return the path in the whole model of the module that holds what a node reads by name."""
-        inner = str(node.target).rpartition(".")[0]
-        return ".".join(filter(None, (self.graph.prefix, inner)))
+        return self.graph.in_model(str(node.target).rpartition(".")[0])
 
     def others(self, tensor: object, reader: fx.Node, apart_from: Collection[fx.Node] = ()) -> list[str]:
         """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
-        readers, key = self._readers.get(id(tensor), {}), id(tensor)
+        key = id(tensor)
+        readers = self._readers.get(key, {})
         inside = [self.graph.path(node) for node in readers if node is not reader and node not in apart_from]
         holders = (path for path in self.holders.get(key, ()) if path not in self._called)
         outside = [path for path in holders if (key, path) not in self._read]

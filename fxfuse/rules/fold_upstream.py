@@ -155,8 +155,8 @@ class _Back(Walk):
         alone = not users or (users.count(reader) == 1 and self._beside(reader, others))
         if not alone:
             made = self._origin(value)
-            nothing = made is not value and self.graph.view(made) is None
-            require(not nothing, Reason.NOT_LINEAR, value=self.name(made))
+            if made is not value and self.graph.view(made) is None:
+                raise Refusal(Reason.NOT_LINEAR, value=self.name(made))
             raise Refusal(Reason.SEVERAL_USES, value=self.name(made), users=self.graph.names(others or users))
 
     def _origin(self, value: fx.Node) -> fx.Node:

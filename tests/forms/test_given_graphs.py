@@ -11,19 +11,13 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 
 from fxfuse import Reason, Report, fuse_graph, fx_fuse
+from tests.hazards.blocks import Functional
 from tests.helpers import Model, assert_same, folds, reasons, trained, unchanged, values
 
 
 class Block(Model):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x)).relu()
-
-
-class Scaled(Model):
-    """Its convolution and its scale are functions."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.conv2d(x, self.weight) * self.gain
 
 
 class Branches(Block):
@@ -67,7 +61,7 @@ class Leaves(fx.Tracer):
     """A tracer that traces into no block."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (Block, Scaled)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (Block, Functional)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def graph_of(model: nn.Module) -> fx.GraphModule:
@@ -98,7 +92,7 @@ def test_a_fold_inside_of_a_module_that_the_graph_calls_as_a_whole() -> None:
 
 
 def test_a_module_of_which_the_forward_is_functions() -> None:
-    scaled = Scaled(weight=nn.Parameter(values(3, 3, 1, 1)), gain=nn.Parameter(values(3, 1, 1)))
+    scaled = Functional(weight=nn.Parameter(values(3, 3, 1, 1)), gain=nn.Parameter(values(3, 1, 1)))
     assert_folds(graph_of(nn.Sequential(scaled, nn.ReLU())), "0")
 
 
@@ -128,7 +122,7 @@ class Everything(fx.Tracer):
 
 
 def test_graphs_within_a_graph() -> None:
-    scaled = Scaled(weight=nn.Parameter(values(3, 3, 1, 1)), gain=nn.Parameter(values(3, 1, 1)))
+    scaled = Functional(weight=nn.Parameter(values(3, 3, 1, 1)), gain=nn.Parameter(values(3, 1, 1)))
     model = trained(nn.Sequential(fx.symbolic_trace(trained(block())), fx.symbolic_trace(trained(scaled))))
     assert_folds(fx.GraphModule(model, Everything().trace(model)), "0.bn", "1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, fx_fuse
@@ -23,6 +24,13 @@ UNPROVEN = {Reason.OPAQUE, Reason.REACHED_INTO, Reason.BRANCHES}
 class Block(Model):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
+
+
+class Functional(Model):
+    """Its convolution and its gain are functions of its own parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight) * self.gain
 
 
 def layers() -> dict[str, nn.Module]:

@@ -6,20 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from fxfuse import fx_fuse
+from tests.hazards.blocks import Functional
 from tests.helpers import Model, Structure, assert_same, folds, trained, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class Functional(Model):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight) * self.gain
 
 
 def functional(**more: nn.Parameter) -> Any:

@@ -6,18 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, fx_fuse
+from tests.hazards.blocks import Functional
 from tests.helpers import Model, assert_equal, folds, reasons, trained, values
-
-
-class Functional(Model):
-    """Its convolution and its gain are functions of its own parameters."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight) * self.gain
 
 
 class ReadsOwnWeight(Functional):
