@@ -42,6 +42,10 @@ class Call:
         """Where the user finds it."""
         return self.graph.path(self.node)
 
+    def __str__(self) -> str:
+        """Return its path, for a sentence."""
+        return self.path
+
     @property
     def input(self) -> fx.Node:
         """The value that is transformed: the argument ``input``, or the first one where none has that name."""
@@ -74,13 +78,14 @@ class Call:
             Refusal: if it is computed from the input, changed in place, or not a plain floating-point tensor.
         """
         value = self.arguments.get(name)
-        path, constants = self.path, self.graph.constants
+        constants = self.graph.constants
         if isinstance(value, fx.Node):
-            value = constants.value(value, name=name, of=path)
-        require(value is not None or not required, Reason.COMPUTED, name=name, value=path)
+            value = constants.value(value, name=name, of=self.path)
+        if value is None and required:
+            raise Refusal(Reason.COMPUTED, name=name, value=self.path)
         if isinstance(value, Tensor):
-            constants.require_unchanged(value, name=name, of=path)
-            require_plain(value, name=name, value=path)
+            constants.require_unchanged(value, name=name, of=self)
+            require_plain(value, name=name, value=self)
         return value
 
 
@@ -90,7 +95,8 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
     plain = known_class and tensor.is_floating_point() and not tensor.is_quantized and tensor.layout is torch.strided
     if not plain:
         raise Refusal(Reason.NOT_FLOATING, dtype=tensor.dtype if known_class else type(tensor).__name__, **facts)
-    require(not tensor.is_meta, Reason.NO_VALUES, **facts)
+    if tensor.is_meta:
+        raise Refusal(Reason.NO_VALUES, **facts)
 
 
 @dataclass(frozen=True)
@@ -211,13 +217,14 @@ def read(graph: Graph, node: fx.Node, operator: Operator) -> Call:
     """
     source = graph.source(node)
     unknown = source.kwargs.keys() - set(operator.arguments) if source.kwargs else ()
-    # NumPy's names (axis, keepdims) are taken by torch too, and would be missed.
-    require(not unknown, Reason.NOT_LINEAR, value=graph.path(node))
+    if unknown:  # NumPy's names (axis, keepdims) are taken by torch too, and would be missed
+        raise Refusal(Reason.NOT_LINEAR, value=graph.path(node))
     module = graph.module(node)
     if module is None:
         passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
         return Call(node, operator, passed, graph)
-    require(not is_hooked(module), Reason.HOOKED, value=graph.path(node))
+    if is_hooked(module):
+        raise Refusal(Reason.HOOKED, value=graph.path(node))
     first, *others = operator.arguments
     attributes = {name: value for name in others if (value := _attribute(module, name)) is not _ABSENT}
     attributes[first] = node.args[0] if node.args else node.kwargs.get(first)

@@ -42,6 +42,7 @@ class Constants:
         self._sources: dict[fx.Node, frozenset[str]] = {}
         self._computed: dict[fx.Node, Tensor] = {}
         self._changed: dict[object, str] = {}
+        self._idle: set[fx.Node] = set()
         for node in graph_module.graph.nodes:
             self.note(node)
 
@@ -55,17 +56,23 @@ class Constants:
         if module is not None and _writes_into_buffers(module):
             self._changed |= {_memory(buffer): node.name for buffer in module.buffers()}
         changes = list(mutated(node, module))
+        if not changes:
+            self._idle.add(node)
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
             self._changed[_memory(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
         if node.op in COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
 
-    def require_unchanged(self, tensor: Tensor, *, name: str, of: str) -> None:
+    def require_unchanged(self, tensor: Tensor, *, name: str, of: object) -> None:
         """Refuse a parameter or buffer that the graph changes in place, whoever reads it."""
         user = self._changed.get(_memory(tensor)) if self._changed else None
         if user is not None:
             raise Refusal(Reason.MUTATED, value=f"{name} of {of}", users=user)
+
+    def leaves_alone(self, node: fx.Node) -> bool:
+        """Whether it is known that a node changes nothing in place; that it is another layer now changes nothing."""
+        return node in self._idle
 
     def __contains__(self, node: object) -> bool:
         """Whether a node depends on parameters and buffers alone."""

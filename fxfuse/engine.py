@@ -109,8 +109,11 @@ class _Offer(NamedTuple):
     copied: int
 
 
+_OURS = frozenset(map(id, RULES.values()))  # a rule of the user's may be anything that can be called
+
+
 def _offer(editor: Editor, rule: Rule, node: fx.Node) -> _Offer | None:
-    plan = rule(editor.graph, node) if rule in RULES.values() else _plan_of_theirs(editor.graph, node, rule)
+    plan = rule(editor.graph, node) if id(rule) in _OURS else _plan_of_theirs(editor.graph, node, rule)
     return None if plan is None else _Offer(rule, plan, editor.copied_bytes(plan))
 
 

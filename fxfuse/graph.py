@@ -16,6 +16,7 @@ from fxfuse.mutations import mutated
 from fxfuse.naming import Naming
 from fxfuse.readers import Readers
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.running_norms import RunningNorms
 from fxfuse.shapes import Rank, ranks
 from fxfuse.sizes import Sizes
 from fxfuse.uses import asks_shape, first_items, tuple_row, uses
@@ -67,6 +68,7 @@ class Graph(Naming):
         self.kept_code = kept_code
         self._modules: dict[object, nn.Module] = {}  # by the target of a node
         self.constants = Constants(graph_module, self.module)
+        self.running_norms = RunningNorms(self._modules.values())
         self._ranks = ranks(self)
         self.sizes = Sizes(self)
         self.layout = Layout(self)
@@ -75,7 +77,7 @@ class Graph(Naming):
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}
         self._views: dict[fx.Node, View | None] = {}
-        self._uses: dict[fx.Node, list[fx.Node]] = {}
+        self._uses: dict[fx.Node, tuple[object, object, object, list[fx.Node]]] = {}
         self.readers = Readers(self, holders or {})
         self._dead = self.find_dead()
 
@@ -105,7 +107,6 @@ class Graph(Naming):
     def changed(self) -> None:
         """Take into account that nodes read other values, or have other constants, than before."""
         self._views.clear()
-        self._uses.clear()
 
     def source(self, node: fx.Node) -> fx.Node:
         """Return the call that gives a value: the node, or the call of which the node takes the first result."""
@@ -149,8 +150,15 @@ class Graph(Naming):
         for user in node.users:
             value = self._values.get(user, user)
             if value not in self._dead and not asks_shape(user):
-                self._uses[user] = self._uses.get(user) or uses(user)
-                found += [value] * self._uses[user].count(node)
+                found += [value] * self._uses_of(user).count(node)
+        return found
+
+    def _uses_of(self, node: fx.Node) -> list[fx.Node]:
+        """Return ``uses(node)``, remembered as long as the node has the very same arguments, which never change."""
+        target, args, kwargs, found = self._uses.get(node, (None, None, None, []))
+        if node.args is not args or node.kwargs is not kwargs or node.target is not target:
+            found = uses(node)
+            self._uses[node] = (node.target, node.args, node.kwargs, found)
         return found
 
     @property
@@ -196,7 +204,7 @@ class Graph(Naming):
 
     def mutated(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that a node changes in place."""
-        return list(mutated(node, self.module(node)))
+        return [] if self.constants.leaves_alone(node) else list(mutated(node, self.module(node)))
 
     def require_changeable(self, node: fx.Node) -> None:
         """Refuse to touch what code outside of this graph relies on."""

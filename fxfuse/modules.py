@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,9 @@ def copies_of(
     while copies.pending:
         copied = copies.pending.pop()
         for name, value in copied.__dict__.items():
-            if type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
+            # Most are registries of hooks without any.
+            empty = type(value) in (dict, collections.OrderedDict) and not value
+            if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
                 copied.__dict__[name] = _remap(value, copies.of)
     return copies.made
 

@@ -53,10 +53,10 @@ class Naming:
         """Return the path, within the captured module, of the module whose forward contains the call."""
         stack = node.meta.get("nn_module_stack") or {}
         last = reversed(stack.values())
-        found = next(last, ("",))[0]
+        found = str(next(last, ("",))[0])
         if node.op == "call_module" and found == node.target:
-            found = next(last, ("",))[0]
-        return _OF_DYNAMO.sub("", str(found))
+            found = str(next(last, ("",))[0])
+        return _OF_DYNAMO.sub("", found) if found.startswith("L[") else found
 
     def path(self, node: fx.Node) -> str:
         """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
@@ -98,8 +98,8 @@ class Naming:
             return "the output"
         if node.op == "call_module" or self._is_layer(node):
             return self.path(node)
-        name = name_of_target(node.target, node.name)
-        where = self.path(node) if self.owner(node) or self.prefix else "the outermost forward"
+        name, owner = name_of_target(node.target, node.name), self.owner(node)
+        where = (self.in_model(owner) or node.name) if owner or self.prefix else "the outermost forward"
         return f"{name.rstrip('_')} in {where}"
 
     def _is_layer(self, node: fx.Node) -> bool:

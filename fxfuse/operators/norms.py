@@ -14,6 +14,7 @@ from fxfuse.operator_table import register
 from fxfuse.operators.norm_tails import channel_sizes, tail, without_tail
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.running_norms import Norm
 from fxfuse.shapes import Rank
 
 if TYPE_CHECKING:
@@ -40,12 +41,8 @@ class BatchNorm(AffineSource):
         """Return the affine, shaped for the rank of the input."""
         self._require_running_statistics()
         self.call.require_one_result()
-        mean, variance, weight, bias = self._constants
-        mean, variance = mean.detach().double(), variance.detach().double()
-        # (x - mean) / sqrt(var + eps) * weight + bias, sorted by x
-        scale = (variance + self.call.get("eps", 1e-5)).rsqrt()
-        scale = scale if weight is None else scale * weight.detach()
-        shift = -mean * scale if bias is None else bias.detach() - mean * scale
+        norm = Norm(*self._constants, self.call.get("eps", 1e-5))
+        scale, shift = self.call.graph.running_norms.scale_and_shift(norm)
         shape = (-1, *[1] * (self._rank().axes - 2))
         return Affine(scale.view(shape), shift.view(shape))
 

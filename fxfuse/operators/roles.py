@@ -103,7 +103,8 @@ class View:
 
     def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
         """Refuse what does not pass here."""
-        require(condition, Reason.NOT_LINEAR, value=self.call.path)
+        if not condition:
+            raise Refusal(Reason.NOT_LINEAR, value=self.call.path)
 
 
 class Linear(View):

@@ -61,7 +61,8 @@ class Walk:
         """Return the affine as two vectors along the channels, where the weights are."""
         vector = along_channels(self.graph, affine, axis, channels, view.node)
         device = view.weight.device
-        return vector.rearrange(lambda t: t.to(device))  # scalars live on the CPU
+        there = vector.scale.device == device == vector.shift.device
+        return vector if there else vector.rearrange(lambda t: t.to(device))  # scalars live on the CPU
 
     def require_same_kind(self, view: Linear) -> None:
         """Refuse constants on another device, or of a dtype that would change that of the result."""

@@ -1,0 +1,106 @@
+"""What batch norms multiply by and add, for all of a graph at once: long vectors take hardly longer than short ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_CONSTANTS = ("running_mean", "running_var", "weight", "bias")
+
+
+class Norm(NamedTuple):
+    """A norm by statistics that it keeps.
+
+    Attributes:
+        mean: one for each channel.
+        variance: one for each channel.
+        weight: one for each channel, or None for 1.
+        bias: one for each channel, or None for 0.
+        eps: what is added to the variance.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from every other norm, as long as its tensors live."""
+        return id(self.mean), id(self.variance), id(self.weight), id(self.bias), self.eps
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Its constants."""
+        return [t for t in self[:4] if t is not None]
+
+
+class RunningNorms:
+    """The scales and shifts of norms, as vectors in float64, computed together where they can be."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        """Know nothing yet.
+
+        Args:
+            modules: those that a graph calls, of which the norms are likely to be asked for.
+        """
+        self._modules = modules
+        self._known: dict[tuple[object, ...], tuple[Norm, Tensor, Tensor]] = {}  # holds the tensors, so that ids hold
+
+    def scale_and_shift(self, norm: Norm) -> tuple[Tensor, Tensor]:
+        """Return what a norm multiplies by, and what it adds."""
+        if norm.key not in self._known:
+            others = [] if self._known else filter(None, map(_norm_of, self._modules))
+            for group in _alike([norm, *others]):
+                self._known |= {n.key: (n, *vectors) for n, vectors in zip(group, _computed(group), strict=True)}
+        return self._known[norm.key][1:]
+
+
+def _norm_of(module: nn.Module) -> Norm | None:
+    """Return a module as a norm, None for one that is none, or that holds anything out of the ordinary."""
+    if not isinstance(module, nn.modules.batchnorm._NormBase):
+        return None
+    own: dict[str, Any] = {**module._buffers, **module._parameters}
+    norm = Norm(*(own.get(name) for name in _CONSTANTS), module.__dict__.get("eps"))
+    plain = isinstance(norm.eps, float) and norm.mean is not None and norm.variance is not None
+    return norm if plain and all(_is_plain(tensor, norm.mean) for tensor in norm.tensors) else None
+
+
+def _is_plain(tensor: object, like: object) -> bool:
+    vector = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and isinstance(tensor, Tensor) and tensor.ndim == 1
+    same = vector and isinstance(like, Tensor) and tensor.shape == like.shape
+    return same and tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
+
+
+def _alike(norms: Iterable[Norm]) -> list[list[Norm]]:
+    """Return norms of which the constants can be put one behind another, each norm once."""
+    groups: dict[object, dict[object, Norm]] = defaultdict(dict)
+    for norm in norms:
+        kind = [None if t is None else (t.dtype, t.device) for t in norm[:4]]
+        groups[(*kind, norm.eps)].setdefault(norm.key, norm)
+    return [list(group.values()) for group in groups.values()]
+
+
+def _computed(norms: Sequence[Norm]) -> list[tuple[Tensor, Tensor]]:
+    """Return the scale and the shift of norms of one kind."""
+    mean, variance, weight, bias = (_joined([norm[position] for norm in norms]) for position in range(4))
+    # (x - mean) / sqrt(var + eps) * weight + bias, sorted by x
+    scale = (variance + norms[0].eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    if len(norms) == 1:
+        return [(scale, shift)]
+    sizes = [len(norm.mean) for norm in norms]
+    return list(zip(scale.split(sizes), shift.split(sizes), strict=True))
+
+
+def _joined(vectors: Sequence[Tensor | None]) -> Tensor | None:
+    tensors = [t.detach() for t in vectors if t is not None]
+    return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).double() if tensors else None
