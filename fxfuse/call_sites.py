@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fxfuse.method_reader import MethodReader
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import AffineSource
-from fxfuse.python_source import defining_class, is_name, parse, plain_function
+from fxfuse.python_source import defining_class, is_name, nodes_of, parse, plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -118,7 +118,7 @@ def asks_what_it_gets(forward: Any, names: Iterable[str]) -> bool:
     except (OSError, TypeError, SyntaxError):
         return True
     wanted = tuple(names)
-    return any(_asks(node, wanted) for node in ast.walk(tree))
+    return any(_asks(node, wanted) for node in nodes_of(tree))
 
 
 def _asks(node: ast.AST, names: tuple[str, ...]) -> bool:

@@ -70,7 +70,8 @@ class LinearMap:
         groups, _, inputs, *taps = self.stored.shape
         scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
         # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
-        matrices = (_summed_taps(block.reshape(groups, size, inputs, -1)) for _, size, block in self._blocks(1))
+        blocks = self._blocks(1, wide=True)
+        matrices = (_summed_taps(block.reshape(groups, size, inputs, -1)) for _, size, block in blocks)
         moved = torch.cat([torch.einsum("goi,gi->go", matrix, shift) for matrix in matrices], 1).flatten()
         bias = _bias(moved) if self.bias is None else moved + self.bias
         return LinearMap(self.stored, bias, self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps))))
@@ -92,23 +93,29 @@ class LinearMap:
         for position, size, block in self._blocks(axis):
             target.narrow(axis, position, size).copy_(block)
 
-    def _blocks(self, axis: int) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield slices of the kernel along an axis: where each begins, how long it is, and what it is."""
+    def _blocks(self, axis: int, *, wide: bool = False) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield slices of the kernel along an axis: where each begins, how long it is, and what it is until the next.
+
+        They are in float64 if that is asked for with ``wide``, or if anything was done to the kernel.
+        """
         length = self.stored.shape[axis]
         slices = max(1, _BLOCK * length // max(1, self.stored.numel()))
+        room: Tensor | None = None  # for all of them: new memory each time costs as much as the arithmetic
         for position in range(0, length, slices):
             size = min(slices, length - position)
             block = self.stored.narrow(axis, position, size)
+            if wide or self.factor is not None:
+                room = torch.empty_like(block, dtype=torch.float64) if room is None else room.narrow(axis, 0, size)
+                block = room.copy_(block)
             if self.factor is not None:
                 one_for_all = self.factor.shape[axis] == 1
-                factor = self.factor if one_for_all else self.factor.narrow(axis, position, size)
-                block = block.to(torch.float64, copy=True).mul_(factor)
+                block.mul_(self.factor if one_for_all else self.factor.narrow(axis, position, size))
             yield position, size, block
 
 
 def _summed_taps(kernel: Tensor) -> Tensor:
-    """Return the sum over the last axis in float64, of which a single element is no sum and needs no copy."""
-    return kernel.double().sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1).double()
+    """Return the sum over the last axis, of which a single element is no sum and needs no copy."""
+    return kernel.sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1)
 
 
 def _bias(vector: Tensor) -> Tensor | None:

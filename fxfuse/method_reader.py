@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Protocol
 
 from fxfuse.module_names import CONTAINERS, ModuleNames
-from fxfuse.python_source import is_name, is_super, is_text
+from fxfuse.python_source import is_name, is_super, is_text, nodes_of, parents_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,13 +52,13 @@ class MethodReader:
         """Read ``tree`` for ``notes``; ``own`` is the name of its first parameter."""
         self.notes = notes
         self.tree = tree
-        self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        self.parents = parents_of(tree)
         self.names = ModuleNames(notes.module, tree, own)
         self.used: set[str] = set()
 
     def read(self) -> set[str]:
         """Note everything, and return the names of the other methods that are used."""
-        for node in ast.walk(self.tree):
+        for node in nodes_of(self.tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 for module in list(self.names.bound.get(node.id, ())):
                     self._follow(node, module)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fxfuse.python_source import is_name, is_text
+from fxfuse.python_source import is_name, is_text, nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ class ModuleNames:
         """Find all names; they can depend on each other, seldom deeper than three times."""
         self.bound: dict[str, dict[nn.Module, None]] = {own: {module: None}}
         for _ in range(3):
-            for node in ast.walk(tree):
+            for node in nodes_of(tree):
                 if isinstance(node, (ast.For, ast.comprehension)):
                     self._bind_loop(node.target, node.iter)
                 elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:

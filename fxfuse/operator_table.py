@@ -95,6 +95,7 @@ def register(  # noqa: PLR0913 - a row has as many columns
     return operator
 
 
+_UNKNOWN: Any = object()
 # Weak, since each GraphModule is a class of its own.
 _by_type: weakref.WeakKeyDictionary[type[nn.Module], Operator | None] = weakref.WeakKeyDictionary()
 
@@ -104,9 +105,10 @@ def operator_of(module: nn.Module) -> Operator | None:
     if "forward" in module.__dict__:
         return None
     cls = type(module)
-    if cls not in _by_type:
-        _by_type[cls] = _operator_of_class(cls)
-    return _by_type[cls]
+    known = _by_type.get(cls, _UNKNOWN)
+    if known is _UNKNOWN:
+        known = _by_type[cls] = _operator_of_class(cls)
+    return known
 
 
 def _operator_of_class(cls: type[nn.Module]) -> Operator | None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxfuse.questions import asked_classes, is_assertion
-from fxfuse.shape_numbers import number_class
+from fxfuse.questions import asked_classes, is_assertion, unpacked
+from fxfuse.shape_numbers import gives_tensor, number_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
@@ -47,7 +47,7 @@ class AnyProxy(fx.Proxy):
         if number is not None:
             return number
         classes = asked_classes(frame)
-        if is_assertion(frame, after_call=True) or (classes and self.tracer.gives_tensor(self.node)):  # type: ignore[attr-defined] # the tracer of this package
+        if is_assertion(frame, after_call=True) or (classes and gives_tensor(self.node, self.tracer.is_layer)):  # type: ignore[attr-defined] # the tracer of this package
             return Tensor if not classes or issubclass(Tensor, classes) else AnyProxy
         raise self.refused("it asks for the class of a value")
 
@@ -71,6 +71,11 @@ class AnyProxy(fx.Proxy):
 
     def __len__(self) -> int:
         raise self.refused("it asks for the length of a value")
+
+    def __iter__(self) -> Iterator[Any]:
+        """Unpack like torch.fx, which disassembles the caller anew each time."""
+        count = unpacked(sys._getframe(1))
+        return self.tracer.iter(self) if count is None else (self[position] for position in range(count))  # type: ignore[index] # as torch.fx does
 
     def __int__(self) -> int:
         raise self.refused("it makes a Python number of a value")

@@ -51,6 +51,18 @@ def parse(function: Any) -> tuple[ast.AST, str]:
     return tree, parameters[0].arg if parameters else ""
 
 
+@functools.cache  # of trees that ``parse`` remembers as well
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """Return the nodes of a tree that ``parse`` gave."""
+    return tuple(ast.walk(tree))
+
+
+@functools.cache
+def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    """Return each node of a tree that ``parse`` gave, but for the root, with the node that holds it."""
+    return {child: node for node in nodes_of(tree) for child in ast.iter_child_nodes(node)}
+
+
 def is_name(node: ast.AST, *names: str) -> bool:
     """Whether an expression is one of these names."""
     return isinstance(node, ast.Name) and node.id in names

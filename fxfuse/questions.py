@@ -61,6 +61,12 @@ def asked_classes(frame: FrameType) -> tuple[type, ...]:
     return tuple(found) if all(isinstance(cls, type) for cls in found) else ()
 
 
+def unpacked(frame: FrameType) -> int | None:
+    """Return into how many names a frame unpacks a value at this step, None where it does something else."""
+    step = next((step for step in _steps(frame.f_code) if step.offset == frame.f_lasti), None)
+    return step.argval if step is not None and step.opname == "UNPACK_SEQUENCE" else None
+
+
 def _loaded(frame: FrameType, step: dis.Instruction) -> Any:
     """Return what a step loads by name."""
     if step.opname != "LOAD_GLOBAL":

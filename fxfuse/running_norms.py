@@ -32,6 +32,11 @@ class Norm(NamedTuple):
     eps: float
 
     @property
+    def constants(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Its mean, variance, weight and bias."""
+        return self.mean, self.variance, self.weight, self.bias
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What tells it from every other norm, as long as its tensors live."""
         return id(self.mean), id(self.variance), id(self.weight), id(self.bias), self.eps
@@ -39,7 +44,7 @@ class Norm(NamedTuple):
     @property
     def tensors(self) -> list[Tensor]:
         """Its constants."""
-        return [t for t in self[:4] if t is not None]
+        return [t for t in self.constants if t is not None]
 
 
 class RunningNorms:
@@ -68,39 +73,43 @@ def _norm_of(module: nn.Module) -> Norm | None:
     if not isinstance(module, nn.modules.batchnorm._NormBase):
         return None
     own: dict[str, Any] = {**module._buffers, **module._parameters}
-    norm = Norm(*(own.get(name) for name in _CONSTANTS), module.__dict__.get("eps"))
-    plain = isinstance(norm.eps, float) and norm.mean is not None and norm.variance is not None
-    return norm if plain and all(_is_plain(tensor, norm.mean) for tensor in norm.tensors) else None
+    mean, variance, weight, bias = (own.get(name) for name in _CONSTANTS)
+    if mean is None or variance is None or not isinstance(module.eps, float):
+        return None
+    norm = Norm(mean, variance, weight, bias, module.eps)
+    return norm if all(_is_plain(tensor, mean) for tensor in norm.tensors) else None
 
 
-def _is_plain(tensor: object, like: object) -> bool:
-    vector = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and isinstance(tensor, Tensor) and tensor.ndim == 1
-    same = vector and isinstance(like, Tensor) and tensor.shape == like.shape
-    return same and tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
+def _is_plain(tensor: Tensor, like: Tensor) -> bool:
+    vector = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.ndim == 1 and tensor.shape == like.shape
+    return vector and tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
 
 
 def _alike(norms: Iterable[Norm]) -> list[list[Norm]]:
     """Return norms of which the constants can be put one behind another, each norm once."""
     groups: dict[object, dict[object, Norm]] = defaultdict(dict)
     for norm in norms:
-        kind = [None if t is None else (t.dtype, t.device) for t in norm[:4]]
+        kind = [None if t is None else (t.dtype, t.device) for t in norm.constants]
         groups[(*kind, norm.eps)].setdefault(norm.key, norm)
     return [list(group.values()) for group in groups.values()]
 
 
 def _computed(norms: Sequence[Norm]) -> list[tuple[Tensor, Tensor]]:
     """Return the scale and the shift of norms of one kind."""
-    mean, variance, weight, bias = (_joined([norm[position] for norm in norms]) for position in range(4))
+    mean, variance = _joined([norm.mean for norm in norms]), _joined([norm.variance for norm in norms])
+    weights = [norm.weight for norm in norms if norm.weight is not None]
+    biases = [norm.bias for norm in norms if norm.bias is not None]
     # (x - mean) / sqrt(var + eps) * weight + bias, sorted by x
     scale = (variance + norms[0].eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
+    scale = scale * _joined(weights) if weights else scale
+    shift = _joined(biases) - mean * scale if biases else -mean * scale
     if len(norms) == 1:
         return [(scale, shift)]
     sizes = [len(norm.mean) for norm in norms]
     return list(zip(scale.split(sizes), shift.split(sizes), strict=True))
 
 
-def _joined(vectors: Sequence[Tensor | None]) -> Tensor | None:
-    tensors = [t.detach() for t in vectors if t is not None]
-    return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).double() if tensors else None
+def _joined(vectors: Sequence[Tensor]) -> Tensor:
+    """Return vectors one behind another, in float64."""
+    tensors = [vector.detach() for vector in vectors]
+    return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).double()

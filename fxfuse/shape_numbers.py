@@ -59,7 +59,10 @@ def _is_shape(node: fx.Node) -> bool:
 
 
 def gives_tensor(node: fx.Node, is_layer: Callable[[fx.Node], bool]) -> bool:
-    """Whether a value is sure to be a tensor: arithmetic is, if one of its operands is one."""
+    """Whether a value is sure to be a tensor: an input, which a check guards, or what a known operation gives.
+
+    Arithmetic gives one if one of its operands is one.
+    """
     pending, seen = [node], {node}
     while pending:
         current = pending.pop()

@@ -23,7 +23,7 @@ from fxfuse.own_forward import UNCHECKED, Derived
 from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.rank_tables import keeps_rank
-from fxfuse.shape_numbers import gives_tensor, traced_extremes
+from fxfuse.shape_numbers import traced_extremes
 from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, literals_of, resolve_types
 from fxfuse.state import State, sentence
 
@@ -229,6 +229,8 @@ class Tracer(fx.Tracer):
             return a.node
         if type(a) is tuple:
             return tuple(map(self.create_arg, a))
+        if type(a) in (int, float, bool, str) or (type(a) is dict and not a):
+            return a
         if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
             if type(a) is not collections.OrderedDict:
                 raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")
@@ -236,11 +238,8 @@ class Tracer(fx.Tracer):
             return self.create_node("call_function", collections.OrderedDict, (super().create_arg(items),), {})
         return super().create_arg(a)
 
-    def gives_tensor(self, node: fx.Node) -> bool:
-        """Whether a value is sure to be a tensor: an input, which a check guards, or what a known operation gives."""
-        return gives_tensor(node, self._is_layer)
-
-    def _is_layer(self, node: fx.Node) -> bool:
+    def is_layer(self, node: fx.Node) -> bool:
+        """Whether a node calls a module that is sure to give a tensor."""
         module = self.root.get_submodule(str(node.target))
         cls: Any = type(module)
         return operator_of(module) is not None or (keeps_rank(cls) and not getattr(module, "return_indices", False))

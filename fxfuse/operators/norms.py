@@ -41,7 +41,8 @@ class BatchNorm(AffineSource):
         """Return the affine, shaped for the rank of the input."""
         self._require_running_statistics()
         self.call.require_one_result()
-        norm = Norm(*self._constants, self.call.get("eps", 1e-5))
+        mean, variance, weight, bias = self._constants
+        norm = Norm(mean, variance, weight, bias, self.call.get("eps", 1e-5))
         scale, shift = self.call.graph.running_norms.scale_and_shift(norm)
         shape = (-1, *[1] * (self._rank().axes - 2))
         return Affine(scale.view(shape), shift.view(shape))

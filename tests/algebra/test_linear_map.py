@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fxfuse import linear_map
 from fxfuse.affine import Affine
 from fxfuse.linear_map import LinearMap
 from tests.helpers import assert_equal
@@ -147,3 +149,32 @@ def test_a_scale_alone_makes_no_bias() -> None:
     plain, ones = LinearMap(randn(1, 2, 3), None), affine(2)
     assert plain.then_affine(Affine(ones.scale, 0 * ones.shift)).bias is None
     assert plain.after_affine(Affine(affine(3).scale, 0 * affine(3).shift)).bias is None
+
+
+SPLIT = {
+    "as it is stored": lambda t: t,
+    "transposed": lambda t: t.transpose(1, 2),
+    "channels last": lambda t: t.to(memory_format=torch.channels_last_3d),
+}
+
+
+@pytest.mark.parametrize("block", [1, 7, 25, 30, 1000])
+@pytest.mark.parametrize("layout", SPLIT)
+@pytest.mark.parametrize("shape", [(1, 5, 3, 2, 2), (6, 2, 3, 1, 1), (2, 7, 3, 3, 1)])
+def test_blocks_give_what_one_operation_gives(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], layout: str, block: int
+) -> None:
+    monkeypatch.setattr(linear_map, "_BLOCK", block)
+    monkeypatch.setattr(linear_map, "_SMALL", 0)
+    kernel = SPLIT[layout](randn(*shape).float())
+    groups, out, inputs = kernel.shape[:3]
+    before, after = (Affine(randn(groups * n), randn(groups * n)) for n in (inputs, out))
+    found = LinearMap(kernel, randn(groups * out)).after_affine(before).then_affine(after)
+    target = torch.empty_like(kernel)
+    found.round_into(target)
+    scales = before.scale.view(groups, 1, inputs, 1, 1), after.scale.view(groups, out, 1, 1, 1)
+    assert torch.equal(target, (kernel * (scales[0] * scales[1])).float())
+    moved = (kernel.double() * before.shift.view(groups, 1, inputs, 1, 1)).sum((2, 3, 4)).flatten()
+    plain = LinearMap(kernel, None).after_affine(before).bias
+    assert plain is not None
+    assert_equal(plain, moved)
