@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from fxfuse.affine import FOLDED_DTYPES
 from fxfuse.operator_table import OPERATORS, Operator, operator_of
 from fxfuse.reasons import Reason, Refusal, require
 
@@ -92,8 +93,7 @@ class Call:
 def require_plain(tensor: Tensor, **facts: object) -> None:
     """Refuse what is not an ordinary real floating-point tensor with values."""
     known_class = type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
-    plain = known_class and tensor.is_floating_point() and not tensor.is_quantized and tensor.layout is torch.strided
-    if not plain:
+    if not known_class or tensor.dtype not in FOLDED_DTYPES or tensor.layout is not torch.strided:
         raise Refusal(Reason.NOT_FLOATING, dtype=tensor.dtype if known_class else type(tensor).__name__, **facts)
     if tensor.is_meta:
         raise Refusal(Reason.NO_VALUES, **facts)

@@ -78,7 +78,7 @@ class Editor:
         gone = self.graph.with_constants(dropped)
         readers = ((t, self._reader(write, t)) for t in old if t is not None)
         others = [p for t, reader in readers for p in self.graph.readers.others(t, reader, apart_from=gone)]
-        return list(dict.fromkeys(others))
+        return list(dict.fromkeys("another call" if path == write.call.path else path for path in others))
 
     def _reader(self, write: Write, tensor: Tensor) -> fx.Node:
         """Return the node that reads the tensor for this call: the call, or the get_attr that feeds it alone."""

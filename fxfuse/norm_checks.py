@@ -7,7 +7,9 @@ comparison alone, so while a trace is under way the check becomes a node of the 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
@@ -29,7 +31,7 @@ def traced_checks() -> Iterator[None]:
     before = {cls: cls.__dict__["_check_input_dim"] for cls in _AXES}
     enter = torch.autocast.__enter__
     try:
-        torch.autocast.__enter__ = _refuse_autocast  # type: ignore[method-assign] # put back below
+        torch.autocast.__enter__ = _refusing(enter)  # type: ignore[method-assign] # put back below
         for cls, axes in _AXES.items():
             cls._check_input_dim = _traceable(before[cls], axes)  # type: ignore[attr-defined] # put back below
         yield
@@ -39,10 +41,17 @@ def traced_checks() -> Iterator[None]:
             cls._check_input_dim = check  # type: ignore[attr-defined] # as it was
 
 
-def _refuse_autocast(region: torch.autocast) -> None:
+def _refusing(enter: Callable[[torch.autocast], Any]) -> Callable[[torch.autocast], Any]:
     """A region that computes in another dtype, or insists on not doing so, is lost in a graph."""
-    del region
-    raise Untraceable("it uses autocast in a part of its forward")
+    thread = threading.get_ident()
+
+    @functools.wraps(enter)
+    def entered(region: torch.autocast) -> Any:
+        if threading.get_ident() == thread:
+            raise Untraceable("it uses autocast in a part of its forward")
+        return enter(region)
+
+    return entered
 
 
 def _traceable(check: Callable[..., None], axes: int | None) -> Callable[..., None]:

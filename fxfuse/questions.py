@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,9 +75,14 @@ def _loaded(frame: FrameType, step: dis.Instruction) -> Any:
     return frame.f_globals.get(step.argval, getattr(builtins, str(step.argval), None))
 
 
-@functools.cache
-def asks_what_a_graph_cannot_say(code: CodeType) -> str:
+def asks_what_a_graph_cannot_say(function: Any) -> str:
     """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else _asked(code)
+
+
+@functools.cache
+def _asked(code: CodeType) -> str:
     asked = _STATES & set(code.co_names)
     if asked:
         return f"it calls {min(asked)}"

@@ -64,7 +64,7 @@ class Reason(Enum):
         "fuse the exported program, where sizes are known, or write the size as a number"
     )
     NOT_FLOATING = (
-        "{name} of {value} is {dtype}, and only real floating-point tensors are folded; "
+        "{name} of {value} is {dtype}, and only real floating-point tensors of 16 bits and more are folded; "
         "fuse before you quantize or convert"
     )
     PROMOTES = "the result would have another dtype ({detail}); convert both to one dtype before fusing"
@@ -84,7 +84,7 @@ class Reason(Enum):
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "
-        "pass example_inputs, or call the enclosing module as a whole"
+        "pass example_inputs if there were none, or call the enclosing module as a whole"
     )
     WOULD_GROW = (
         "{value} would grow {detail}, which costs more than it saves; "
@@ -105,7 +105,7 @@ class Reason(Enum):
     )
     OWN_FORWARD = (
         "{value} is called in a way that cannot be written back into its Python class; "
-        "use structure='graph', or pass example_inputs"
+        "use structure='graph' where the model can be traced as a whole, else pass example_inputs if there were none"
     )
 
     def sentence(self, **facts: object) -> str:

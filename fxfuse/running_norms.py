@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fxfuse.affine import FOLDED_DTYPES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -82,7 +84,7 @@ def _norm_of(module: nn.Module) -> Norm | None:
 
 def _is_plain(tensor: Tensor, like: Tensor) -> bool:
     vector = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.ndim == 1 and tensor.shape == like.shape
-    return vector and tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
+    return vector and tensor.dtype in FOLDED_DTYPES and tensor.layout is torch.strided and not tensor.is_meta
 
 
 def _alike(norms: Iterable[Norm]) -> list[list[Norm]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import inspect
 import math
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from fxfuse.rank_tables import keeps_rank
 from fxfuse.shape_numbers import traced_extremes
 from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, literals_of, resolve_types
 from fxfuse.state import State, sentence
+from fxfuse.threads import one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -41,6 +42,7 @@ class Tracer(fx.Tracer):
     Attributes:
         left_whole: modules of the user's for which one node stands, and why.
         specialised: the root's arguments that are traced at one value, mostly optional ones at their defaults.
+        thread: the thread that traces; torch.fx hands over calls of modules from all of them.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Tracer(fx.Tracer):
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
         self.failure: Untraceable | None = None
+        self.thread = threading.get_ident()
         self._leaves: dict[nn.Module, bool] = {}
         self._names: dict[int, str] = {}
 
+    @one_at_a_time
     def capture(self, root: nn.Module) -> Draft:
         """Return the graph of ``root``.
 
@@ -74,8 +78,7 @@ class Tracer(fx.Tracer):
             Exception: whatever the forward of the root itself raises when it is traced.
         """
         self._names = {id(tensor): name for tensor, name in tensor_paths(root)}
-        self._require_trusted(root)
-        self._require_askable(type(root))
+        self._require_traceable(root)
         if has_own_call(root) and not isinstance(root, fx.GraphModule):
             raise Untraceable("its class has a __call__ of its own")
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
@@ -107,13 +110,6 @@ class Tracer(fx.Tracer):
         resolve_types(graph, getattr(type(root), self.traced_func_name))
         return Draft(holder, graph, type(root).__name__)
 
-    @staticmethod
-    def _require_askable(module_class: type[nn.Module]) -> None:
-        code = getattr(inspect.unwrap(module_class.forward), "__code__", None)
-        asked = asks_what_a_graph_cannot_say(code) if code is not None else ""
-        if asked:
-            raise Untraceable(asked)
-
     def _require_no_failure(self) -> None:
         if self.failure is not None:
             raise self.failure
@@ -135,9 +131,12 @@ class Tracer(fx.Tracer):
             self.failure = Untraceable(sentence(error))
             raise
 
-    def _require_trusted(self, module: nn.Module) -> None:
+    def _require_traceable(self, module: nn.Module) -> None:
         if module in self.distrusted:
             raise Untraceable("its trace gave another result than the module on the example inputs")
+        asked = asks_what_a_graph_cannot_say(type(module).forward)
+        if asked:
+            raise Untraceable(asked)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
         """Leave whole the operators of the table, torch's own layers, and modules with hooks."""
@@ -155,13 +154,14 @@ class Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
             scope = (self.scope.module_path, self.scope.module_type)
             try:
-                self._require_trusted(m)
-                self._require_askable(type(m))
+                self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
                 self._require_no_failure()
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
@@ -195,7 +195,8 @@ class Tracer(fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
         """Return a proxy for a parameter or buffer, whose shape is known; other attributes as they are."""
         self._cache = parameter_proxy_cache
-        if not isinstance(attr_val, Tensor) or id(attr_val) not in self._names:
+        known = isinstance(attr_val, Tensor) and id(attr_val) in self._names
+        if not known or threading.get_ident() != self.thread:
             return attr_val
         name = self._names[id(attr_val)]
         if name not in parameter_proxy_cache:

@@ -24,7 +24,7 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 LAYERS: dict[str, str] = {
     "what needs nothing": (
         "affine collection cost geometry linear_map running_norms filters reasons report guards modules draft state "
-        "python_source questions rank_tables shape_numbers proxies own_forward layers_read"
+        "python_source questions threads rank_tables shape_numbers proxies own_forward layers_read"
     ),
     "a graph, read": "operator_table mutations uses constants readers shapes sizes call naming graph aliases layout",
     "a graph, changed": "storage history arguments divided editor",

@@ -138,3 +138,17 @@ def test_layers_without_values_are_not_merged(structure: Structure, path: str) -
     with unchanged(model):
         fused = fx_fuse(model, structure=structure)
     assert (folds(fused), reasons(fused)) == ([], {("1", Reason.NO_VALUES)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("position", [0, 1])
+def test_eight_bits_stay_and_the_rest_is_folded(position: int, dtype: torch.dtype) -> None:
+    """Nothing runs on them here: a library for them takes such a model over when it is deployed."""
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sigmoid(), pair())).eval()
+    model[position].to(dtype)
+    before = {name: tensor.clone() for name, tensor in model[position].named_parameters()}
+    fused = fx_fuse(model)
+    assert (folds(fused), reasons(fused)) == (["3.1"], {("1", Reason.NOT_FLOATING)})
+    for name, tensor in fused.get_submodule(str(position)).named_parameters():
+        assert tensor.dtype is dtype
+        assert torch.equal(tensor.view(torch.uint8), before[name].view(torch.uint8))

@@ -111,3 +111,15 @@ def test_an_input_behind_a_check_that_others_read_too() -> None:
     decision = only(trained(Checked(bn=nn.BatchNorm2d(3))), "fold_upstream")
     assert decision.reason is Reason.NOT_LINEAR
     assert decision.detail.startswith("it follows the input, ")
+
+
+class CalledTwice(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(self.conv(x)) + self.second(self.conv(x + 1)).relu()
+
+
+def test_a_layer_that_is_called_twice_is_not_told_to_be_used_by_itself() -> None:
+    model = trained(CalledTwice(conv=conv(3, 4), first=nn.BatchNorm2d(4), second=nn.BatchNorm2d(4)))
+    skipped = explain(model, allow_copies=False).skipped
+    assert {decision.path: decision.reason for decision in skipped} == dict.fromkeys(["first", "second"], Reason.SHARED)
+    assert all(d.detail.startswith("conv is also used by another call, and must stay") for d in skipped)
