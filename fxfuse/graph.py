@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
@@ -77,7 +78,7 @@ class Graph(Naming):
         self._sources = dict(first_items(graph_module.graph))
         self._values = {source: value for value, source in self._sources.items()}
         self._views: dict[fx.Node, View | None] = {}
-        self._uses: dict[fx.Node, tuple[object, object, object, list[fx.Node]]] = {}
+        self._uses: dict[fx.Node, tuple[object, object, object, Counter[fx.Node]]] = {}
         self.readers = Readers(self, holders or {})
         self._dead = self.find_dead()
 
@@ -150,14 +151,14 @@ class Graph(Naming):
         for user in node.users:
             value = self._values.get(user, user)
             if value not in self._dead and not asks_shape(user):
-                found += [value] * self._uses_of(user).count(node)
+                found += [value] * self._uses_of(user)[node]
         return found
 
-    def _uses_of(self, node: fx.Node) -> list[fx.Node]:
-        """Return ``uses(node)``, remembered as long as the node has the very same arguments, which never change."""
-        target, args, kwargs, found = self._uses.get(node, (None, None, None, []))
-        if node.args is not args or node.kwargs is not kwargs or node.target is not target:
-            found = uses(node)
+    def _uses_of(self, node: fx.Node) -> Counter[fx.Node]:
+        """Count ``uses(node)``, remembered as long as the node has the very same arguments, which never change."""
+        target, args, kwargs, found = self._uses.get(node, (None, None, None, None))
+        if found is None or node.args is not args or node.kwargs is not kwargs or node.target is not target:
+            found = Counter(uses(node))
             self._uses[node] = (node.target, node.args, node.kwargs, found)
         return found
 
