@@ -27,6 +27,14 @@ def fetch(root: torch.nn.Module, target: str) -> Any:
     return value
 
 
+def holds(root: torch.nn.Module, target: str, value: object) -> bool:
+    """Whether there is this very object at a dotted path."""
+    try:
+        return fetch(root, target) is value
+    except AttributeError:  # there is nothing, or nothing any more
+        return False
+
+
 class Constants:
     """The constant values of a graph, computed once when asked for, without gradients or side effects."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.constants import fetch
+from fxfuse.constants import fetch, holds
 from fxfuse.modules import copies_of
 from fxfuse.operator_table import operator_of
 from fxfuse.storage import paths_above
@@ -62,12 +62,5 @@ def _keep_tensors(editor: Editor, new: Mapping[str, nn.Module]) -> None:
         target = str(node.target)
         tensor = fetch(editor.graph_module, target)
         holders = [path for path in paths_above(target) if path in new]
-        if holders and not _holds(new[holders[-1]], target.removeprefix(f"{holders[-1]}."), tensor):
+        if holders and not holds(new[holders[-1]], target.removeprefix(f"{holders[-1]}."), tensor):
             editor.storage.retarget(node, editor.storage.store(target, tensor))
-
-
-def _holds(module: nn.Module, path: str, tensor: object) -> bool:
-    try:
-        return fetch(module, path) is tensor
-    except AttributeError:  # a norm that is gone
-        return False

@@ -64,7 +64,7 @@ class RunningNorms:
     def scale_and_shift(self, norm: Norm) -> tuple[Tensor, Tensor]:
         """Return what a norm multiplies by, and what it adds."""
         if norm.key not in self._known:
-            others = [] if self._known else filter(None, map(_norm_of, self._modules))
+            others = [] if self._known or not _is_usual(norm) else filter(None, map(_norm_of, self._modules))
             for group in _alike([norm, *others]):
                 self._known |= {n.key: (n, *vectors) for n, vectors in zip(group, _computed(group), strict=True)}
         return self._known[norm.key][1:]
@@ -76,10 +76,16 @@ def _norm_of(module: nn.Module) -> Norm | None:
         return None
     own: dict[str, Any] = {**module._buffers, **module._parameters}
     mean, variance, weight, bias = (own.get(name) for name in _CONSTANTS)
-    if mean is None or variance is None or not isinstance(module.eps, float):
+    eps: object = module.__dict__.get("eps")
+    if mean is None or variance is None or not isinstance(eps, float):
         return None
-    norm = Norm(mean, variance, weight, bias, module.eps)
-    return norm if all(_is_plain(tensor, mean) for tensor in norm.tensors) else None
+    norm = Norm(mean, variance, weight, bias, eps)
+    return norm if _is_usual(norm) else None
+
+
+def _is_usual(norm: Norm) -> bool:
+    """Whether all constants are vectors of one length, with values."""
+    return all(_is_plain(tensor, norm.mean) for tensor in norm.tensors)
 
 
 def _is_plain(tensor: Tensor, like: Tensor) -> bool:

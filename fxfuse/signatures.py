@@ -33,6 +33,18 @@ def has_own_call(module: nn.Module) -> bool:
     return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
 
 
+def forbids_a_graph(root: nn.Module) -> str:
+    """Return why no graph of its forward alone can take the place of a module, empty for no reason."""
+    if has_own_call(root) and not isinstance(root, fx.GraphModule):
+        return "its class has a __call__ of its own"
+    if "forward" in root.__dict__:
+        return "its forward was replaced on the instance"
+    if root._forward_pre_hooks and any(isinstance(value, Tensor) for value in root.__dict__.values()):
+        return "it has hooks, which may compute a tensor of it before each call"
+    taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
+    return f"its child {taken[0]!r} has the name of a part of a GraphModule" if taken else ""
+
+
 def literals_of(root: nn.Module, names: Collection[str]) -> list[str]:
     """Return the literal tensors that torch.fx has put on a root since it had only these names."""
     return [name for name in root.__dict__ if name.startswith("_tensor_constant") and name not in names]

@@ -8,15 +8,31 @@ ever, so it waits.  What other threads run in the meantime is theirs, and is let
 from __future__ import annotations
 
 import functools
+import os
 import threading
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+import weakref
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from torch import fx
+from torch.utils._pytree import tree_leaves
+
+from fxfuse.proxies import Untraceable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_lock = threading.RLock()
+_locks = {"trace": threading.RLock()}
+
+
+def _renew() -> None:
+    """Let a new process trace: what held the lock is not in it."""
+    _locks["trace"] = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def one_at_a_time(trace: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -24,7 +40,39 @@ def one_at_a_time(trace: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(trace)
     def alone(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with _lock:
+        with _locks["trace"]:
             return trace(*args, **kwargs)
 
     return alone
+
+
+class OneThread(fx.Tracer):
+    """A tracer that takes down what its own thread does.
+
+    Attributes:
+        failure: why what was traced is wrong, None as long as it is not.
+    """
+
+    failure: Untraceable | None = None
+
+    def __init__(self, **options: Any) -> None:
+        """Trace in this thread; ``options`` are those of ``torch.fx.Tracer``."""
+        super().__init__(**options)
+        self._thread = threading.get_ident()
+        self._others = weakref.WeakSet(threading.enumerate())  # one that begins later may be the forward's own
+
+    def is_bystander(self, *computed: Any) -> bool:
+        """Whether this is another thread that was there before, and what it computes with has nothing to do with us."""
+        other = threading.get_ident() != self._thread and threading.current_thread() in self._others
+        return other and not any(issubclass(type(leaf), fx.Proxy) for leaf in tree_leaves(computed))
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **more: Any) -> Any:
+        """Make a node; another thread has modes of its own (autocast, gradients), which no graph can have."""
+        if threading.get_ident() != self._thread:
+            self.failure = Untraceable("its forward computes in other threads")
+        return super().create_proxy(kind, target, args, kwargs, *others, **more)
+
+    def require_no_failure(self) -> None:
+        """Raise if what was traced is wrong."""
+        if self.failure is not None:
+            raise self.failure

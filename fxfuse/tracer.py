@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import math
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,15 +23,24 @@ from fxfuse.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.questions import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.rank_tables import keeps_rank
 from fxfuse.shape_numbers import traced_extremes
-from fxfuse.signatures import ANY_VALUE, Leaf, argument, changes_literals, has_own_call, literals_of, resolve_types
+from fxfuse.signatures import (
+    ANY_VALUE,
+    Leaf,
+    argument,
+    changes_literals,
+    forbids_a_graph,
+    has_own_call,
+    literals_of,
+    resolve_types,
+)
 from fxfuse.state import State, sentence
-from fxfuse.threads import one_at_a_time
+from fxfuse.threads import OneThread, one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
 
-class Tracer(fx.Tracer):
+class Tracer(OneThread):
     """Like ``torch.fx.Tracer``, but never all or nothing.
 
     Where the forward of a submodule cannot be traced, one ``call_module`` node stands for it, and its parents are
@@ -42,7 +50,6 @@ class Tracer(fx.Tracer):
     Attributes:
         left_whole: modules of the user's for which one node stands, and why.
         specialised: the root's arguments that are traced at one value, mostly optional ones at their defaults.
-        thread: the thread that traces; torch.fx hands over calls of modules from all of them.
     """
 
     def __init__(
@@ -65,8 +72,6 @@ class Tracer(fx.Tracer):
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
-        self.failure: Untraceable | None = None
-        self.thread = threading.get_ident()
         self._leaves: dict[nn.Module, bool] = {}
         self._names: dict[int, str] = {}
 
@@ -79,21 +84,15 @@ class Tracer(fx.Tracer):
         """
         self._names = {id(tensor): name for tensor, name in tensor_paths(root)}
         self._require_traceable(root)
-        if has_own_call(root) and not isinstance(root, fx.GraphModule):
-            raise Untraceable("its class has a __call__ of its own")
+        forbidden = forbids_a_graph(root)
+        if forbidden:
+            raise Untraceable(forbidden)
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
-        if "forward" in root.__dict__:
-            raise Untraceable("its forward was replaced on the instance")
-        if root._forward_pre_hooks and any(isinstance(value, Tensor) for value in root.__dict__.values()):
-            raise Untraceable("it has hooks, which may compute a tensor of it before each call")
-        taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
-        if taken:
-            raise Untraceable(f"its child {taken[0]!r} has the name of a part of a GraphModule")
         before, names = State(root), set(root.__dict__)
         try:
             with traced_checks(), traced_extremes():
                 graph = self.trace(root)
-                self._require_no_failure()
+                self.require_no_failure()
             literals = literals_of(root, names)
             holder = shallow_copy(root)
         finally:
@@ -109,10 +108,6 @@ class Tracer(fx.Tracer):
         graph._tracer_cls = fx.Tracer  # what pickle needs to read the graph again
         resolve_types(graph, getattr(type(root), self.traced_func_name))
         return Draft(holder, graph, type(root).__name__)
-
-    def _require_no_failure(self) -> None:
-        if self.failure is not None:
-            raise self.failure
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Keep an assertion as a node; any other question for a truth cannot be answered while tracing."""
@@ -154,7 +149,7 @@ class Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
-        if threading.get_ident() != self.thread:
+        if self.is_bystander(args, kwargs):
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
@@ -163,7 +158,7 @@ class Tracer(fx.Tracer):
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
-                self._require_no_failure()
+                self.require_no_failure()
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self._take_back(last)
                 self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope
@@ -196,7 +191,7 @@ class Tracer(fx.Tracer):
         """Return a proxy for a parameter or buffer, whose shape is known; other attributes as they are."""
         self._cache = parameter_proxy_cache
         known = isinstance(attr_val, Tensor) and id(attr_val) in self._names
-        if not known or threading.get_ident() != self.thread:
+        if not known or self.is_bystander():
             return attr_val
         name = self._names[id(attr_val)]
         if name not in parameter_proxy_cache:

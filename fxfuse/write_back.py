@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from fxfuse.call import Plan
-from fxfuse.constants import fetch
+from fxfuse.constants import fetch, holds
 from fxfuse.editor import Editor
 from fxfuse.graph import Graph
 from fxfuse.guards import AssumedRank, require_rank
@@ -216,7 +216,7 @@ def _bring_up(module: nn.Module, local: Editor) -> None:
         if node.op != "get_attr" or "." not in name:
             continue
         value = fetch(local.graph_module, name)
-        if value is not fetch(module, name):
+        if not holds(module, name, value):
             local.storage.retarget(node, local.storage.store(name.replace(".", "_"), value))
 
 

@@ -78,7 +78,16 @@ def test_nothing_out_of_the_ordinary_is_joined() -> None:
     uneven.weight = nn.Parameter(torch.ones(1))
     none.running_mean = None
     whole.running_var = torch.ones(3, dtype=torch.int64)
+    eightfold, without_eps = norm_layer(3).to(torch.float8_e5m2), norm_layer(3)
     none.eps = torch.tensor(1e-5)
-    odd = [uneven, none, whole, meta, norm_layer(3, eps=1), nn.BatchNorm2d(3, track_running_stats=False)]
+    del without_eps.eps
+    odd = [uneven, none, whole, meta, eightfold, without_eps, norm_layer(3, eps=1)]
+    odd += [nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3, affine=False, track_running_stats=False)]
     scale, _ = RunningNorms([*odd, plain]).scale_and_shift(norm_of(plain))
     assert_equal(scale, expected(norm_of(plain))[0])
+
+
+def test_one_that_is_out_of_the_ordinary_is_computed_alone() -> None:
+    odd = Norm(torch.tensor(2.0), torch.tensor(3.0), None, None, 1e-5)
+    scale, shift = RunningNorms([norm_layer(3, affine=False)]).scale_and_shift(odd)
+    assert_equal([scale, shift], list(expected(odd)))

@@ -76,3 +76,18 @@ def test_what_a_narrower_dtype_rounds_inside_is_no_difference(structure: Structu
     assert folds(fused) == ["bn"]
     tolerance = 20 * torch.finfo(dtype).eps
     torch.testing.assert_close(fused(inputs), model(inputs), rtol=tolerance, atol=tolerance)
+
+
+class ReadsTwice(Model):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(F.conv2d(x, self.conv.weight)), self.two(F.conv2d(x, self.conv.weight))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_two_norms_behind_two_functions_that_read_one_weight(structure: Structure, *, bias: bool) -> None:
+    layers = {"conv": nn.Conv2d(3, 4, 1, bias=bias), "one": nn.BatchNorm2d(4), "two": nn.BatchNorm2d(4)}
+    model, x = trained(ReadsTwice(**layers)), values(2, 3, 5, 5)
+    with unchanged(model):
+        fused = fx_fuse(model, structure=structure)
+    assert sorted(folds(fused)) == ["one", "two"]
+    assert_same(model, fused, x)

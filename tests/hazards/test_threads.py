@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import builtins
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse
 from tests.helpers import assert_equal, trained
 from tests.samples import randn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Waits(nn.Module):
@@ -118,3 +124,83 @@ def test_several_are_fused_at_once() -> None:
         assert len(Report.of(result).folded) == 1
         assert_equal(model(x), result(x))
     assert exchanged() == before
+
+
+POOL = ThreadPoolExecutor(2)
+
+
+def in_new_thread(task: Callable[[], Any]) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(task()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def in_pool(task: Callable[[], Any]) -> Any:
+    return POOL.submit(task).result()
+
+
+class Elsewhere(nn.Module):
+    """Computes a part in another thread, which has none of the modes of the one that called."""
+
+    def __init__(self, run: Callable[..., Any], task: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.run, self.task = run, task
+        self.conv, self.norm, self.drop = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5)
+        self.weight = nn.Parameter(randn(3, 1, 1))
+        self.bn, self.mix = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(lambda: self.task(self, self.bn(self.conv(x))))
+
+
+def cast(model: Elsewhere, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return model.mix(x.float()).double()
+
+
+TASKS: dict[str, Callable[..., Tensor]] = {
+    "a region of its own": cast,
+    "a norm that counts": lambda model, x: model.norm(x),
+    "a parameter": lambda model, x: x * (model.weight * 2),
+    "dropout": lambda model, x: model.drop(x),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("run", [in_new_thread, in_pool])
+def test_a_forward_with_threads_stays_what_it_is(run: Callable[..., Any], task: str) -> None:
+    POOL.submit(int).result()  # so that its threads are there before the trace
+    part = trained(Elsewhere(run, TASKS[task]))
+    part.mix.float()
+    part.norm.train()
+    model = nn.Sequential(part, *trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
+    model.training = False
+    before, x = {name: tensor.clone() for name, tensor in model.state_dict().items()}, randn(2, 3, 6, 6)
+    with torch.no_grad():
+        fused = fx_fuse(model)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        assert [decision.path for decision in Report.of(fused).folded] == ["2"]
+        assert_equal(model(x), fused(x))
+    assert len(list(fused.get_submodule("0").parameters())) == len(list(part.parameters()))
+    assert not [name for name in part.__dict__ if name.startswith("_tensor_constant")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_during_a_trace_can_trace() -> None:
+    model, started, go_on = waiting("forked")
+    with ThreadPoolExecutor(1) as pool:
+        fused = pool.submit(lambda: fx_fuse(model))
+        try:
+            assert started.wait(60)
+            child = os.fork()
+            if not child:
+                signal.alarm(30)  # it would wait for ever
+                folded = len(Report.of(fx_fuse(plain())).folded)
+                os._exit(0 if folded == 1 else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            go_on.set()
+        fused.result()
