@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from torch import fx
+from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
 from fxfuse.proxies import Untraceable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_torchs: Any = _symbolic_trace
 _locks = {"trace": threading.RLock()}
 
 
@@ -46,6 +48,19 @@ def one_at_a_time(trace: Callable[_P, _R]) -> Callable[_P, _R]:
     return alone
 
 
+def _is_under_way() -> bool:
+    read = getattr(_torchs, "_get_is_fx_tracing", None)  # from torch 2.14 on
+    return bool(_torchs._is_fx_tracing_flag if read is None else read())
+
+
+def _say_under_way(value: bool) -> None:  # noqa: FBT001 - private
+    write = getattr(_torchs, "_set_is_fx_tracing", None)
+    if write is None:
+        _torchs._is_fx_tracing_flag = value
+    else:
+        write(value)
+
+
 class OneThread(fx.Tracer):
     """A tracer that takes down what its own thread does.
 
@@ -60,6 +75,14 @@ class OneThread(fx.Tracer):
         super().__init__(**options)
         self._thread = threading.get_ident()
         self._others = weakref.WeakSet(threading.enumerate())  # one that begins later may be the forward's own
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """Trace; where torch.fx is interrupted as it begins or ends, it goes on saying that a trace is under way."""
+        before = _is_under_way()
+        try:
+            return super().trace(root, concrete_args)
+        finally:
+            _say_under_way(before)
 
     def is_bystander(self, *computed: Any) -> bool:
         """Whether this is another thread that was there before, and what it computes with has nothing to do with us."""

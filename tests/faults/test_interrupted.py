@@ -6,9 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from torch import fx, nn
 from torch.fx import _symbolic_trace
 
-from fxfuse import FuseError
+from fxfuse import FuseError, fx_fuse, threads
 from tests.faults.forms import FORMS, as_before, described, outputs
 from tests.faults.points import interrupted, points_of, some_of
 from tests.helpers import assert_equal
@@ -105,3 +106,14 @@ def test_every_call_of_the_editor_may_raise() -> None:
 @pytest.mark.slow
 def test_whatever_raises_changes_nothing_and_the_next_pass_is_right(form: Form) -> None:
     check(form, some_of(list(points(form)), 250), again=True)
+
+
+def test_torch_does_not_go_on_saying_that_a_trace_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trace(*_: object) -> None:
+        threads._say_under_way(True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fx.Tracer, "trace", trace)
+    with pytest.raises(KeyboardInterrupt):
+        fx_fuse(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval())
+    assert not threads._is_under_way()
