@@ -6,6 +6,7 @@ import builtins
 import dis
 import functools
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,9 +64,31 @@ def asked_classes(frame: FrameType) -> tuple[type, ...]:
 
 
 def unpacked(frame: FrameType) -> int | None:
-    """Return into how many names a frame unpacks a value at this step, None where it does something else."""
-    step = next((step for step in _steps(frame.f_code) if step.offset == frame.f_lasti), None)
-    return step.argval if step is not None and step.opname == "UNPACK_SEQUENCE" else None
+    """Return into how many names a frame unpacks a value at this step, None where it does something else.
+
+    ``a, b = map(sum, values)`` unpacks what ``map`` gives, while ``sum`` looks at each of the values in turn.
+    """
+    steps = _steps(frame.f_code)
+    here = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), None)
+    if here is None or steps[here].opname != "UNPACK_SEQUENCE":
+        return None
+    statement = itertools.takewhile(lambda step: not step.opname.startswith(_ENDS), reversed(steps[:here]))
+    return None if any(_gives_iterator(frame, step) for step in statement) else steps[here].argval
+
+
+_ENDS = ("STORE", "POP_TOP", "RETURN", "RAISE")  # of what came before in a function
+
+
+def _gives_iterator(frame: FrameType, step: dis.Instruction) -> bool:
+    """Whether a step loads an iterator, a class of these, or the module that has most of them."""
+    loaded = [_loaded(frame, step)] if step.opname == "LOAD_GLOBAL" else []
+    if step.opname.startswith(("LOAD_FAST", "LOAD_NAME", "LOAD_DEREF")):
+        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        loaded = [frame.f_locals.get(name) for name in names]
+    return any(
+        value is itertools or hasattr(value if issubclass(type(value), type) else type(value), "__next__")
+        for value in loaded
+    )
 
 
 def _loaded(frame: FrameType, step: dis.Instruction) -> Any:
