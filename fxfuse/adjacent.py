@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fxfuse.call_sites import parsed_methods
 from fxfuse.method_reader import LISTING
-from fxfuse.python_source import is_name
+from fxfuse.python_source import is_name, nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,16 +49,16 @@ def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method
 
 def _hides_calls(tree: ast.AST, own: str) -> bool:
     """Whether a method could reach children by other ways than ``self.name``."""
-    attributes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
-    mentioned = [n for n in ast.walk(tree) if is_name(n, own)]
+    attributes = [n for n in nodes_of(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
+    mentioned = [n for n in nodes_of(tree) if is_name(n, own)]
     return len(attributes) != len(mentioned) or any(n.attr in LISTING for n in attributes)
 
 
 def _calls(owner: nn.Module, tree: ast.AST, own: str) -> Iterator[tuple[nn.Module, ast.Call]]:
     """Yield the calls of children by name, ``self.conv(x)``; any other mention counts as a call as well."""
-    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
+    called = {node.func for node in nodes_of(tree) if isinstance(node, ast.Call)}
+    calls = {node.func: node for node in nodes_of(tree) if isinstance(node, ast.Call)}
+    for node in nodes_of(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == own:
             child = owner._modules.get(node.attr)
             if child is not None:
@@ -94,7 +94,7 @@ _COMPOUND = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.FunctionDef)
 
 
 def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, None)
             if isinstance(block, list):

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Of the constants that are folded; dtypes of eight bits have hardly any arithmetic.
-FOLDED_DTYPES = frozenset([torch.float16, torch.bfloat16, torch.float32, torch.float64])
-
-
 @dataclass(frozen=True, eq=False)
 class Affine:
     """``x -> scale * x + shift``, by ordinary broadcasting against ``x``.

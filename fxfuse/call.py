@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.affine import FOLDED_DTYPES
+from fxfuse.constants import TENSORS, is_plain
 from fxfuse.operator_table import OPERATORS, Operator, operator_of
 from fxfuse.reasons import Reason, Refusal, require
 
@@ -92,9 +91,9 @@ class Call:
 
 def require_plain(tensor: Tensor, **facts: object) -> None:
     """Refuse what is not an ordinary real floating-point tensor with values."""
-    known_class = type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
-    if not known_class or tensor.dtype not in FOLDED_DTYPES or tensor.layout is not torch.strided:
-        raise Refusal(Reason.NOT_FLOATING, dtype=tensor.dtype if known_class else type(tensor).__name__, **facts)
+    if not is_plain(tensor):
+        kind = tensor.dtype if type(tensor) in TENSORS else type(tensor).__name__
+        raise Refusal(Reason.NOT_FLOATING, dtype=kind, **facts)
     if tensor.is_meta:
         raise Refusal(Reason.NO_VALUES, **facts)
 

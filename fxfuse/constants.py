@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxfuse.modules import attribute, look_up
 from fxfuse.mutations import COMPUTES, mutated
@@ -15,8 +15,6 @@ from fxfuse.state import chance, out_of_memory, same_chance, set_chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
 
 def fetch(root: torch.nn.Module, target: str) -> Any:
@@ -33,6 +31,16 @@ def holds(root: torch.nn.Module, target: str, value: object) -> bool:
         return fetch(root, target) is value
     except AttributeError:  # there is nothing, or nothing any more
         return False
+
+
+TENSORS = (Tensor, nn.Parameter, nn.Buffer)
+# Dtypes of eight bits have hardly any arithmetic.
+_FOLDED_DTYPES = frozenset([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is one of torch's own classes, of a dtype and layout that are folded."""
+    return type(tensor) in TENSORS and tensor.dtype in _FOLDED_DTYPES and tensor.layout is torch.strided
 
 
 class Constants:

@@ -9,7 +9,7 @@ import ast
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.python_source import is_name, parse, plain_function
+from fxfuse.python_source import is_name, nodes_of, parse, plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +77,7 @@ def _names(function: tuple[Any, bool]) -> set[str] | None:
     except (OSError, TypeError, SyntaxError):
         return None
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Attribute):
             own = not function[1] and is_name(node.value, first)
             if node.attr in _ALL_OF_THEM or (node.attr in _NOTED and not own):

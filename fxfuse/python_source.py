@@ -20,9 +20,9 @@ def mentions(function: Any) -> set[str] | None:
         return None
     if not own:  # a wrapper that hands on whatever it gets
         return None
-    named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
-    called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and is_name(n.func, own)]
-    mentioned = [n for n in ast.walk(tree) if is_name(n, own)]
+    named = [n for n in nodes_of(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
+    called = [n for n in nodes_of(tree) if isinstance(n, ast.Call) and is_name(n.func, own)]
+    mentioned = [n for n in nodes_of(tree) if is_name(n, own)]
     return {n.attr for n in named} if len(named) + len(called) == len(mentioned) else None
 
 

@@ -69,8 +69,8 @@ def unpacked(frame: FrameType) -> int | None:
     ``a, b = map(sum, values)`` unpacks what ``map`` gives, while ``sum`` looks at each of the values in turn.
     """
     steps = _steps(frame.f_code)
-    here = next((number for number, step in enumerate(steps) if step.offset == frame.f_lasti), None)
-    if here is None or steps[here].opname != "UNPACK_SEQUENCE":
+    here = _here(frame)
+    if steps[here].opname != "UNPACK_SEQUENCE":
         return None
     statement = itertools.takewhile(lambda step: not step.opname.startswith(_ENDS), reversed(steps[:here]))
     return None if any(_gives_iterator(frame, step) for step in statement) else steps[here].argval

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fxfuse.affine import FOLDED_DTYPES
+from fxfuse.constants import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_CONSTANTS = ("running_mean", "running_var", "weight", "bias")
+CONSTANTS = ("running_mean", "running_var", "weight", "bias")
 
 
 class Norm(NamedTuple):
@@ -41,7 +41,7 @@ class Norm(NamedTuple):
     @property
     def key(self) -> tuple[object, ...]:
         """What tells it from every other norm, as long as its tensors live."""
-        return id(self.mean), id(self.variance), id(self.weight), id(self.bias), self.eps
+        return (*map(id, self.constants), self.eps)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -75,7 +75,7 @@ def _norm_of(module: nn.Module) -> Norm | None:
     if not isinstance(module, nn.modules.batchnorm._NormBase):
         return None
     own: dict[str, Any] = {**module._buffers, **module._parameters}
-    mean, variance, weight, bias = (own.get(name) for name in _CONSTANTS)
+    mean, variance, weight, bias = (own.get(name) for name in CONSTANTS)
     eps: object = module.__dict__.get("eps")
     if mean is None or variance is None or not isinstance(eps, float):
         return None
@@ -84,13 +84,9 @@ def _norm_of(module: nn.Module) -> Norm | None:
 
 
 def _is_usual(norm: Norm) -> bool:
-    """Whether all constants are vectors of one length, with values."""
-    return all(_is_plain(tensor, norm.mean) for tensor in norm.tensors)
-
-
-def _is_plain(tensor: Tensor, like: Tensor) -> bool:
-    vector = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.ndim == 1 and tensor.shape == like.shape
-    return vector and tensor.dtype in FOLDED_DTYPES and tensor.layout is torch.strided and not tensor.is_meta
+    """Whether all constants are plain vectors of one length, with values."""
+    shape = norm.mean.shape
+    return len(shape) == 1 and all(is_plain(t) and not t.is_meta and t.shape == shape for t in norm.tensors)
 
 
 def _alike(norms: Iterable[Norm]) -> list[list[Norm]]:

@@ -23,10 +23,12 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 # Every module imports from rows above its own, or from its own row.
 LAYERS: dict[str, str] = {
     "what needs nothing": (
-        "affine collection cost geometry linear_map running_norms filters reasons report guards modules draft state "
+        "affine collection cost geometry linear_map filters reasons report guards modules draft state "
         "python_source questions threads rank_tables shape_numbers proxies own_forward layers_read"
     ),
-    "a graph, read": "operator_table mutations uses constants readers shapes sizes call naming graph aliases layout",
+    "a graph, read": (
+        "operator_table mutations uses constants running_norms readers shapes sizes call naming graph aliases layout"
+    ),
     "a graph, changed": "storage history arguments divided editor",
     "what is folded": "operators",
     "what folds it": "rules engine",

@@ -14,7 +14,7 @@ from fxfuse.operator_table import register
 from fxfuse.operators.norm_tails import channel_sizes, tail, without_tail
 from fxfuse.operators.roles import AffineSource
 from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.running_norms import Norm
+from fxfuse.running_norms import CONSTANTS, Norm
 from fxfuse.shapes import Rank
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class BatchNorm(AffineSource):
 
     @functools.cached_property
     def _constants(self) -> tuple[Any, ...]:
-        return tuple(map(self.call.tensor, ("running_mean", "running_var", "weight", "bias")))
+        return tuple(map(self.call.tensor, CONSTANTS))
 
 
 class InstanceNorm(BatchNorm):
