@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Forwards of these tests branch at a batch of more than four: the first shape takes one side, the last the other.
 SHAPES = ((2, 3, 6, 6), (1, 3, 6, 6), (3, 3, 5, 8), (6, 3, 6, 6))
 
+# With example inputs and without.
+EXAMPLES = [None, (2, 3, 6, 6)]
+
 # Why a fold stays undone where nobody proved it: the code was not traced, reaches into the fold, or branches.
 UNPROVEN = {Reason.OPAQUE, Reason.REACHED_INTO, Reason.BRANCHES}
 
@@ -44,6 +47,10 @@ def block() -> Block:
 
 def sequence() -> nn.Sequential:
     return nn.Sequential(*layers().values())
+
+
+def example(shape: tuple[int, ...] | None) -> Tensor | None:
+    return None if shape is None else values(*shape)
 
 
 def batch_of(x: Tensor) -> int:
