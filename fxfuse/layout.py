@@ -31,6 +31,8 @@ _TELLS = (
     *(torch.as_strided, torch.as_strided_scatter, torch.view_as_complex, F.local_response_norm),
     *(_aten.view.default, _aten.view.dtype, _aten.as_strided.default, _aten.view_as_complex.default),
 )
+# Those, and what takes the two orders that images have, in which layers leave them, but no parts of larger values.
+_TELLS_VIEWS = (*_TELLS, torch.cudnn_batch_norm, _aten.cudnn_batch_norm.default)
 
 
 # How the names of operations begin whose results lie in the usual order, whatever they read.
@@ -62,7 +64,7 @@ class Layout:
         """Know the values of ``graph``."""
         self.graph = graph
         self._dense: dict[fx.Node, bool] = {}
-        self._sticklers: dict[fx.Node, fx.Node | None] = {}
+        self._sticklers: dict[bool, dict[fx.Node, fx.Node | None]] = {True: {}, False: {}}
 
     def is_dense(self, value: fx.Node, *, elementwise: bool) -> bool:
         """Whether a value lies in memory as what is computed from it: a layer made it, and what followed kept that.
@@ -91,25 +93,33 @@ class Layout:
         known = bool(operands) and begins(self.graph, node, _ELEMENTWISE)
         return known and all(self._dense.get(operand, False) for operand in operands)
 
-    def first_stickler(self, value: fx.Node) -> fx.Node | None:
-        """Return a reader that can tell how a value lies in memory; what a whole model returns may lie as it likes."""
-        if not self._sticklers:
+    def first_stickler(self, value: fx.Node, *, made: bool = False) -> fx.Node | None:
+        """Return a reader that can tell how a value lies in memory; what a whole model returns may lie as it likes.
+
+        Args:
+            value: the value.
+            made: a layer will make it, and not a view of something else take its place.
+        """
+        known = self._sticklers[made]
+        if not known:
             for node in reversed(self.graph.nodes):
-                self._sticklers[node] = self._find_stickler(node)
-        return self._sticklers[value] if value in self._sticklers else self._find_stickler(value)
+                known[node] = self._find_stickler(node, made=made)
+        return known[value] if value in known else self._find_stickler(value, made=made)
 
     def forget(self, node: fx.Node) -> None:
         """Take into account that a node is taken out, behind which nobody could tell what lies before it."""
         if begins(self.graph, node, _IN_ORDER):
-            self._sticklers.clear()
+            for known in self._sticklers.values():
+                known.clear()
 
-    def _find_stickler(self, value: fx.Node) -> fx.Node | None:
+    def _find_stickler(self, value: fx.Node, *, made: bool) -> fx.Node | None:
+        tells = _TELLS if made else _TELLS_VIEWS
         users = list(value.users)
         for user in users:
             leaves = user.op == "output" and bool(self.graph.prefix)  # code that is not traced reads it
-            if leaves or user.target in _TELLS or _asks_in_code(self.graph, user):
+            if leaves or user.target in tells or _asks_in_code(self.graph, user):
                 return user
-        behind = (self._sticklers.get(user) for user in users if not begins(self.graph, user, _IN_ORDER))
+        behind = (self._sticklers[made].get(user) for user in users if not begins(self.graph, user, _IN_ORDER))
         return next((node for node in behind if node is not None), None)
 
 

@@ -152,6 +152,9 @@ register(
     functions=[
         *(torch.native_batch_norm, _aten.native_batch_norm.default),
         _aten._native_batch_norm_legit_functional.default,  # in training mode
+        # What a trace down to ATen finds on a GPU; their names for momentum and eps are others.
+        *(torch.cudnn_batch_norm, _aten.cudnn_batch_norm.default),
+        *(torch.miopen_batch_norm, _aten.miopen_batch_norm.default),
     ],
     tuples=True,
 )

@@ -11,6 +11,7 @@ from torch import nn
 from tests.helpers import trained
 from tests.operators import arithmetic, carriers, linears, moves, pieces, resizes, sums, tails
 from tests.operators.calls import FirstItem, Function, Single
+from tests.operators.gpu_norms import GPU_NORMS
 from tests.operators.sample import Sample
 from tests.samples import parameter, randn
 
@@ -100,6 +101,7 @@ def _overloads_of_norms() -> Iterator[_Call]:
             FirstItem(aten.native_batch_norm.default, *constants, False, 0.1, 0.2),
             FirstItem(aten._native_batch_norm_legit_no_training.default, *constants, 0.1, 0.2),
             FirstItem(aten._batch_norm_no_update.default, *constants, 0.1, 0.2),
+            *(FirstItem(norm, *constants, False, 0.1, 0.2) for norm in GPU_NORMS if constants[0] is not None),
             Function(aten.batch_norm.default, *constants, False, 0.1, 0.2, True),
             Function(torch.instance_norm, *constants, False, 0.1, 0.2, True),
             Function(aten.instance_norm.default, *constants, False, 0.1, 0.2, True),

@@ -14,6 +14,7 @@ from fxfuse import Report, fx_fuse
 from fxfuse.operators import OPERATORS
 from tests.helpers import assert_same, trained, values
 from tests.operators import exported_calls
+from tests.operators.gpu_norms import CUDNN, MIOPEN
 from tests.operators.samples import NEVER_FOLDED
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ CORE: list[Callable[[Core, Tensor], Tensor]] = [
     lambda m, x: aten.native_batch_norm.default(m.conv(x), *m.constants, False, 0.1, 0.2)[0],
     lambda m, x: aten._native_batch_norm_legit_no_training.default(m.conv(x), *m.constants, 0.1, 0.2)[0],
     lambda m, x: aten._batch_norm_no_update.default(m.conv(x), *m.constants, 0.1, 0.2)[0],
+    lambda m, x: CUDNN(m.conv(x), *m.constants, False, 0.1, 0.2)[0],
+    lambda m, x: MIOPEN(m.conv(x), *m.constants, False, 0.1, 0.2)[0],
 ]
 
 

@@ -55,7 +55,7 @@ class Case:
 
 OTHERS_RESIZED = ("1x1 with a bias, 3x3 reflected",)
 LAYERS = ("conv", "addmm", "mm", "bmm", "linear")
-NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
+NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 OTHERS = tuple("add add_ iadd sub sub_ isub rsub mul mul_ div sum cat stack avg_pool2d".split())
 
 
