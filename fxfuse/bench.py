@@ -36,6 +36,7 @@ class Settings:
         batches: the batch sizes, a row of the table for each.
         threads: of torch; None for torch's own choice.
         dtype: of the weights and the input while the models are timed.
+        device: where they are timed; the pass and the error are measured on the CPU.
         channels_last: whether they are timed in that memory format.
         repeats: how many rounds are timed; None to go on for `seconds`.
         seconds: the time for one row, unless `repeats` is given.
@@ -46,6 +47,7 @@ class Settings:
     batches: tuple[int, ...] = (1, 32)
     threads: int | None = None
     dtype: torch.dtype = torch.float32
+    device: str = "cpu"
     channels_last: bool = False
     repeats: int | None = None
     seconds: float = 10.0
@@ -141,7 +143,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) -> Subject:
-    """Build a model and fuse it; its norms are counted, and its outputs compared, in float32."""
+    """Build a model and fuse it; its norms are counted, and its outputs compared, in float32 on the CPU."""
     before = models.build(name, factory).float()
     models.randomize(before)
     if settings.channels_last:
@@ -154,10 +156,10 @@ def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) ->
     with _running(name, sample):
         error = difference(before(sample), after(sample))
         norms = count_norms(before, sample), count_norms(after, sample)
-    if settings.dtype != torch.float32:
-        before = before.to(settings.dtype)
+    if (settings.device, settings.dtype) != ("cpu", torch.float32):
+        before = before.to(settings.device, settings.dtype)
         after = fx_fuse(before)
-    variants = {"before": before, "after": after, **_bound(before, sample.to(settings.dtype))}
+    variants = {"before": before, "after": after, **_bound(before, sample.to(settings.device, settings.dtype))}
     return Subject(name, variants, size, *norms, error, pass_seconds)
 
 
@@ -187,8 +189,8 @@ def _running(name: str, sample: Tensor) -> Iterator[None]:
 
 def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[float], object]) -> Row:
     """Time the variants of ``subject`` at one batch size."""
-    sample = _sample(subject.size, batch, settings.dtype, channels_last=settings.channels_last)
-    runs = {name: functools.partial(model, sample) for name, model in subject.variants.items()}
+    sample = _sample(subject.size, batch, settings.dtype, channels_last=settings.channels_last).to(settings.device)
+    runs = {name: functools.partial(_finish, model, sample) for name, model in subject.variants.items()}
     with _running(subject.name, sample):
         times = time_in_turn(runs, settings.repeats, settings.seconds, tick)
     speed_up = {
@@ -209,6 +211,13 @@ def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[floa
         error=subject.error,
         pass_seconds=subject.pass_seconds,
     )
+
+
+def _finish(model: nn.Module, sample: Tensor) -> None:
+    """Run a model to its end: a GPU has only been told what to do when a call returns."""
+    model(sample)
+    if sample.device.type != "cpu":
+        torch.accelerator.synchronize(sample.device)
 
 
 def _sample(size: tuple[int, ...], batch: int, dtype: torch.dtype, *, channels_last: bool) -> Tensor:

@@ -44,6 +44,7 @@ def run_bench(options: argparse.Namespace) -> None:
         batches=tuple(options.batch),
         threads=options.threads,
         dtype=DTYPES[options.dtype],
+        device=options.device,
         channels_last=options.channels_last,
         repeats=options.repeats,
         seconds=options.seconds,
@@ -120,6 +121,12 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=_positive, nargs="+", metavar="N", default=default.batches, help="default: 1 and 32")
     add("--threads", type=_positive, metavar="N", help="threads of torch; default: torch's own choice")
     add("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+    add(
+        "--device",
+        type=_device,
+        default=default.device,
+        help="where to time the models: cpu, cuda; default: %(default)s",
+    )
     add("--channels-last", action="store_true", help="time the models in this memory format")
     add("--repeats", type=_positive, metavar="N", help="rounds to time; default: what --seconds allows")
     add(
@@ -175,6 +182,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f'"{text}" is not a whole number over zero')
     return int(text)
+
+
+def _device(text: str) -> str:
+    """A device that torch can use here."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count()
+    usable = ["cpu", *([found.type, *(f"{found.type}:{index}" for index in range(count))] if found else [])]
+    if text not in usable:
+        raise argparse.ArgumentTypeError(f'"{text}" is no device that torch finds here; it finds {", ".join(usable)}')
+    return text
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -115,6 +115,10 @@ def test_explain_for_machines(capsys: pytest.CaptureFixture[str], extra: list[st
         (["explain", "own_models:"], '"own_models:" cannot be imported'),
         (["explain", "own_models:small", "--input-size", "5", "8", "8"], "raises on the example inputs"),
         (["bench", "own_models:small", "--dtype", "int8"], "int8"),
+        (
+            ["bench", "own_models:small", "--device", "abacus"],
+            '"abacus" is no device that torch finds here; it finds cpu',
+        ),
         (["bench", "own_models:small", "--batch", "0"], '"0" is not a whole number over zero'),
         (
             ["bench", "own_models:small", "--json", "missing/rows.json"],
