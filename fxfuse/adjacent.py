@@ -1,22 +1,26 @@
-"""Whether one layer always follows another in a forward that cannot be traced, read from its source.
+"""Which layers always follow one another in a forward that cannot be traced, read from its source.
 
-A run shows what followed what on its inputs.  For other inputs the forward may branch, so the source has to say that
-the result of the first layer goes to the second, wherever the first is called, and to nothing else.
+The source has to say that the result of the first layer goes to the second, wherever the first is called, and to
+nothing else.  What else the forward does, and where it branches, does not matter then.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
 
 from fxfuse.call_sites import parsed_methods
 from fxfuse.method_reader import LISTING
-from fxfuse.python_source import is_name, nodes_of
+from fxfuse.operator_table import operator_of
+from fxfuse.python_source import called_function, is_name, nodes_of, parents_of, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from torch import nn
+    from fxfuse.python_source import Source
 
 _LEAVES_BLOCK = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 
@@ -30,75 +34,179 @@ def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method
         second: a child of it.
         method: another method to read than the forward.  A forward is searched for hidden ways to its children too.
     """
-    try:
-        methods = parsed_methods(owner, method or "forward")
-    except (OSError, TypeError, SyntaxError, AttributeError):
-        return False
-    sites = {module: [] for module in (first, second)}  # type: dict[nn.Module, list[tuple[ast.AST, ast.Call]]]
-    for tree, own in methods:
-        if not method and _hides_calls(tree, own):
+    calls = _Calls.of(owner, [method or "forward"], hidden=bool(method))
+    return calls is not None and calls.follows(first, second)
+
+
+def chains(owner: nn.Module, methods: Iterable[str]) -> list[list[str]]:
+    """Return the names of layers that always follow one another in some methods of a module, in their order."""
+    calls = _Calls.of(owner, methods)
+    if calls is None:
+        return []
+    names = {child: name for name, child in owner.named_children() if operator_of(child) is not None}
+    after = {one: two for two in names for one in names if one is not two and calls.follows(one, two)}
+    found = []
+    for start in after.keys() - set(after.values()):
+        chain = [start]
+        while chain[-1] in after:
+            chain.append(after[chain[-1]])
+        found.append([names[child] for child in chain])
+    return sorted(found)
+
+
+class _Calls:
+    """Where the methods of a module call its children by name; any other mention of a child counts as a call too."""
+
+    def __init__(self, owner: nn.Module, sources: list[Source]) -> None:
+        self.owner = owner
+        self.stored = {n.attr for s in sources for n in nodes_of(s.tree) if isinstance(n, ast.Attribute) and _is_set(n)}
+        self.sites: dict[nn.Module, list[tuple[Source, ast.Call]]] = {}
+        for source in sources:
+            for child, call in self._calls(source):
+                self.sites.setdefault(child, []).append((source, call))
+
+    @staticmethod
+    def of(owner: nn.Module, methods: Iterable[str], *, hidden: bool = False) -> _Calls | None:
+        """Read methods and all that they use; None if calls may be hidden, unless that is no matter."""
+        try:
+            sources = parsed_methods(owner, methods)
+        except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
+            return None
+        if not hidden and any(_hides_calls(source) or _calls_unread(owner, source) for source in sources):
+            return None
+        return _Calls(owner, sources)
+
+    def follows(self, first: nn.Module, second: nn.Module) -> bool:
+        """Whether one child is called on the result of another, always, and nothing else reads that result."""
+        made, used = self.sites.get(first, []), self.sites.get(second, [])
+        if len(made) != 1 or len(used) != 1 or made[0][0] is not used[0][0]:
             return False
-        for module, call in _calls(owner, tree, own):
-            if module in sites:
-                sites[module].append((tree, call))
-    if len(sites[first]) != 1 or len(sites[second]) != 1 or sites[first][0][0] is not sites[second][0][0]:
+        (source, one), (_, two) = made[0], used[0]
+        if len(two.args) != 1 or two.keywords:
+            return False
+        return two.args[0] is one or self._through_a_name(source, one, two)
+
+    def _calls(self, source: Source) -> Iterator[tuple[nn.Module, ast.Call]]:
+        parents = parents_of(source.tree)
+        tests = (node.test for node in nodes_of(source.tree) if isinstance(node, ast.If))
+        skipped = {node for test in tests if self.decided(source, test) is not None for node in ast.walk(test)}
+        for node in nodes_of(source.tree):
+            if isinstance(node, ast.Attribute) and is_name(node.value, source.own) and node not in skipped:
+                child, parent = self.owner._modules.get(node.attr), parents[node]
+                if child is None:
+                    continue
+                if isinstance(parent, ast.Call) and parent.func is node:
+                    yield child, parent
+                elif not (isinstance(parent, ast.Call) and _reads_settings(source, parent, node, child)):
+                    yield child, ast.Call(node, [], [])
+
+    def decided(self, source: Source, test: ast.expr) -> bool | None:
+        """Return what a condition is for this module, whatever the input; None where that cannot be said."""
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            inner = self.decided(source, test.operand)
+            return None if inner is None else not inner
+        compared = isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Is, ast.IsNot))
+        asked = test.left if isinstance(test, ast.Compare) and compared and _is_none(test.comparators[0]) else test
+        if not isinstance(asked, ast.Attribute) or not is_name(asked.value, source.own) or asked.attr in self.stored:
+            return None
+        child = self.owner._modules.get(asked.attr)
+        if asked.attr in self.owner._modules and (child is None or operator_of(child) is not None):
+            there = child is not None  # layers have no length, and are true
+            return not there if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) else there
+        value = self.owner.__dict__.get(asked.attr)
+        return value if isinstance(value, bool) and asked is test else None
+
+    def _through_a_name(self, source: Source, made: ast.Call, used: ast.Call) -> bool:
+        """``y = first(x)`` and later in the same block ``... second(y)``, with no other use of that ``y``."""
+        if not isinstance(used.args[0], ast.Name):
+            return False
+        name = used.args[0].id
+        for block in self._blocks(source):
+            start = next((n for n, s in enumerate(block) if isinstance(s, ast.Assign) and s.value is made), None)
+            end = next((n for n, s in enumerate(block) if used in ast.walk(s)), None)
+            if start is None or end is None or end <= start:
+                continue
+            statement, last = block[start], block[end]
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if len(targets) != 1 or not is_name(targets[0], name) or isinstance(last, _COMPOUND):
+                return False
+            between = [n for s in block[start + 1 : end] for n in ast.walk(s)]
+            if any(isinstance(n, _LEAVES_BLOCK) or _is_changed(n, name) for n in between):
+                return False
+            if any(_reads([inner], name) for inner in nodes_of(source.tree)[1:] if isinstance(inner, _FUNCTIONS)):
+                return False  # it may be called at any time
+            in_all = _sets(last, name) or _reads([source.tree], name) == 1
+            return _reads(block[start + 1 : end + 1], name) == 1 and in_all
         return False
-    (tree, made), (_, used) = sites[first][0], sites[second][0]
-    return _is_only_argument(used, made) or _through_a_name(tree, made, used)
+
+    def _blocks(self, source: Source) -> Iterator[list[ast.stmt]]:
+        for node in nodes_of(source.tree):
+            for field in ("body", "orelse", "finalbody"):
+                block = getattr(node, field, None)
+                if isinstance(block, list):
+                    yield self._flat(source, block)
+
+    def _flat(self, source: Source, block: list[ast.stmt]) -> list[ast.stmt]:
+        """Return a block with the arms of conditions of which the outcome is known in their places."""
+        result: list[ast.stmt] = []
+        for statement in block:
+            outcome = self.decided(source, statement.test) if isinstance(statement, ast.If) else None
+            if isinstance(statement, ast.If) and outcome is not None:
+                result += self._flat(source, statement.body if outcome else statement.orelse)
+            else:
+                result.append(statement)
+        return result
 
 
-def _hides_calls(tree: ast.AST, own: str) -> bool:
+def _hides_calls(source: Source) -> bool:
     """Whether a method could reach children by other ways than ``self.name``."""
+    tree, own = source.tree, source.own
     attributes = [n for n in nodes_of(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
     mentioned = [n for n in nodes_of(tree) if is_name(n, own)]
-    return len(attributes) != len(mentioned) or any(n.attr in LISTING for n in attributes)
+    asked = [n for n in nodes_of(tree) if isinstance(n, ast.Call) and is_name(n.func, "type", "hasattr", "isinstance")]
+    harmless = [a for call in asked for a in call.args[:1] if is_name(a, own)]
+    names = any(is_name(n, "locals", "vars", "eval", "exec") for n in nodes_of(tree))
+    return names or len(attributes) + len(harmless) != len(mentioned) or any(n.attr in LISTING for n in attributes)
 
 
-def _calls(owner: nn.Module, tree: ast.AST, own: str) -> Iterator[tuple[nn.Module, ast.Call]]:
-    """Yield the calls of children by name, ``self.conv(x)``; any other mention counts as a call as well."""
-    called = {node.func for node in nodes_of(tree) if isinstance(node, ast.Call)}
-    calls = {node.func: node for node in nodes_of(tree) if isinstance(node, ast.Call)}
-    for node in nodes_of(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == own:
-            child = owner._modules.get(node.attr)
-            if child is not None:
-                yield child, calls[node] if node in called else ast.Call(node, [], [])
+def _calls_unread(owner: nn.Module, source: Source) -> bool:
+    """Whether a method uses a function that is an attribute of this instance, and could do anything."""
+    attributes = [node for node in nodes_of(source.tree) if isinstance(node, ast.Attribute)]
+    held = [owner.__dict__.get(node.attr) for node in attributes if is_name(node.value, source.own)]
+    return any(callable(value) and not (getattr(value, "__module__", "") or "").startswith("torch.") for value in held)
 
 
-def _is_only_argument(call: ast.Call, argument: ast.AST) -> bool:
-    return len(call.args) == 1 and call.args[0] is argument and not call.keywords
+@functools.cache
+def _settings_read(function: object, parameter: str) -> frozenset[str] | None:
+    """Return the attributes of a parameter that a function reads, None if it does anything else with it."""
+    try:
+        tree, _ = parse(function)
+    except (OSError, TypeError, SyntaxError):
+        return None
+    attributes = [node for node in nodes_of(tree) if isinstance(node, ast.Attribute) and not _is_set(node)]
+    read = [node for node in attributes if is_name(node.value, parameter)]
+    mentioned = sum(is_name(n, parameter) for n in nodes_of(tree))
+    return frozenset(n.attr for n in read) if len(read) == mentioned else None
 
 
-def _through_a_name(tree: ast.AST, made: ast.Call, used: ast.Call) -> bool:
-    """``y = first(x)`` and later in the same block ``... second(y)``, with no other use of that ``y``."""
-    for block in _blocks(tree):
-        start = next((n for n, s in enumerate(block) if isinstance(s, ast.Assign) and s.value is made), None)
-        end = next((n for n, s in enumerate(block) if used in ast.walk(s)), None)
-        if start is None or end is None or end <= start:
-            continue
-        statement, last = block[start], block[end]
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name) or isinstance(last, _COMPOUND):
-            return False
-        name = targets[0].id
-        if len(used.args) != 1 or used.keywords or not _is_load(used.args[0], name):
-            return False
-        between = [n for s in block[start + 1 : end] for n in ast.walk(s)]
-        if any(isinstance(n, _LEAVES_BLOCK) or _is_changed(n, name) for n in between):
-            return False
-        return _reads(block[start + 1 : end + 1], name) == 1 and (_sets(last, name) or _reads([tree], name) == 1)
-    return False
+def _reads_settings(source: Source, call: ast.Call, argument: ast.expr, child: nn.Module) -> bool:
+    """Whether a child is handed to a function that reads nothing of it but settings, such as its stride."""
+    function, parameter = called_function(source.function, call, argument)
+    read = None if function is None else _settings_read(function, parameter)
+    settings = {name for name, value in child.__dict__.items() if not isinstance(value, (nn.Module, Tensor))}
+    return read is not None and all(name in settings and not name.startswith("_") for name in read)
 
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPOUND = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.FunctionDef)
 
 
-def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
-    for node in nodes_of(tree):
-        for field in ("body", "orelse", "finalbody"):
-            block = getattr(node, field, None)
-            if isinstance(block, list):
-                yield block
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _is_set(node: ast.Attribute) -> bool:
+    return not isinstance(node.ctx, ast.Load)
 
 
 def _is_load(node: ast.AST, name: str) -> bool:
@@ -109,7 +217,7 @@ def _is_changed(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
 
 
-def _reads(nodes: list[ast.stmt] | list[ast.AST], name: str) -> int:
+def _reads(nodes: Sequence[ast.AST], name: str) -> int:
     return sum(_is_load(inner, name) for node in nodes for inner in ast.walk(node))
 
 

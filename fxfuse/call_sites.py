@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from fxfuse.method_reader import MethodReader
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import AffineSource
-from fxfuse.python_source import defining_class, is_name, nodes_of, parse, plain_function
+from fxfuse.python_source import (
+    Source,
+    defining_class,
+    is_name,
+    looks_into_rest,
+    nodes_of,
+    plain_function,
+    sources_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,15 +86,20 @@ def methods_beside_forward(module: nn.Module) -> dict[str, bool]:
     return {name: name in used for name in sorted(others)}
 
 
-def parsed_methods(module: nn.Module, method: str = "forward") -> list[tuple[ast.AST, str]]:
-    """Return the syntax trees of a method and all others that it uses, with the name of their first parameter.
+def reaches_modules(module: nn.Module, method: str) -> bool:
+    """Whether a method or property of a module uses the modules below it, or may."""
+    found = reach(module, (method,))
+    return bool(found.called or found.entered or found.kept or found.unknown)
+
+
+def parsed_methods(module: nn.Module, methods: Iterable[str]) -> list[Source]:
+    """Return the sources of methods and of all others that they use.
 
     Raises:
         OSError: if there is no source.
     """
-    used = _Reader(module).read((method,))
-    functions = [plain_function(vars(owner)[name]) for owner, name in used if owner is not nn.Module]
-    return [parse(function) for function in functions if function is not None]
+    used = _Reader(module).read(methods)
+    return [source for owner, name in used if owner is not nn.Module for source in sources_of(vars(owner)[name])]
 
 
 def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[str], *, starred: bool) -> bool:
@@ -103,22 +116,15 @@ def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[s
     return not starred and (positional <= required or takes_any) and set(keywords) <= names
 
 
-def _require_undecorated(defined: Any) -> None:
-    """Refuse a wrapper that is not torch's: what it does around the function is not read."""
-    wrapper = getattr(defined, "__func__", defined)
-    own = inspect.isfunction(wrapper) and hasattr(wrapper, "__wrapped__")
-    if own and not wrapper.__globals__.get("__name__", "").startswith("torch."):
-        raise OSError("it is decorated")
-
-
 def asks_what_it_gets(forward: Any, names: Iterable[str]) -> bool:
     """Whether a forward asks what kind of thing a required argument is: ``x is None``, ``isinstance(x, list)``."""
-    try:
-        tree, _ = parse(plain_function(forward))
-    except (OSError, TypeError, SyntaxError):
-        return True
     wanted = tuple(names)
-    return any(_asks(node, wanted) for node in nodes_of(tree))
+    try:
+        trees = [source.tree for source in sources_of(forward)]
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return True
+    looked = any(looks_into_rest(tree, wanted) for tree in trees[:-1])  # a wrapper may have no names for them
+    return looked or any(_asks(node, wanted) for tree in trees for node in nodes_of(tree))
 
 
 def _asks(node: ast.AST, names: tuple[str, ...]) -> bool:
@@ -134,6 +140,7 @@ class _Reader:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.found = Reach()
+        self.helpers: set[tuple[object, str, nn.Module]] = set()
 
     def read(self, entries: Iterable[str]) -> set[tuple[type, str]]:
         """Read methods and all that they use, and return what was read."""
@@ -141,13 +148,10 @@ class _Reader:
         seen: set[tuple[type, str]] = set(pending)
         while pending:
             owner, name = pending.pop()
-            function = plain_function(vars(owner)[name])
-            _require_undecorated(vars(owner)[name])
-            if function is None or owner is nn.Module:
+            defined = vars(owner)[name]
+            if owner is nn.Module or plain_function(defined) is None:
                 continue
-            tree, own = parse(function)
-            own = "" if isinstance(vars(owner)[name], staticmethod) else own
-            for used in MethodReader(self, tree, own).read():
+            for used in [name for source in sources_of(defined) for name in self._read(source, defined)]:
                 after = used.removeprefix("super().")
                 start = owner if used != after else None
                 definer = defining_class(type(self.module), after, after=start)
@@ -155,6 +159,10 @@ class _Reader:
                     seen.add((definer, after))
                     pending.append((definer, after))
         return seen
+
+    def _read(self, source: Source, defined: Any) -> set[str]:
+        given = {} if isinstance(defined, staticmethod) else {source.own: self.module}
+        return MethodReader(self, source, given).read()
 
     # -- what is found
 

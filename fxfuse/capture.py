@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.call import is_hooked
-from fxfuse.call_sites import reach, takes_required_only
+from fxfuse.call_sites import reach, reaches_modules, takes_required_only
 from fxfuse.draft import Draft, hold
 from fxfuse.lifted import copied
 from fxfuse.module_names import is_layer_of_torch
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, fx, nn
     from torch.export import ExportedProgram
+
+
+READ = "untraced code calls it, and was only read"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +59,9 @@ class Capture:
     Attributes:
         parts: the captured graphs.
         opaque: modules of which the own forward was not captured, and why.
+        entries: the methods of these that are called.
         kept: modules that must stay what they are, and why: untraced code looks into them.
         kept_by: the modules of which the untraced code is the reason.
-        exampled: whether example inputs were there to capture from.
         program: the exported program that was captured, if it was one.
         lifted: paths in the captured graph -> tensors that the caller of the graph passes at every call.
         placeholders: the same paths -> the placeholders for which they are passed.
@@ -67,9 +70,9 @@ class Capture:
     model: nn.Module
     parts: list[Part] = field(default_factory=list)
     opaque: dict[nn.Module, str] = field(default_factory=dict)
+    entries: dict[nn.Module, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     kept_by: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
-    exampled: bool = False
     program: ExportedProgram | None = None
     lifted: Mapping[str, Tensor] = field(default_factory=dict)
     placeholders: Mapping[str, str] = field(default_factory=dict)
@@ -191,8 +194,7 @@ class _Session:
         except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
             self.descend(module, sentence(error))
             return
-        sure = module is self.result.model or module in self.given
-        assumed = "" if sure else "untraced code calls it, and was only read"
+        assumed = "" if module is self.result.model or module in self.given else READ
         how = (tracer.specialised, boundaries, passed, distrusted)
         self.result.parts.append(Part(module, self.paths[module], graph_module, assumed, *how))
         calls = _calls(graph_module) if tracer.left_whole else {}
@@ -210,7 +212,8 @@ class _Session:
     def descend(self, module: nn.Module, reason: str, entries: Iterable[str] = ()) -> None:
         """Read how a module that cannot be traced reaches the modules below, and trace those."""
         self.result.opaque[module] = reason
-        found = reach(module, ("forward", *entries))
+        methods = self.result.entries[module] = ("forward", *entries)
+        found = reach(module, methods)
         self._keep(found.kept, module)
         if found.unknown:
             self.result.opaque[module] = f"{reason}; {found.unknown}"
@@ -220,7 +223,7 @@ class _Session:
         # What untraced code calls by itself must go on giving what it gives.
         self._keep((child for child in found.called if operator_of(child) is not None), module)
         for child in {**found.called, **dict.fromkeys(found.entered)}:
-            others = {name for name in found.entered.get(child, ()) if _reaches_modules(child, name)}
+            others = {name for name in found.entered.get(child, ()) if reaches_modules(child, name)}
             if found.called.get(child, True) and not others:
                 self.trace(child)
             elif child not in self.seen and operator_of(child) is None:
@@ -233,12 +236,6 @@ class _Session:
             refusal = Refusal(Reason.REACHED_INTO, value=self.paths.get(module, "it"), users=users)
             self.result.kept.setdefault(module, refusal)
             self.result.kept_by.setdefault(module, set()).add(reader)
-
-
-def _reaches_modules(module: nn.Module, method: str) -> bool:
-    """Whether a method or property of a module uses the modules below it, or may."""
-    found = reach(module, (method,))
-    return bool(found.called or found.entered or found.kept or found.unknown)
 
 
 def _calls(graph_module: fx.GraphModule) -> dict[nn.Module, list[fx.Node]]:

@@ -41,9 +41,8 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
             yield Decision("capture", path, type(module).__name__, (), Reason.NOT_CALLED, sentence)
             continue
         name, why = caller
-        reason = Reason.BRANCHES if captured.exampled else Reason.OPAQUE
-        sentence = reason.sentence(value=name or type(captured.model).__name__, detail=why)
-        yield Decision("capture", path, type(module).__name__, (), reason, sentence)
+        sentence = Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
+        yield Decision("capture", path, type(module).__name__, (), Reason.OPAQUE, sentence)
 
 
 def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:

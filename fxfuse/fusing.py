@@ -11,11 +11,11 @@ from torch.export import ExportedProgram
 from fxfuse.attempt import Attempt, Options
 from fxfuse.capture import Capture, capture, capture_graph
 from fxfuse.examples import Inputs, agree, difference, reference
-from fxfuse.export_capture import add_exported
 from fxfuse.faithful import unfaithful
 from fxfuse.optional_arguments import decisive_arguments
 from fxfuse.programs import capture_program, holder_of_program, runnable
 from fxfuse.prove import prove
+from fxfuse.read_chains import add_chains
 from fxfuse.report import FuseError, Report
 from fxfuse.state import out_of_memory
 from fxfuse.undo import culprits, folded_modules
@@ -96,15 +96,17 @@ def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options
             prove(captured, inputs)
         return captured
     if inputs is None:
-        return capture(model)
+        captured = capture(model)
+        add_chains(captured)
+        return captured
     passed, distrusted = inputs.bound(model), set[nn.Module]()
     while True:
         captured = capture(model, passed, distrusted)
         right, wrong = prove(captured, inputs)
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
-            captured = replace(captured, parts=parts, exampled=True)
-            add_exported(captured, inputs)
+            captured = replace(captured, parts=parts)
+            add_chains(captured)
             return captured
         distrusted.update(wrong)
 

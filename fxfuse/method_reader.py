@@ -6,9 +6,11 @@ import ast
 from typing import TYPE_CHECKING, Protocol
 
 from fxfuse.module_names import CONTAINERS, ModuleNames
-from fxfuse.python_source import is_name, is_super, is_text, nodes_of, parents_of
+from fxfuse.python_source import Source, called_function, is_name, is_super, is_text, nodes_of, parents_of, sources_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
 # Methods of torch's that open a module for whoever calls them.
@@ -22,9 +24,15 @@ _CALLS_BACK = frozenset("checkpoint checkpoint_seq checkpoint_sequential".split(
 
 
 class Notes(Protocol):
-    """Who wants to know what is found."""
+    """Who wants to know what is found.
+
+    Attributes:
+        module: the module of which the methods are read.
+        helpers: functions that were read, each with the argument that is a module.
+    """
 
     module: nn.Module
+    helpers: set[tuple[object, str, nn.Module]]
 
     def call(self, module: nn.Module, call: ast.Call | None) -> None:
         """Note a call, with unknown arguments if there is no expression for it."""
@@ -48,12 +56,13 @@ class Notes(Protocol):
 class MethodReader:
     """The source of one method."""
 
-    def __init__(self, notes: Notes, tree: ast.AST, own: str) -> None:
-        """Read ``tree`` for ``notes``; ``own`` is the name of its first parameter."""
+    def __init__(self, notes: Notes, source: Source, given: Mapping[str, nn.Module]) -> None:
+        """Read ``source`` for ``notes``; ``given`` are the parameters that are modules."""
         self.notes = notes
-        self.tree = tree
-        self.parents = parents_of(tree)
-        self.names = ModuleNames(notes.module, tree, own)
+        self.source = source
+        self.tree = source.tree
+        self.parents = parents_of(source.tree)
+        self.names = ModuleNames(source.tree, given)
         self.used: set[str] = set()
 
     def read(self) -> set[str]:
@@ -96,8 +105,23 @@ class MethodReader:
             self.notes.call(module, None)
         elif module is self.notes.module and hasattr(type(module), _name_of(call.func)):
             self.used.add(_name_of(call.func))  # Base.forward(self, x)
-        else:
+        elif not self._helped(node, module, call):
             self.notes.escape(module)
+
+    def _helped(self, node: ast.expr, module: nn.Module, call: ast.Call) -> bool:
+        """Read what a plain function of the user's does with a module, and return whether it could be read."""
+        function, parameter = called_function(self.source.function, call, node)
+        if function is None:
+            return False
+        if (function, parameter, module) in self.notes.helpers:
+            return True
+        try:
+            (source,) = sources_of(function)
+        except (OSError, TypeError, SyntaxError, ValueError):  # the last one: there is something around it
+            return False
+        self.notes.helpers.add((function, parameter, module))
+        self.used |= MethodReader(self.notes, source, {parameter: module}).read()
+        return True
 
     def _fetched(self, module: nn.Module, call: ast.Call) -> None:
         """Note ``getattr(module, name)``: any child, where the name is computed."""

@@ -10,7 +10,7 @@ from torch import nn
 from fxfuse.python_source import is_name, is_text, nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _KEYED = frozenset("items named_children".split())
@@ -30,9 +30,9 @@ class ModuleNames:
         bound: name -> the modules that it can stand for.
     """
 
-    def __init__(self, module: nn.Module, tree: ast.AST, own: str) -> None:
-        """Find all names; they can depend on each other, seldom deeper than three times."""
-        self.bound: dict[str, dict[nn.Module, None]] = {own: {module: None}}
+    def __init__(self, tree: ast.AST, given: Mapping[str, nn.Module]) -> None:
+        """Find all names besides those given; they can depend on each other, seldom deeper than three times."""
+        self.bound: dict[str, dict[nn.Module, None]] = {name: {module: None} for name, module in given.items()}
         for _ in range(3):
             for node in nodes_of(tree):
                 if isinstance(node, (ast.For, ast.comprehension)):

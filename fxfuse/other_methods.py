@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 # How methods begin, after underscores, that initialise, load or configure a model.
-_CONFIGURES = tuple("init reset load set_ fuse reparam switch prune zero_init train extra_ no_ get_ group_".split())
+_CONFIGURES = tuple(
+    "init post_init reset load set_ fuse reparam switch prune zero_init train extra_ no_ get_ group_".split()
+)
 
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:

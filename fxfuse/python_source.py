@@ -6,7 +6,10 @@ import ast
 import functools
 import inspect
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def mentions(function: Any) -> set[str] | None:
@@ -49,6 +52,119 @@ def parse(function: Any) -> tuple[ast.AST, str]:
         raise OSError("not a function definition")
     parameters = [*tree.args.posonlyargs, *tree.args.args]
     return tree, parameters[0].arg if parameters else ""
+
+
+class Source(NamedTuple):
+    """The syntax tree of a function, the name of its first parameter, and the function."""
+
+    tree: ast.AST
+    own: str
+    function: Any
+
+
+def sources_of(defined: Any) -> list[Source]:
+    """Return the source of a method or function, after those of what is around it, the outermost first.
+
+    Raises:
+        OSError: if one of them has no source, or does with its first parameter what cannot be read.
+    """
+    function = plain_function(defined)
+    around = [Source(*_parse_wrapper(wrapper), wrapper) for wrapper in _wrappers_of(defined)]
+    return around if function is None else [*around, Source(*parse(function), function)]
+
+
+def called_function(caller: Any, call: ast.Call, argument: ast.expr) -> tuple[Any, str]:
+    """Return the plain function of the user's that a call in a function calls, and the parameter that gets an argument.
+
+    None, and no name, where that cannot be said.
+    """
+    code, nothing = caller.__code__, (None, "")
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    function = caller.__globals__.get(name) if name in code.co_names and name not in code.co_varnames else None
+    if not inspect.isfunction(function) or function.__module__.startswith("torch."):
+        return nothing
+    if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
+        return nothing
+    taken = function.__code__.co_varnames[: function.__code__.co_argcount]
+    position = next((n for n, a in enumerate(call.args) if a is argument), None)
+    if position is not None:
+        return (function, taken[position]) if position < len(taken) else nothing
+    return next(((function, k.arg) for k in call.keywords if k.value is argument and k.arg in taken), nothing)
+
+
+def _wrappers_of(defined: Any) -> list[Any]:
+    """Return the functions around a decorated one, the outermost first; torch's own do nothing but call it."""
+    defined = defined.fget if isinstance(defined, property) else defined
+    current, found = getattr(defined, "__func__", defined), []
+    while inspect.isfunction(current) and hasattr(current, "__wrapped__"):
+        if not current.__globals__.get("__name__", "").startswith("torch."):
+            found.append(current)
+        current = current.__wrapped__
+    return found
+
+
+@functools.cache
+def _parse_wrapper(wrapper: Any) -> tuple[ast.FunctionDef, str]:
+    """Return the syntax tree of a function around another, and the name of its first parameter.
+
+    Where it hands that parameter to the function that it wraps, the tree does not say so: that one is read by itself.
+
+    Raises:
+        OSError: if it cannot be said what it does with its first parameter.
+    """
+    tree = ast.parse(textwrap.dedent(inspect.getsource(wrapper.__code__))).body[0]
+    cells = zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True)
+    plain = inspect.unwrap(wrapper)
+    wrapped = [n for n, c in cells if callable(c.cell_contents) and inspect.unwrap(c.cell_contents) is plain]
+    if not isinstance(tree, ast.FunctionDef) or not wrapped:
+        raise OSError("it is decorated")
+    parameters = [*tree.args.posonlyargs, *tree.args.args]
+    own = parameters[0].arg if parameters else ""
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        before = [call.func, *call.args]  # func(self, x), and partial(func, self, x)
+        call.args = [
+            a for b, a in zip(before, call.args, strict=False) if not (is_name(b, *wrapped) and is_name(a, own))
+        ]
+        handed_on = is_name(call.func, *wrapped)
+        if not own and any(isinstance(a, ast.Starred) for a in call.args) and not handed_on:
+            raise OSError("it is decorated")
+    if not own and not _only_handed_on(tree):
+        raise OSError("it is decorated")
+    return tree, own
+
+
+def _only_handed_on(tree: ast.FunctionDef) -> bool:
+    """Whether the arguments of a function, which has names for none of them, are only handed to others."""
+    names = [a.arg for a in (tree.args.vararg,) if a is not None]
+    starred = [n for n in ast.walk(tree) if isinstance(n, ast.Starred) and is_name(n.value, *names)]
+    return len(starred) == sum(is_name(n, *names) for n in ast.walk(tree))
+
+
+def looks_into_rest(tree: ast.AST, names: Iterable[str]) -> bool:
+    """Whether a function may look at arguments of these names among those that it has no names for.
+
+    It may hand them on, count the positional ones, and ask for others by their names: ``kwargs.pop("return_dict")``.
+    """
+    own = tree.args if isinstance(tree, ast.FunctionDef) else None
+    rest = [a.arg for a in (own.vararg, own.kwarg) if a is not None] if own is not None else []
+    parents = parents_of(tree)
+    return any(is_name(node, *rest) and not _spares(node, parents, {*names}) for node in nodes_of(tree))
+
+
+def _spares(node: ast.AST, parents: dict[ast.AST, ast.AST], names: set[str]) -> bool:
+    """Whether a use of all other arguments does not look at some of them."""
+    parent = parents[node]
+    if isinstance(parent, (ast.Starred, ast.keyword)) or (isinstance(parent, ast.Call) and is_name(parent.func, "len")):
+        return True
+    asked: ast.AST | None = None
+    if isinstance(parent, ast.Attribute) and parent.attr in ("get", "pop", "setdefault"):
+        call = parents[parent]
+        asked = call.args[0] if isinstance(call, ast.Call) and call.args else None
+    elif isinstance(parent, ast.Subscript) and parent.value is node:
+        asked = parent.slice
+    elif isinstance(parent, ast.Compare) and node is not parent.left:
+        asked = parent.left
+    return isinstance(asked, ast.Constant) and isinstance(asked.value, str) and asked.value not in names
 
 
 @functools.cache  # of trees that ``parse`` remembers as well

@@ -75,12 +75,9 @@ class Reason(Enum):
     )
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
-        "it is called by Python code that cannot be traced ({value}: {detail}); "
-        "pass example_inputs, so that the code can be captured from a run"
-    )
-    BRANCHES = (
-        "it is called by Python code that may branch for other inputs ({value}: {detail}), so a run proves nothing; "
-        "call it directly on the result of the layer before it, or in a submodule of its own"
+        "it is called by Python code that cannot be traced ({value}: {detail}), and whose source does not say that it "
+        "always follows a layer; call it directly on the result of that, or put both into a submodule of their own, "
+        "or pass example_inputs if there were none"
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "

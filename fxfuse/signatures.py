@@ -89,6 +89,39 @@ def argument(tracer: Tracer, name: str, signature: inspect.Signature, forward: C
     return proxy, ANY_VALUE if is_open else value
 
 
+def called_as(forward: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a decorated forward, and takes the arguments of the plain one side by side.
+
+    Arguments at their defaults are left out, as in most calls: what is around a forward can tell.
+    """
+    parameters = inspect.signature(plain).parameters
+    code = plain.__code__
+    starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    rest = [name for name, parameter in parameters.items() if parameter.kind in starred]
+    names = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *rest)
+
+    def call(*values: Any) -> Any:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        given = dict(zip(names, values, strict=True))
+        by_name = False
+        for name, parameter in parameters.items():
+            value = given[name]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args += value
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= value
+            elif value is parameter.default:
+                by_name = True
+            elif by_name or parameter.kind is parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return forward(*args, **kwargs)
+
+    return call
+
+
 def _is_required(parameter: inspect.Parameter) -> bool:
     positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     return positional and parameter.default is parameter.empty

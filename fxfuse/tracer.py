@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import inspect
 import math
 import sys
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from fxfuse.signatures import (
     ANY_VALUE,
     Leaf,
     argument,
+    called_as,
     changes_literals,
     forbids_a_graph,
     has_own_call,
@@ -214,7 +216,9 @@ class Tracer(OneThread):
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:  # noqa: FBT001
         """Pass constants as they are; torch.fx would take tuples and dictionaries among them apart."""
-        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        plain = inspect.unwrap(root_fn)  # torch.fx would pass the arguments of this one to what is around it
+        function, args = super().create_args_for_root(plain, is_module, concrete_args)
+        function = function if plain is root_fn else called_as(root_fn, plain)
         return function, [a.value if isinstance(a, Leaf) else a for a in args]
 
     # -- what a trace would get wrong

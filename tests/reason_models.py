@@ -100,17 +100,6 @@ class Branches(Model):
         return y
 
 
-class Leaves(Model):
-    """May return before the norm, which no run on small images shows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
-        if int(x.shape[-1]) > 100:
-            return y
-        z: Tensor = self.norm(y)
-        return z
-
-
 class Viewed(Model):
     """What reads the norm takes no value that is a part of another."""
 

@@ -33,7 +33,7 @@ LAYERS: dict[str, str] = {
     "what is folded": "operators",
     "what folds it": "rules engine",
     "reading a model": "norm_checks signatures tracer module_names method_reader call_sites adjacent examples",
-    "a model as graphs": "lifted capture programs export_capture prove",
+    "a model as graphs": "lifted capture programs read_chains prove",
     "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",
     "a whole pass": "checks attempt optional_arguments faithful fusing",
     "what users call": "api pair verify fuse_pass snapshot backend",

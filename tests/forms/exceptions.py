@@ -66,9 +66,6 @@ REASONS = (
     ),
     Exception_(Reason.NO_VALUES, ALL_BUT_TRACED, NOT_CAPTURED, "A model of two devices does not run, not even once."),
     Exception_(Reason.OPAQUE, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),
-    Exception_(
-        Reason.BRANCHES, ALL_BUT_TRACED, FOLDED, "The branch was decided when the graph was made, for these sizes."
-    ),
     Exception_(Reason.REACHED_INTO, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),
     Exception_(Reason.NOT_CALLED, ALL_BUT_TRACED, NOT_TOLD, "A graph does not know of the modules that nobody called."),
     Exception_(Reason.DIFFERS, INPUTS, FOLDED, "fuse_graph takes no example inputs, so that nothing is compared."),

@@ -87,7 +87,7 @@ class Difference:
 
 DIFFERENCES = (
     Difference("UNKNOWN_SHAPE UNKNOWN_SIZE", "", EXPORTED, "An exported graph knows the shapes of all values."),
-    Difference("OPAQUE BRANCHES REACHED_INTO", "", EXPORTED, "The branch was decided when the graph was exported."),
+    Difference("OPAQUE REACHED_INTO", "", EXPORTED, "The branch was decided when the graph was exported."),
     Difference(
         "NOT_LINEAR READ_BY NOT_PER_CHANNEL SEVERAL_USES LAYOUT",
         "folded",

@@ -37,7 +37,7 @@ def test_a_wrong_capture_is_not_used(cls: type[Model], nested: bool) -> None:
     inner = cls(**layers())
     model = trained(nn.Sequential(block(), inner) if nested else inner)
     path = "1.bn" if nested else "bn"
-    allowed = {Reason.NOT_LINEAR, Reason.OPAQUE, Reason.BRANCHES}
+    allowed = {Reason.NOT_LINEAR, Reason.OPAQUE}
     fused = assert_stays(model, [path], because=allowed, example_inputs=values(*EXAMPLE))
     assert folds(fused) == (["0.bn"] if nested else [])
 
@@ -81,7 +81,7 @@ def test_a_norm_that_always_follows_folds(cls: type[Model], inside: bool) -> Non
     path = "1.bn" if inside else "bn"
     fused = assert_decided(model, folded=[path], example_inputs=values(*EXAMPLE))
     assert type(fused) is type(model) or inside
-    assert_decided(model, left={path: Reason.OPAQUE})
+    assert_decided(model, folded=[path])
 
 
 class OtherBranch(Model):
@@ -185,9 +185,9 @@ BRANCHING = [
 def test_a_run_proves_nothing_for_the_other_branch(cls: type[Model], inside: bool) -> None:
     model = trained(nn.Sequential(nn.ReLU(), cls(**layers())) if inside else cls(**layers()))
     path = "1.bn" if inside else "bn"
-    because = {Reason.BRANCHES, Reason.REACHED_INTO}
+    because = {Reason.OPAQUE, Reason.REACHED_INTO}
     assert_stays(model, [path], because=because, example_inputs=values(*EXAMPLE))
-    assert_stays(model, [path], because={*because, Reason.OPAQUE})
+    assert_stays(model, [path], because=because)
 
 
 @pytest.mark.parametrize("cls", [Nested, OtherCall])

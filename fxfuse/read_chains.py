@@ -1,0 +1,46 @@
+"""Layers that a forward which cannot be traced calls one directly after another: a graph of those alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from fxfuse.adjacent import chains
+from fxfuse.call import is_hooked
+from fxfuse.call_sites import reach
+from fxfuse.capture import READ, Part
+from fxfuse.draft import Draft
+from fxfuse.signatures import has_own_call
+
+if TYPE_CHECKING:
+    from fxfuse.capture import Capture
+
+
+def add_chains(captured: Capture) -> None:
+    """Let layers fold that untraced code always calls on each other's results, as its source says."""
+    for module, methods in captured.entries.items():
+        if "forward" in module.__dict__ or is_hooked(module) or has_own_call(module):
+            continue  # its source is not all that happens
+        read = reach(module, methods)
+        kept = set(module.modules()) if read.unknown else read.kept
+        found = [chain for chain in chains(module, methods) if kept.isdisjoint(map(module.get_submodule, chain))]
+        if not found:
+            continue
+        graph = Draft(module, _graph(found), type(module).__name__)
+        captured.parts.append(Part(module, captured.paths[module], graph, READ))
+        for child in {module.get_submodule(name) for chain in found for name in chain}:
+            if captured.kept_by.get(child) == {module}:
+                captured.kept.pop(child, None)
+
+
+def _graph(found: list[list[str]]) -> fx.Graph:
+    graph, results = fx.Graph(), list[fx.Node]()
+    values = [graph.placeholder(f"input_{number}") for number in range(len(found))]
+    for value, chain in zip(values, found, strict=True):
+        last = value
+        for name in chain:
+            last = graph.call_module(name, (last,))
+        results.append(last)
+    graph.output(tuple(results))
+    return graph
