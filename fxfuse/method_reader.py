@@ -6,7 +6,17 @@ import ast
 from typing import TYPE_CHECKING, Protocol
 
 from fxfuse.module_names import CONTAINERS, ModuleNames
-from fxfuse.python_source import Source, called_function, is_name, is_super, is_text, nodes_of, parents_of, sources_of
+from fxfuse.python_source import (
+    Source,
+    called_function,
+    is_looked_up,
+    is_name,
+    is_super,
+    is_text,
+    nodes_of,
+    parents_of,
+    sources_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +115,7 @@ class MethodReader:
             self.notes.call(module, None)
         elif module is self.notes.module and hasattr(type(module), _name_of(call.func)):
             self.used.add(_name_of(call.func))  # Base.forward(self, x)
-        elif not self._helped(node, module, call):
+        elif not is_looked_up(self.source.function, call) and not self._helped(node, module, call):
             self.notes.escape(module)
 
     def _helped(self, node: ast.expr, module: nn.Module, call: ast.Call) -> bool:

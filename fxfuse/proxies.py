@@ -21,6 +21,20 @@ class Untraceable(Exception):  # noqa: N818 - a finding, not an error
     """The forward of a module does something that a trace would get wrong."""
 
 
+# One part for each size that is asked for, where these are listed.
+_BY_SIZES = (torch.split, torch.functional.split, torch.split_with_sizes, "split", "split_with_sizes")
+
+
+def part_count(node: fx.Node) -> int | None:
+    """Return how many parts a node is sure to give: as many as the sizes that it is asked for."""
+    sizes = (
+        *node.args[1:2],
+        *(node.kwargs.get(name) for name in ("split_size_or_sections", "split_size", "split_sizes")),
+    )
+    listed = [s for s in sizes if isinstance(s, (list, tuple))]
+    return len(listed[0]) if node.target in _BY_SIZES and len(listed) == 1 else None
+
+
 def asked_by_user() -> bool:
     """Whether the caller's caller is user code, and not a library that handles proxies as such."""
     asking = sys._getframe(2).f_globals.get("__name__", "")
@@ -70,11 +84,16 @@ class AnyProxy(fx.Proxy):
         return object.__hash__(self)
 
     def __len__(self) -> int:
-        raise self.refused("it asks for the length of a value")
+        """Return how many parts there are, where that is sure."""
+        count = part_count(self.node)
+        if count is None:
+            raise self.refused("it asks for the length of a value")
+        return count
 
     def __iter__(self) -> Iterator[Any]:
-        """Unpack like torch.fx, which disassembles the caller anew each time."""
+        """Unpack like torch.fx, which disassembles the caller anew each time; loop over parts that are counted."""
         count = unpacked(sys._getframe(1))
+        count = part_count(self.node) if count is None else count
         return self.tracer.iter(self) if count is None else (self[position] for position in range(count))  # type: ignore[index] # as torch.fx does
 
     def __int__(self) -> int:

@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import textwrap
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ def called_function(caller: Any, call: ast.Call, argument: ast.expr) -> tuple[An
     if position is not None:
         return (function, taken[position]) if position < len(taken) else nothing
     return next(((function, k.arg) for k in call.keywords if k.value is argument and k.arg in taken), nothing)
+
+
+def is_looked_up(caller: Any, call: ast.Call) -> bool:
+    """Whether a call is ``KNOWN.get(argument)`` of a dictionary that is a variable of the Python module."""
+    function = call.func
+    if not isinstance(function, ast.Attribute) or function.attr != "get" or not isinstance(function.value, ast.Name):
+        return False
+    code, name = caller.__code__, function.value.id
+    held = caller.__globals__.get(name) if name in code.co_names and name not in code.co_varnames else None
+    return isinstance(held, (dict, weakref.WeakKeyDictionary))
 
 
 def _wrappers_of(defined: Any) -> list[Any]:

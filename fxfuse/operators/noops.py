@@ -61,6 +61,12 @@ class Copy(Noop):
     """``contiguous`` and ``clone``: the same values in memory of their own, on which later code may rely; it stays."""
 
     @property
+    def gives_order(self) -> bool:
+        """Whether the result lies in memory in the usual order, whatever the input does."""
+        asked = self.call.get("memory_format")
+        return asked is torch.contiguous_format or (asked is None and self.call.operator.name == "contiguous")
+
+    @property
     def droppable(self) -> bool:
         """Never."""
         return False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fxfuse.aliases import first_writer
 from fxfuse.call import Plan, Write
 from fxfuse.guards import require_rank
 from fxfuse.operators.joins import Join
-from fxfuse.operators.noops import Noop
+from fxfuse.operators.noops import Copy, Noop
 from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
@@ -18,7 +18,7 @@ from fxfuse.rules.walk import Walk
 from fxfuse.state import out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import fx
 
@@ -40,6 +40,22 @@ def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
     return _Back(graph, source).plan()
 
 
+class _Step(NamedTuple):
+    """Where an affine has come to.
+
+    Attributes:
+        value: it applies to this.
+        reader: what reads that.
+        affine: the affine.
+        ordered: behind this value, another one is put into the usual order of memory, and nobody can tell this one's.
+    """
+
+    value: fx.Node
+    reader: fx.Node
+    affine: Affine
+    ordered: bool
+
+
 class _Back(Walk):
     """One affine on its way up from the node that applies it.
 
@@ -56,10 +72,11 @@ class _Back(Walk):
         """Walk to the end of every path, and only then compute new weights."""
         source = self.sources[0]
         ends: dict[fx.Node, tuple[Linear, Affine]] = {}
-        over_view = shared = False
-        pending = [(source.input, source.node, self.take(source))]
+        over_view = seen = shared = False
+        pending = [_Step(source.input, source.node, self.take(source), ordered=False)]
         while pending:
-            value, reader, affine = pending.pop()
+            step = pending.pop()
+            value, reader, affine = step.value, step.reader, step.affine
             view = self._view(value)
             if isinstance(view, Linear):
                 self._require_alone(value, reader)
@@ -68,7 +85,7 @@ class _Back(Walk):
             elif isinstance(view, AffineSource):
                 self._require_alone(value, reader)
                 self.sources.append(view)
-                self._next(view, value, pending, [(view.input, self._composed(affine, view))])
+                pending += self._next(view, step, [(view.input, self._composed(affine, view))])
             elif isinstance(view, Carrier):
                 self._require_no_more_axes(view, affine)
                 if isinstance(view, Join):
@@ -76,11 +93,14 @@ class _Back(Walk):
                 pulled = view.pull(affine)
                 self.moved = self.moved or not isinstance(view, Noop)
                 over_view = over_view or view.gives_view
+                seen = seen or (view.gives_view and not step.ordered)
                 shared = shared or view.repeats_memory
                 self._require_alone(value, reader)
-                self._next(view, value, pending, pulled)
-        if over_view or any(source.gives_order for source in self.sources):
+                pending += self._next(view, step, pulled)
+        ordered = any(source.gives_order for source in self.sources)
+        if seen or ordered:
             self.require_nobody_tells()
+        if over_view or ordered:
             self._require_nobody_writes(doubtful=not shared)
         writes = tuple(self._absorb(view, affine) for view, affine in ends.values())
         # From the last to the first: each reads the one before until that goes too.
@@ -96,17 +116,14 @@ class _Back(Walk):
             self._require_alone(part, view.reader)
 
     def _next(
-        self,
-        view: AffineSource | Carrier,
-        value: fx.Node,
-        pending: list[tuple[fx.Node, fx.Node, Affine]],
-        pulled: Iterable[tuple[fx.Node, Affine]],
-    ) -> None:
+        self, view: AffineSource | Carrier, step: _Step, pulled: Iterable[tuple[fx.Node, Affine]]
+    ) -> Iterator[_Step]:
         """Go on with what an operation reads."""
         reader = view.reader if isinstance(view, Carrier) else view.node
+        ordered = step.ordered or (isinstance(view, Copy) and view.gives_order)
         for inner, affine in pulled:
-            self.behind[inner] = value
-            pending.append((inner, reader, affine))
+            self.behind[inner] = step.value
+            yield _Step(inner, reader, affine, ordered)
 
     def _composed(self, affine: Affine, view: AffineSource) -> Affine:
         """Return the affine that applies ``view`` first, if the sizes fit as the numbers of axes are read."""

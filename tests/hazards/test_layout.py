@@ -121,3 +121,48 @@ def test_an_input_may_lie_in_any_order_behind_a_sum() -> None:
     model = made(function, norm=nn.BatchNorm2d(3), last=nn.Linear(3, 2))
     fused = fx_fuse(model)
     assert_same(model, fused, values(2, 3, 6, 5).transpose(2, 3))
+
+
+def in_order(m: Any, x: Tensor) -> Tensor:
+    return m.conv(x)[:, 1:].contiguous()
+
+
+def copied_in_order(m: Any, x: Tensor) -> Tensor:
+    return m.conv(x)[:, 1:].clone(memory_format=torch.contiguous_format)
+
+
+def copied(m: Any, x: Tensor) -> Tensor:
+    return m.conv(x)[:, 1:].clone()
+
+
+def of_a_transposed(m: Any, x: Tensor) -> Tensor:
+    return m.conv(x).transpose(2, 3).contiguous()[:, 1:]
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [(in_order, None), (copied_in_order, None), (copied, Reason.LAYOUT), (of_a_transposed, Reason.LAYOUT)],
+)
+def test_behind_a_part_that_is_put_in_order_the_rest_of_the_model_can_be_told_nothing(
+    part: Function, reason: Reason | None, structure: Structure
+) -> None:
+    model = made(lambda m, x: m.norm(part(m, x)).view(x.shape[0], -1), conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(3))
+    fused = fx_fuse(model, structure=structure)
+    assert {d.reason for d in Report.of(fused).decisions} == {reason}
+    for x in (values(2, 3, 5, 6), values(1, 3, 5, 6), values(2, 3, 1, 1)):
+        assert_same(model, fused, x)
+        if reason is None:  # the others do not take it
+            assert_same(model, fused, x.to(memory_format=torch.channels_last))
+
+
+def test_what_is_put_in_order_may_be_the_part_itself(structure: Structure) -> None:
+    def function(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = m.conv(x)
+        z = m.norm(y[:, 1:].contiguous())
+        z.add_(1)
+        return z, y[:, :1]
+
+    model = made(function, conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(3))  # type: ignore[arg-type] # two values
+    fused = fx_fuse(model, structure=structure)
+    for batch in (1, 2):
+        assert_same(model, fused, values(batch, 3, 5, 6))

@@ -7,9 +7,10 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
-from fxfuse import fx_fuse
+from fxfuse import FuseError, fx_fuse
 from tests.helpers import Model, assert_same, folds, trained, values
 
 if TYPE_CHECKING:
@@ -102,3 +103,47 @@ def starred(y: Tensor, z: Tensor) -> Any:
 def test_an_iterator_that_looks_into_values_while_it_is_unpacked(task: Callable[..., Any]) -> None:
     model = unpacks(task)
     assert_same(model, fx_fuse(model), values(2, 3, 4, 4))
+
+
+def zipped(y: Tensor, z: Tensor) -> Any:
+    return [part * n for part, n in zip(y.split([5, 7], 1), (2, 3), strict=True)] + [z]
+
+
+def looped(y: Tensor, z: Tensor) -> Any:
+    taps = [z]
+    for number, part in enumerate(torch.split(y, [5, 4, 3], dim=1)):
+        taps.append(part + number)
+    return taps
+
+
+def spread(y: Tensor, z: Tensor) -> Any:
+    parts = torch.split(y, split_size_or_sections=[6, 6], dim=1)
+    return torch.cat([*parts, z], 1), len(parts)
+
+
+def listed(y: Tensor, z: Tensor) -> Any:
+    return list(reversed(y.split_with_sizes([5, 7], 1))), z
+
+
+@pytest.mark.parametrize("task", [zipped, looped, spread, listed])
+def test_as_many_parts_as_sizes(task: Callable[..., Any]) -> None:
+    model = unpacks(task)
+    fused = fx_fuse(model, structure="graph")
+    assert {"one", "other"} <= set(folds(fused))
+    assert_same(model, fused, values(2, 3, 4, 4))
+
+
+def of_one_size(y: Tensor, z: Tensor) -> Any:
+    return [part + n for n, part in enumerate(y.split(5, 1))], z
+
+
+def chunks(y: Tensor, z: Tensor) -> Any:
+    return [part + n for n, part in enumerate(y.chunk(5, 1))], z
+
+
+@pytest.mark.parametrize("task", [of_one_size, chunks])
+def test_how_many_parts_of_one_size_there_are_depends_on_the_value(task: Callable[..., Any]) -> None:
+    model = unpacks(task)
+    assert_same(model, fx_fuse(model), values(2, 3, 4, 4))
+    with pytest.raises(FuseError, match="cannot be traced as a whole"):
+        fx_fuse(model, structure="graph")
