@@ -72,7 +72,7 @@ class _Calls:
             sources = parsed_methods(owner, methods)
         except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
             return None
-        if not hidden and any(_hides_calls(source) or _calls_unread(owner, source) for source in sources):
+        if not hidden and any(_hides_calls(owner, source) or _calls_unread(owner, source) for source in sources):
             return None
         return _Calls(owner, sources)
 
@@ -158,15 +158,23 @@ class _Calls:
         return result
 
 
-def _hides_calls(source: Source) -> bool:
+def _hides_calls(owner: nn.Module, source: Source) -> bool:
     """Whether a method could reach children by other ways than ``self.name``."""
     tree, own = source.tree, source.own
     attributes = [n for n in nodes_of(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
     mentioned = [n for n in nodes_of(tree) if is_name(n, own)]
-    asked = [n for n in nodes_of(tree) if isinstance(n, ast.Call) and is_name(n.func, "type", "hasattr", "isinstance")]
+    asked = [n for n in nodes_of(tree) if isinstance(n, ast.Call) and _only_asks(owner, n)]
     harmless = [a for call in asked for a in call.args[:1] if is_name(a, own)]
     names = any(is_name(n, "locals", "vars", "eval", "exec") for n in nodes_of(tree))
     return names or len(attributes) + len(harmless) != len(mentioned) or any(n.attr in LISTING for n in attributes)
+
+
+def _only_asks(owner: nn.Module, call: ast.Call) -> bool:
+    """Whether a call asks something about its first argument, or for an attribute of it that is no child."""
+    if is_name(call.func, "getattr") and len(call.args) > 1:
+        name = call.args[1].value if isinstance(call.args[1], ast.Constant) else None
+        return isinstance(name, str) and name not in owner._modules and not callable(owner.__dict__.get(name))
+    return is_name(call.func, "type", "hasattr", "isinstance")
 
 
 def _calls_unread(owner: nn.Module, source: Source) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from torch import fx
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
 def add_chains(captured: Capture) -> None:
     """Let layers fold that untraced code always calls on each other's results, as its source says."""
+    held = Counter(child for module in captured.model.modules() for child in module._modules.values())
+    elsewhere = {child for child, count in held.items() if count > 1}
     for module, methods in captured.entries.items():
         if "forward" in module.__dict__ or is_hooked(module) or has_own_call(module):
             continue  # its source is not all that happens
         read = reach(module, methods)
-        kept = set(module.modules()) if read.unknown else read.kept
+        kept = elsewhere | (set(module.modules()) if read.unknown else read.kept)
         found = [chain for chain in chains(module, methods) if kept.isdisjoint(map(module.get_submodule, chain))]
         if not found:
             continue
