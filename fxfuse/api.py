@@ -51,8 +51,8 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
     Args:
         model: a module, traceable as a whole or not, a ``GraphModule``, or an ``ExportedProgram``.
         example_inputs: what the model is called with: a tensor, a tuple of positional arguments, or a dict of
-            keyword arguments.  Proves shapes, checks the capture and the result, and lets ``torch.export`` capture
-            what symbolic tracing cannot.
+            keyword arguments.  Proves shapes, checks the capture and the result, and says with which flags and
+            numbers the model is called.
         rules: the rules to apply, by name (``["fold_upstream", "merge_branches"]``) or as functions, those of
             fxfuse or your own, in the order in which they are tried; by default all of
             ``fxfuse.rules.DEFAULT_RULES``.
