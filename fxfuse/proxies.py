@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import operator
 import sys
@@ -15,6 +16,7 @@ from fxfuse.shape_numbers import gives_tensor, number_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
@@ -37,8 +39,35 @@ def part_count(node: fx.Node) -> int | None:
 
 def asked_by_user() -> bool:
     """Whether the caller's caller is user code, and not a library that handles proxies as such."""
-    asking = sys._getframe(2).f_globals.get("__name__", "")
-    return not asking.startswith(("torch.", "fxfuse.", "copy", "collections", "functools", "typing"))
+    return not _is_library(sys._getframe(2))
+
+
+def _is_library(frame: FrameType) -> bool:
+    libraries = ("torch.", "fxfuse.", "copy", "collections", "functools", "typing")
+    return bool(frame.f_globals.get("__name__", "").startswith(libraries))
+
+
+_ABSTRACT: Any = abc.ABCMeta.__instancecheck__
+# What asks for a class on behalf of others -> the name that it has for what is wanted, if any.
+_ASKS = {
+    _ABSTRACT.__code__: "cls",  # isinstance(x, Sequence)
+    torch.is_tensor.__code__: "",
+    torch.jit.isinstance.__code__: "target_type",
+    torch._jit_internal._isinstance.__code__: "target_type",
+    torch._jit_internal.container_checker.__code__: "target_type",
+}
+
+
+def _asking(frame: Any) -> tuple[FrameType, tuple[type, ...] | None]:
+    """Return the frame that asks for a class, and the classes that it asks for where other code does on its behalf."""
+    wanted: tuple[type, ...] | None = None
+    while frame.f_code in _ASKS:
+        name = _ASKS[frame.f_code]
+        if name and wanted is None:
+            cls = frame.f_locals[name]
+            wanted = (cls,) if isinstance(cls, type) else ()
+        frame = frame.f_back
+    return frame, wanted
 
 
 class AnyProxy(fx.Proxy):
@@ -53,14 +82,13 @@ class AnyProxy(fx.Proxy):
     def __class__(self) -> type:
         # C code stands in the frame of its caller, and would read a proxy that says it is a tensor as one, and crash.
         # So only ``isinstance`` gets that answer, and only for a value that is sure to be a tensor.
-        frame: Any = sys._getframe(1)
-        frame = frame.f_back if frame.f_code is torch.is_tensor.__code__ else frame
-        if not asked_by_user() or not {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
+        frame, wanted = _asking(sys._getframe(1))
+        if _is_library(frame) or not {"isinstance", "is_tensor"} & set(frame.f_code.co_names):
             return AnyProxy
         number = number_class(self.node)
         if number is not None:
             return number
-        classes = asked_classes(frame)
+        classes = asked_classes(frame) if wanted is None else wanted
         if is_assertion(frame, after_call=True) or (classes and gives_tensor(self.node, self.tracer.is_layer)):  # type: ignore[attr-defined] # the tracer of this package
             return Tensor if not classes or issubclass(Tensor, classes) else AnyProxy
         raise self.refused("it asks for the class of a value")

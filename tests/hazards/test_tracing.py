@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse import Reason
+from fxfuse import Reason, fx_fuse
 from tests.hazards.asserting import AssertsClass, AssertsOnOutput, AssertsRank, AssertsValues
-from tests.hazards.blocks import UNPROVEN, assert_decided, assert_stays, block, layers
-from tests.helpers import Model, trained, values
+from tests.hazards.blocks import UNPROVEN, assert_decided, assert_right, assert_stays, block, layers
+from tests.helpers import Model, folds, trained, values
 
 if TYPE_CHECKING:
     from tests.helpers import Structure
@@ -195,3 +197,43 @@ QUESTIONS = [
 def test_no_question_is_answered_wrongly(cls: type[Model], nested: bool) -> None:
     model = trained(nn.Sequential(cls(**layers())) if nested else cls(**layers()))
     assert_stays(model, ["0.bn" if nested else "bn"], because={Reason.NOT_LINEAR, *UNPROVEN})
+
+
+# -- questions that other code asks for the forward
+
+
+class Asks(Model):
+    """Takes one of two ways, by what a value is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        return y + 1 if self.asks(y) else y * 2
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda y: torch.jit.isinstance(y, Tensor),
+        lambda y: torch.jit.isinstance(y, Tensor | None),
+        lambda y: torch.jit.isinstance(y, list[Tensor]),
+        lambda y: torch.jit.isinstance(y.chunk(3, 1), list[Tensor]),
+        lambda y: isinstance(y, Sequence),
+        lambda y: isinstance(y, Iterable),
+        lambda y: isinstance(y, (Sequence, Tensor)),
+        lambda y: isinstance(y.chunk(3, 1), Sequence),
+        lambda y: isinstance(y.max(1), Sequence),
+        lambda y: isinstance(y.shape[0], numbers.Number),
+    ],
+)
+@pytest.mark.parametrize("kept", [None, "module"])
+def test_what_a_value_is_said_to_be(asks: Any, kept: Structure | None) -> None:
+    model: Any = trained(Asks(**layers()))
+    model.asks = asks
+    assert_right(model, fx_fuse(model, structure=kept), [values(2, 3, 6, 6)])
+
+
+def test_the_answer_costs_no_fold() -> None:
+    for asks in (lambda y: torch.jit.isinstance(y, Tensor), lambda y: isinstance(y, Sequence)):
+        model: Any = trained(Asks(**layers()))
+        model.asks = asks
+        assert "bn" in folds(fx_fuse(model))
