@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ast
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 
 from fxfuse.call_sites import parsed_methods
-from fxfuse.method_reader import LISTING
+from fxfuse.hidden_ways import hides_ways
 from fxfuse.operator_table import operator_of
-from fxfuse.python_source import called_function, is_name, nodes_of, parents_of, parse
+from fxfuse.python_source import binds, called_function, is_name, nodes_of, parents_of, parse, runs_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -72,7 +73,7 @@ class _Calls:
             sources = parsed_methods(owner, methods)
         except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
             return None
-        if not hidden and any(_hides_calls(owner, source) or _calls_unread(owner, source) for source in sources):
+        if not hidden and hides_ways(owner, sources):
             return None
         return _Calls(owner, sources)
 
@@ -109,12 +110,13 @@ class _Calls:
         asked = test.left if isinstance(test, ast.Compare) and compared and _is_none(test.comparators[0]) else test
         if not isinstance(asked, ast.Attribute) or not is_name(asked.value, source.own) or asked.attr in self.stored:
             return None
-        child = self.owner._modules.get(asked.attr)
-        if asked.attr in self.owner._modules and (child is None or operator_of(child) is not None):
-            there = child is not None  # layers have no length, and are true
-            return not there if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) else there
-        value = self.owner.__dict__.get(asked.attr)
-        return value if isinstance(value, bool) and asked is test else None
+        if asked.attr not in self.owner._modules:
+            return None
+        child = self.owner._modules[asked.attr]
+        if child is not None and any(hasattr(type(child), name) for name in ("__bool__", "__len__")):
+            return None
+        there = child is not None
+        return not there if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) else there
 
     def _through_a_name(self, source: Source, made: ast.Call, used: ast.Call) -> bool:
         """``y = first(x)`` and later in the same block ``... second(y)``, with no other use of that ``y``."""
@@ -128,15 +130,17 @@ class _Calls:
                 continue
             statement, last = block[start], block[end]
             targets = statement.targets if isinstance(statement, ast.Assign) else []
-            if len(targets) != 1 or not is_name(targets[0], name) or isinstance(last, _COMPOUND):
+            if len(targets) != 1 or not is_name(targets[0], name) or not _is_simple(last, used, name):
                 return False
             between = [n for s in block[start + 1 : end] for n in ast.walk(s)]
-            if any(isinstance(n, _LEAVES_BLOCK) or _is_changed(n, name) for n in between):
+            if any(isinstance(n, _LEAVES_BLOCK) or binds(n, name) for n in between):
                 return False
             if any(_reads([inner], name) for inner in nodes_of(source.tree)[1:] if isinstance(inner, _FUNCTIONS)):
                 return False  # it may be called at any time
-            in_all = _sets(last, name) or _reads([source.tree], name) == 1
-            return _reads(block[start + 1 : end + 1], name) == 1 and in_all
+            if _reads(block[start + 1 : end + 1], name) != 1:
+                return False
+            # Where an exception between the two is caught, the name still has what the first one gave.
+            return _reads([source.tree], name) == 1 or (_sets(last, name) and not _may_be_caught(source, statement))
         return False
 
     def _blocks(self, source: Source) -> Iterator[list[ast.stmt]]:
@@ -158,38 +162,14 @@ class _Calls:
         return result
 
 
-def _hides_calls(owner: nn.Module, source: Source) -> bool:
-    """Whether a method could reach children by other ways than ``self.name``."""
-    tree, own = source.tree, source.own
-    attributes = [n for n in nodes_of(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
-    mentioned = [n for n in nodes_of(tree) if is_name(n, own)]
-    asked = [n for n in nodes_of(tree) if isinstance(n, ast.Call) and _only_asks(owner, n)]
-    harmless = [a for call in asked for a in call.args[:1] if is_name(a, own)]
-    names = any(is_name(n, "locals", "vars", "eval", "exec") for n in nodes_of(tree))
-    return names or len(attributes) + len(harmless) != len(mentioned) or any(n.attr in LISTING for n in attributes)
-
-
-def _only_asks(owner: nn.Module, call: ast.Call) -> bool:
-    """Whether a call asks something about its first argument, or for an attribute of it that is no child."""
-    if is_name(call.func, "getattr") and len(call.args) > 1:
-        name = call.args[1].value if isinstance(call.args[1], ast.Constant) else None
-        return isinstance(name, str) and name not in owner._modules and not callable(owner.__dict__.get(name))
-    return is_name(call.func, "type", "hasattr", "isinstance")
-
-
-def _calls_unread(owner: nn.Module, source: Source) -> bool:
-    """Whether a method uses a function that is an attribute of this instance, and could do anything."""
-    attributes = [node for node in nodes_of(source.tree) if isinstance(node, ast.Attribute)]
-    held = [owner.__dict__.get(node.attr) for node in attributes if is_name(node.value, source.own)]
-    return any(callable(value) and not (getattr(value, "__module__", "") or "").startswith("torch.") for value in held)
-
-
 @functools.cache
 def _settings_read(function: object, parameter: str) -> frozenset[str] | None:
     """Return the attributes of a parameter that a function reads, None if it does anything else with it."""
     try:
         tree, _ = parse(function)
     except (OSError, TypeError, SyntaxError):
+        return None
+    if runs_text(tree):
         return None
     attributes = [node for node in nodes_of(tree) if isinstance(node, ast.Attribute) and not _is_set(node)]
     read = [node for node in attributes if is_name(node.value, parameter)]
@@ -199,14 +179,39 @@ def _settings_read(function: object, parameter: str) -> frozenset[str] | None:
 
 def _reads_settings(source: Source, call: ast.Call, argument: ast.expr, child: nn.Module) -> bool:
     """Whether a child is handed to a function that reads nothing of it but settings, such as its stride."""
-    function, parameter = called_function(source.function, call, argument)
+    function, parameter = called_function(source, call, argument)
     read = None if function is None else _settings_read(function, parameter)
     settings = {name for name, value in child.__dict__.items() if not isinstance(value, (nn.Module, Tensor))}
     return read is not None and all(name in settings and not name.startswith("_") for name in read)
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_COMPOUND = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.FunctionDef)
+_SIMPLE = (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr)
+_LATER = (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
+
+
+def _is_simple(statement: ast.stmt, used: ast.Call, name: str) -> bool:
+    """Whether a statement makes a call at once, and sets no name before it is over."""
+    inside = [n for n in ast.walk(statement) if isinstance(n, _LATER)]
+    sets = any(isinstance(n, ast.NamedExpr) and is_name(n.target, name) for n in ast.walk(statement))
+    return isinstance(statement, _SIMPLE) and not sets and not any(used in ast.walk(n) for n in inside)
+
+
+def _may_be_caught(source: Source, statement: ast.stmt) -> bool:
+    """Whether a statement is in a block that may end by an exception, and the function go on."""
+    parents, node = parents_of(source.tree), cast("ast.AST", statement)
+    known = source.function.__globals__.get("torch") is torch
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, ast.With):
+            if not known or not all(ast.unparse(item.context_expr).startswith("torch.") for item in node.items):
+                return True
+        elif isinstance(node, _CATCHES):
+            return True
+    return False
+
+
+_CATCHES = (ast.Try, ast.AsyncWith, getattr(ast, "TryStar", ast.Try))
 
 
 def _is_none(node: ast.expr) -> bool:
@@ -219,10 +224,6 @@ def _is_set(node: ast.Attribute) -> bool:
 
 def _is_load(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
-
-
-def _is_changed(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
 
 
 def _reads(nodes: Sequence[ast.AST], name: str) -> int:

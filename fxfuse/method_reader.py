@@ -15,6 +15,7 @@ from fxfuse.python_source import (
     is_text,
     nodes_of,
     parents_of,
+    runs_text,
     sources_of,
 )
 
@@ -115,12 +116,12 @@ class MethodReader:
             self.notes.call(module, None)
         elif module is self.notes.module and hasattr(type(module), _name_of(call.func)):
             self.used.add(_name_of(call.func))  # Base.forward(self, x)
-        elif not is_looked_up(self.source.function, call) and not self._helped(node, module, call):
+        elif not is_looked_up(self.source, call) and not self._helped(node, module, call):
             self.notes.escape(module)
 
     def _helped(self, node: ast.expr, module: nn.Module, call: ast.Call) -> bool:
         """Read what a plain function of the user's does with a module, and return whether it could be read."""
-        function, parameter = called_function(self.source.function, call, node)
+        function, parameter = called_function(self.source, call, node)
         if function is None:
             return False
         if (function, parameter, module) in self.notes.helpers:
@@ -128,6 +129,8 @@ class MethodReader:
         try:
             (source,) = sources_of(function)
         except (OSError, TypeError, SyntaxError, ValueError):  # the last one: there is something around it
+            return False
+        if runs_text(source.tree):
             return False
         self.notes.helpers.add((function, parameter, module))
         self.used |= MethodReader(self.notes, source, {parameter: module}).read()

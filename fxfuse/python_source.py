@@ -74,14 +74,13 @@ def sources_of(defined: Any) -> list[Source]:
     return around if function is None else [*around, Source(*parse(function), function)]
 
 
-def called_function(caller: Any, call: ast.Call, argument: ast.expr) -> tuple[Any, str]:
+def called_function(caller: Source, call: ast.Call, argument: ast.expr) -> tuple[Any, str]:
     """Return the plain function of the user's that a call in a function calls, and the parameter that gets an argument.
 
     None, and no name, where that cannot be said.
     """
-    code, nothing = caller.__code__, (None, "")
-    name = call.func.id if isinstance(call.func, ast.Name) else ""
-    function = caller.__globals__.get(name) if name in code.co_names and name not in code.co_varnames else None
+    nothing = (None, "")
+    function = _global(caller, call.func)
     if not inspect.isfunction(function) or function.__module__.startswith("torch."):
         return nothing
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
@@ -93,14 +92,43 @@ def called_function(caller: Any, call: ast.Call, argument: ast.expr) -> tuple[An
     return next(((function, k.arg) for k in call.keywords if k.value is argument and k.arg in taken), nothing)
 
 
-def is_looked_up(caller: Any, call: ast.Call) -> bool:
+def is_looked_up(caller: Source, call: ast.Call) -> bool:
     """Whether a call is ``KNOWN.get(argument)`` of a dictionary that is a variable of the Python module."""
     function = call.func
-    if not isinstance(function, ast.Attribute) or function.attr != "get" or not isinstance(function.value, ast.Name):
+    if not isinstance(function, ast.Attribute) or function.attr != "get":
         return False
-    code, name = caller.__code__, function.value.id
-    held = caller.__globals__.get(name) if name in code.co_names and name not in code.co_varnames else None
-    return isinstance(held, (dict, weakref.WeakKeyDictionary))
+    return isinstance(_global(caller, function.value), (dict, weakref.WeakKeyDictionary))
+
+
+def _global(source: Source, node: ast.expr) -> Any:
+    """Return what a name in a function stands for, if it is one of the Python module; None for any other expression."""
+    if not isinstance(node, ast.Name):
+        return None
+    code, name = source.function.__code__, node.id
+    local = any(binds(inner, name) for inner in nodes_of(source.tree)[1:])
+    return None if local or name in code.co_freevars else source.function.__globals__.get(name)
+
+
+def binds(node: ast.AST, name: str) -> bool:
+    """Whether a node gives a name a value: as a target or parameter, or in ``case``, ``except``, ``import``, ``def``."""
+    if isinstance(node, ast.Name):
+        return node.id == name and not isinstance(node.ctx, ast.Load)
+    if isinstance(node, ast.arg):
+        return node.arg == name
+    return name in (getattr(node, "name", None), getattr(node, "asname", None), getattr(node, "rest", None))
+
+
+_RUN_TEXT = ("eval", "exec", "locals", "vars", "globals", "_getframe", "currentframe")
+
+
+def runs_text(tree: ast.AST) -> bool:
+    """Whether a function runs code that its source does not show, or has variables that others see as well."""
+    return any(
+        is_name(n, *_RUN_TEXT)
+        or (isinstance(n, ast.Attribute) and n.attr in _RUN_TEXT)
+        or isinstance(n, (ast.Global, ast.Nonlocal))
+        for n in nodes_of(tree)
+    )
 
 
 def _wrappers_of(defined: Any) -> list[Any]:
@@ -131,30 +159,32 @@ def _parse_wrapper(wrapper: Any) -> tuple[ast.FunctionDef, str]:
         raise OSError("it is decorated")
     parameters = [*tree.args.posonlyargs, *tree.args.args]
     own = parameters[0].arg if parameters else ""
-    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+    if any(
+        binds(node, name) for name in (*wrapped, own) for node in list(ast.walk(tree))[1:] if node not in parameters
+    ):
+        raise OSError("it is decorated")  # one of them may be another function there
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    if not own and not _only_handed_on(tree, [call for call in calls if is_name(call.func, *wrapped)]):
+        raise OSError("it is decorated")
+    for call in calls:
         before = [call.func, *call.args]  # func(self, x), and partial(func, self, x)
         call.args = [
             a for b, a in zip(before, call.args, strict=False) if not (is_name(b, *wrapped) and is_name(a, own))
         ]
-        handed_on = is_name(call.func, *wrapped)
-        if not own and any(isinstance(a, ast.Starred) for a in call.args) and not handed_on:
-            raise OSError("it is decorated")
-    if not own and not _only_handed_on(tree):
-        raise OSError("it is decorated")
     return tree, own
 
 
-def _only_handed_on(tree: ast.FunctionDef) -> bool:
-    """Whether the arguments of a function, which has names for none of them, are only handed to others."""
+def _only_handed_on(tree: ast.FunctionDef, calls: list[ast.Call]) -> bool:
+    """Whether the arguments of a function, which has names for none of them, are handed to some calls, and used up."""
     names = [a.arg for a in (tree.args.vararg,) if a is not None]
-    starred = [n for n in ast.walk(tree) if isinstance(n, ast.Starred) and is_name(n.value, *names)]
+    starred = [a for call in calls for a in call.args if isinstance(a, ast.Starred) and is_name(a.value, *names)]
     return len(starred) == sum(is_name(n, *names) for n in ast.walk(tree))
 
 
 def looks_into_rest(tree: ast.AST, names: Iterable[str]) -> bool:
     """Whether a function may look at arguments of these names among those that it has no names for.
 
-    It may hand them on, count the positional ones, and ask for others by their names: ``kwargs.pop("return_dict")``.
+    It may hand them on, and ask for others by their names: ``kwargs.pop("return_dict")``.
     """
     own = tree.args if isinstance(tree, ast.FunctionDef) else None
     rest = [a.arg for a in (own.vararg, own.kwarg) if a is not None] if own is not None else []
@@ -165,7 +195,7 @@ def looks_into_rest(tree: ast.AST, names: Iterable[str]) -> bool:
 def _spares(node: ast.AST, parents: dict[ast.AST, ast.AST], names: set[str]) -> bool:
     """Whether a use of all other arguments does not look at some of them."""
     parent = parents[node]
-    if isinstance(parent, (ast.Starred, ast.keyword)) or (isinstance(parent, ast.Call) and is_name(parent.func, "len")):
+    if isinstance(parent, (ast.Starred, ast.keyword)):
         return True
     asked: ast.AST | None = None
     if isinstance(parent, ast.Attribute) and parent.attr in ("get", "pop", "setdefault"):

@@ -22,8 +22,11 @@ def add_chains(captured: Capture) -> None:
     """Let layers fold that untraced code always calls on each other's results, as its source says."""
     held = Counter(child for module in captured.model.modules() for child in module._modules.values())
     elsewhere = {child for child, count in held.items() if count > 1}
+    hooks = [path for module, path in captured.paths.items() if is_hooked(module)]
     for module, methods in captured.entries.items():
-        if "forward" in module.__dict__ or is_hooked(module) or has_own_call(module):
+        path = captured.paths[module]
+        hooked = any(path == above or path.startswith(f"{above}.") or not above for above in hooks)
+        if "forward" in module.__dict__ or hooked or has_own_call(module):
             continue  # its source is not all that happens
         read = reach(module, methods)
         kept = elsewhere | (set(module.modules()) if read.unknown else read.kept)
@@ -31,7 +34,7 @@ def add_chains(captured: Capture) -> None:
         if not found:
             continue
         graph = Draft(module, _graph(found), type(module).__name__)
-        captured.parts.append(Part(module, captured.paths[module], graph, READ))
+        captured.parts.append(Part(module, path, graph, READ))
         for child in {module.get_submodule(name) for chain in found for name in chain}:
             if captured.kept_by.get(child) == {module}:
                 captured.kept.pop(child, None)

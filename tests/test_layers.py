@@ -32,7 +32,7 @@ LAYERS: dict[str, str] = {
     "a graph, changed": "storage history arguments divided editor",
     "what is folded": "operators",
     "what folds it": "rules engine",
-    "reading a model": "norm_checks signatures tracer module_names method_reader call_sites adjacent examples",
+    "reading a model": "norm_checks signatures tracer module_names method_reader hidden_ways call_sites adjacent examples",
     "a model as graphs": "lifted capture programs read_chains prove",
     "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",
     "a whole pass": "checks attempt optional_arguments faithful fusing",

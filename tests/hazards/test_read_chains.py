@@ -44,14 +44,6 @@ class IfThere(Model):
         return x * batch_of(x)
 
 
-class IfAsked(Model):
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        if not self.skips:
-            x = self.bn(x)
-        return x * batch_of(x)
-
-
 class Loops(Model):
     def forward(self, x: Tensor) -> Tensor:
         while x.abs().sum() > 100:
@@ -90,7 +82,7 @@ class Decorated(Model):
         return self.bn(self.conv(x)) * batch_of(x)
 
 
-@pytest.mark.parametrize("cls", [BranchesOnData, InOneBranch, IfThere, IfAsked, Loops, Handed, Decorated])
+@pytest.mark.parametrize("cls", [BranchesOnData, InOneBranch, IfThere, Loops, Handed, Decorated])
 def test_the_source_is_the_proof(cls: type[Model]) -> None:
     model: Any = trained(cls(**layers()))
     model.skips = False
