@@ -33,9 +33,9 @@ def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method
         owner: the module in whose methods both are called.
         first: a child of it.
         second: a child of it.
-        method: another method to read than the forward.  A forward is searched for hidden ways to its children too.
+        method: another method to read than the forward.
     """
-    calls = _Calls.of(owner, [method or "forward"], hidden=bool(method))
+    calls = _Calls.of(owner, [method or "forward"])
     return calls is not None and calls.follows(first, second)
 
 
@@ -67,15 +67,13 @@ class _Calls:
                 self.sites.setdefault(child, []).append((source, call))
 
     @staticmethod
-    def of(owner: nn.Module, methods: Iterable[str], *, hidden: bool = False) -> _Calls | None:
-        """Read methods and all that they use; None if calls may be hidden, unless that is no matter."""
+    def of(owner: nn.Module, methods: Iterable[str]) -> _Calls | None:
+        """Read methods and all that they use; None if calls may be hidden."""
         try:
             sources = parsed_methods(owner, methods)
         except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
             return None
-        if not hidden and hides_ways(owner, sources):
-            return None
-        return _Calls(owner, sources)
+        return None if hides_ways(owner, sources) else _Calls(owner, sources)
 
     def follows(self, first: nn.Module, second: nn.Module) -> bool:
         """Whether one child is called on the result of another, always, and nothing else reads that result."""
@@ -120,27 +118,11 @@ class _Calls:
 
     def _through_a_name(self, source: Source, made: ast.Call, used: ast.Call) -> bool:
         """``y = first(x)`` and later in the same block ``... second(y)``, with no other use of that ``y``."""
-        if not isinstance(used.args[0], ast.Name):
-            return False
-        name = used.args[0].id
-        for block in self._blocks(source):
+        for block in self._blocks(source) if isinstance(used.args[0], ast.Name) else ():
             start = next((n for n, s in enumerate(block) if isinstance(s, ast.Assign) and s.value is made), None)
             end = next((n for n, s in enumerate(block) if used in ast.walk(s)), None)
-            if start is None or end is None or end <= start:
-                continue
-            statement, last = block[start], block[end]
-            targets = statement.targets if isinstance(statement, ast.Assign) else []
-            if len(targets) != 1 or not is_name(targets[0], name) or not _is_simple(last, used, name):
-                return False
-            between = [n for s in block[start + 1 : end] for n in ast.walk(s)]
-            if any(isinstance(n, _LEAVES_BLOCK) or binds(n, name) for n in between):
-                return False
-            if any(_reads([inner], name) for inner in nodes_of(source.tree)[1:] if isinstance(inner, _FUNCTIONS)):
-                return False  # it may be called at any time
-            if _reads(block[start + 1 : end + 1], name) != 1:
-                return False
-            # Where an exception between the two is caught, the name still has what the first one gave.
-            return _reads([source.tree], name) == 1 or (_sets(last, name) and not _may_be_caught(source, statement))
+            if start is not None and end is not None and end > start:
+                return _is_handed_on(source, block[start : end + 1], used)
         return False
 
     def _blocks(self, source: Source) -> Iterator[list[ast.stmt]]:
@@ -195,6 +177,23 @@ def _is_simple(statement: ast.stmt, used: ast.Call, name: str) -> bool:
     inside = [n for n in ast.walk(statement) if isinstance(n, _LATER)]
     sets = any(isinstance(n, ast.NamedExpr) and is_name(n.target, name) for n in ast.walk(statement))
     return isinstance(statement, _SIMPLE) and not sets and not any(used in ast.walk(n) for n in inside)
+
+
+def _is_handed_on(source: Source, block: list[ast.stmt], used: ast.Call) -> bool:
+    """Whether the name that the first statement sets is read once, by a call in the last one."""
+    first, *between, last = block
+    (argument,) = used.args
+    name = argument.id if isinstance(argument, ast.Name) else ""
+    targets = first.targets if isinstance(first, ast.Assign) else []
+    if len(targets) != 1 or not is_name(targets[0], name) or not _is_simple(last, used, name):
+        return False
+    if any(isinstance(n, _LEAVES_BLOCK) or binds(n, name) for s in between for n in ast.walk(s)):
+        return False
+    later = [inner for inner in nodes_of(source.tree)[1:] if isinstance(inner, _FUNCTIONS)]  # called at any time
+    if _reads(later, name) or _reads(block[1:], name) != 1:
+        return False
+    # Where an exception between the two is caught, the name still has what the first one gave.
+    return _reads([source.tree], name) == 1 or (_sets(last, name) and not _may_be_caught(source, first))
 
 
 def _may_be_caught(source: Source, statement: ast.stmt) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from fxfuse.decorated import looks_into_rest, sources_of
 from fxfuse.method_reader import MethodReader
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import AffineSource
@@ -22,14 +23,12 @@ from fxfuse.python_source import (
     Source,
     defining_class,
     is_name,
-    looks_into_rest,
     nodes_of,
     plain_function,
-    sources_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass
@@ -116,11 +115,17 @@ def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[s
     return not starred and (positional <= required or takes_any) and set(keywords) <= names
 
 
-def asks_what_it_gets(forward: Any, names: Iterable[str]) -> bool:
-    """Whether a forward asks what kind of thing a required argument is: ``x is None``, ``isinstance(x, list)``."""
+def asks_what_it_gets(forward: Any, names: Iterable[str], *, around: bool = True) -> bool:
+    """Whether a forward asks what kind of thing a required argument is: ``x is None``, ``isinstance(x, list)``.
+
+    Args:
+        forward: the forward.
+        names: the arguments.
+        around: whether what is around it counts as well.
+    """
     wanted = tuple(names)
     try:
-        trees = [source.tree for source in sources_of(forward)]
+        trees = [source.tree for source in sources_of(forward if around else plain_function(forward))]
     except (OSError, TypeError, SyntaxError, ValueError):
         return True
     looked = any(looks_into_rest(tree, wanted) for tree in trees[:-1])  # a wrapper may have no names for them
@@ -144,14 +149,22 @@ class _Reader:
 
     def read(self, entries: Iterable[str]) -> set[tuple[type, str]]:
         """Read methods and all that they use, and return what was read."""
-        pending = [(owner, name) for name in entries if (owner := defining_class(type(self.module), name))]
+        names = tuple(entries)
+        if not self.module.__dict__.keys().isdisjoint(names):
+            raise OSError("it was replaced on the instance")
+        pending = [(owner, name) for name in names if (owner := defining_class(type(self.module), name))]
         seen: set[tuple[type, str]] = set(pending)
         while pending:
             owner, name = pending.pop()
             defined = vars(owner)[name]
             if owner is nn.Module or plain_function(defined) is None:
                 continue
-            for used in [name for source in sources_of(defined) for name in self._read(source, defined)]:
+            readers = [self._reader(source, defined) for source in sources_of(defined)]
+            for definer, method in [found for reader in readers for found in self._named(reader)]:
+                if definer is not None and (definer, method) not in seen:
+                    seen.add((definer, method))
+                    pending.append((definer, method))
+            for used in [name for reader in readers for name in reader.used]:
                 after = used.removeprefix("super().")
                 start = owner if used != after else None
                 definer = defining_class(type(self.module), after, after=start)
@@ -160,9 +173,20 @@ class _Reader:
                     pending.append((definer, after))
         return seen
 
-    def _read(self, source: Source, defined: Any) -> set[str]:
+    def _reader(self, source: Source, defined: Any) -> MethodReader:
+        if any(is_name(node, "eval", "exec") or isinstance(node, ast.Global) for node in nodes_of(source.tree)):
+            raise OSError("it runs text, or writes a variable of its Python module")
         given = {} if isinstance(defined, staticmethod) else {source.own: self.module}
-        return MethodReader(self, source, given).read()
+        reader = MethodReader(self, source, given)
+        reader.read()
+        return reader
+
+    def _named(self, reader: MethodReader) -> Iterator[tuple[type | None, str]]:
+        """Yield the methods that a method calls by the name of a class."""
+        for cls, method in reader.based:
+            yield defining_class(cls, method), method
+        for cls, method in reader.after:
+            yield defining_class(type(self.module), method, after=cls), method
 
     # -- what is found
 

@@ -14,6 +14,7 @@ from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import paths_below, shallow_copy
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal
+from fxfuse.signatures import has_own_call
 from fxfuse.state import sentence
 from fxfuse.tracer import Tracer
 
@@ -212,7 +213,8 @@ class _Session:
     def descend(self, module: nn.Module, reason: str, entries: Iterable[str] = ()) -> None:
         """Read how a module that cannot be traced reaches the modules below, and trace those."""
         self.result.opaque[module] = reason
-        methods = self.result.entries[module] = ("forward", *entries)
+        first = ("__call__", "forward") if has_own_call(module) else ("forward",)
+        methods = self.result.entries[module] = (*first, *entries)
         found = reach(module, methods)
         self._keep(found.kept, module)
         if found.unknown:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ACCESS = ("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__call__")
 _VALUES = (Tensor, torch.dtype, torch.device, torch.memory_format, torch.layout, type)
+_ABSENT = object()
 _DEPTH = 4  # of values in values
 
 
@@ -56,14 +57,14 @@ def _is_plain(owner: nn.Module, name: str) -> bool:
     """Whether an attribute is a child, a value that leads to none, or a method of the user's, which is read as well."""
     if name in LISTING or (name.startswith("__") and name != "__class__"):  # the latter may be another name in a class
         return False
-    defined = inspect.getattr_static(type(owner), name, None)
+    defined = inspect.getattr_static(type(owner), name, _ABSENT)
     if any(name in registry for registry in (owner._modules, owner._parameters, owner._buffers)):
-        return defined is None
+        return defined is _ABSENT
     if name in owner.__dict__ and not isinstance(defined, property):
         return _leads_nowhere(owner.__dict__[name], _DEPTH)
     if isinstance(defined, (types.FunctionType, staticmethod, classmethod, property)):
         return not hasattr(nn.Module, name) or name == "forward"
-    return _leads_nowhere(defined, _DEPTH)
+    return defined is _ABSENT or _leads_nowhere(defined, _DEPTH)
 
 
 def _leads_nowhere(value: Any, depth: int) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Protocol
 
-from fxfuse.module_names import CONTAINERS, ModuleNames
+from fxfuse.decorated import sources_of
+from fxfuse.module_names import CONTAINERS, ModuleNames, has_own_loop, is_unread
 from fxfuse.python_source import (
     Source,
     called_function,
+    global_of,
     is_looked_up,
     is_name,
     is_super,
@@ -16,7 +18,6 @@ from fxfuse.python_source import (
     nodes_of,
     parents_of,
     runs_text,
-    sources_of,
 )
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Methods of torch's that open a module for whoever calls them.
-LISTING = frozenset("children named_children modules named_modules get_submodule apply _modules".split())
+LISTING = frozenset("children named_children modules named_modules get_submodule apply _modules __dict__".split())
 _TENSORS = frozenset("parameters named_parameters buffers named_buffers state_dict get_parameter get_buffer".split())
+_SWITCHES = frozenset("train eval to half float double bfloat16 load_state_dict requires_grad_ __setattr__".split())
 _ITEMS = frozenset("children named_children items values keys".split())
 _SHAPES = frozenset("dtype device shape ndim size dim numel requires_grad".split())
 _HARMLESS = frozenset("hasattr type super id len repr range print".split())
@@ -75,6 +77,8 @@ class MethodReader:
         self.parents = parents_of(source.tree)
         self.names = ModuleNames(source.tree, given)
         self.used: set[str] = set()
+        self.after: set[tuple[type, str]] = set()  # methods that follow these classes: super(Class, self).method
+        self.based: set[tuple[type, str]] = set()  # methods of the classes that are named
 
     def read(self) -> set[str]:
         """Note everything, and return the names of the other methods that are used."""
@@ -82,8 +86,14 @@ class MethodReader:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 for module in list(self.names.bound.get(node.id, ())):
                     self._follow(node, module)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call) and is_super(node.value):
-                self.used.add("super()." + node.attr)
+            if isinstance(node, ast.Call) and is_super(node):
+                parent = self.parents.get(node)
+                if isinstance(parent, ast.Attribute) and not node.args:
+                    self.used.add("super()." + parent.attr)
+                elif isinstance(parent, ast.Attribute) and isinstance(global_of(self.source, node.args[0]), type):
+                    self.after.add((global_of(self.source, node.args[0]), parent.attr))
+                else:
+                    self.notes.escape(self.notes.module)
         return self.used
 
     def _follow(self, node: ast.expr, module: nn.Module) -> None:
@@ -101,7 +111,7 @@ class MethodReader:
             self.notes.call(module, parent)
         elif isinstance(parent, ast.Call):
             self._passed(node, module, parent)
-        elif not self._is_bound(node, parent):
+        elif not self._is_bound(node, parent, module):
             self.notes.escape(module)
 
     def _passed(self, node: ast.expr, module: nn.Module, call: ast.Call) -> None:
@@ -110,14 +120,24 @@ class MethodReader:
             self._fetched(module, call)
         elif is_name(call.func, "isinstance") and self.notes.normalises(module):
             self.notes.attribute(module, "__class__")
-        elif is_name(call.func, "isinstance", *_HARMLESS) or self._is_bound(node, call):
+        elif is_name(call.func, "isinstance", *_HARMLESS) or self._is_bound(node, call, module):
             return
-        elif _name_of(call.func) in _CALLS_BACK and module is not self.notes.module:
+        elif self._calls_back(call) and module is not self.notes.module:
             self.notes.call(module, None)
-        elif module is self.notes.module and hasattr(type(module), _name_of(call.func)):
-            self.used.add(_name_of(call.func))  # Base.forward(self, x)
+        elif module is self.notes.module and self._is_of_base(call):
+            self.based.add((global_of(self.source, call.func.value), call.func.attr))  # type: ignore[attr-defined] # Base.forward(self, x)
         elif not is_looked_up(self.source, call) and not self._helped(node, module, call):
             self.notes.escape(module)
+
+    def _calls_back(self, call: ast.Call) -> bool:
+        """Whether a call is one of torch's or timm's that call what they get, and not of a function beside this one."""
+        beside = getattr(global_of(self.source, call.func), "__module__", "") == self.source.function.__module__
+        return _name_of(call.func) in _CALLS_BACK and not beside
+
+    def _is_of_base(self, call: ast.Call) -> bool:
+        """Whether a call is that of a method of a class of the module, by the name of the class."""
+        cls = global_of(self.source, call.func.value) if isinstance(call.func, ast.Attribute) else None
+        return isinstance(cls, type) and isinstance(self.notes.module, cls)
 
     def _helped(self, node: ast.expr, module: nn.Module, call: ast.Call) -> bool:
         """Read what a plain function of the user's does with a module, and return whether it could be read."""
@@ -146,14 +166,17 @@ class MethodReader:
         elif not is_text(call.args[1]) and not isinstance(self.parents.get(call), ast.Call):
             self.notes.escape(module)
 
-    def _is_bound(self, node: ast.expr, parent: ast.AST | None) -> bool:
+    def _is_bound(self, node: ast.expr, parent: ast.AST | None, module: nn.Module) -> bool:
         """Whether the module only gets a local name here, or is asked for its truth; names are followed themselves."""
+        start = node
         while _is_display(parent) or (isinstance(parent, ast.Subscript) and isinstance(parent.slice, ast.Slice)):
             node, parent = parent, self.parents.get(parent)  # type: ignore[assignment, arg-type] # an expression
         if isinstance(parent, (ast.For, ast.comprehension)):
-            return parent.iter is node
+            return parent.iter is node and not has_own_loop(module)
         if isinstance(parent, (ast.Assign, ast.AnnAssign)):
-            return parent.value is node and self.names.can_bind(parent)
+            side_by_side = isinstance(node, ast.Tuple) and not any(isinstance(n, ast.Starred) for n in node.elts)
+            followed = node is start or (side_by_side and self.names.unpacks(parent))  # no list of layers is
+            return parent.value is node and followed and self.names.can_bind(parent)
         tested = isinstance(parent, (ast.If, ast.While, ast.IfExp)) and parent.test is node
         return tested or isinstance(parent, (ast.Compare, ast.UnaryOp))
 
@@ -163,7 +186,8 @@ class MethodReader:
             self._named(module, node.attr, node)
         elif isinstance(node.slice, ast.Slice) and isinstance(module, CONTAINERS):
             parent = self.parents.get(node)
-            for child in () if self._is_bound(node, parent) else module.children():
+            followed = self._is_bound(node, parent, module) and not isinstance(parent, (ast.Assign, ast.AnnAssign))
+            for child in () if followed else module.children():
                 self.notes.escape(child)
                 self.notes.tap(child)
         elif hasattr(type(module), "__getitem__"):
@@ -171,27 +195,35 @@ class MethodReader:
 
     def _named(self, module: nn.Module, name: str, node: ast.expr) -> None:
         """Note an attribute that is not a child."""
-        below = module is not self.notes.module
+        if self._changes(module, name, node):
+            self.notes.escape(module)  # it is another module from here on
         held = list(self.names.held(module, name))
         opened = name in LISTING or (isinstance(module, CONTAINERS) and name in _ITEMS)
         if held or opened:
             # A loop binds names to what it visits, and these are followed; any other use could reach anything.
-            visited = self._is_looped(node) and (held or name in _ITEMS)
+            visited = self._is_looped(node, module) and (held or name in _ITEMS)
             for other in () if visited else (held or [module]):
                 self.notes.escape(other)
         elif name in _TENSORS:
             if not self._asks_for_dtype(node):
                 self.notes.escape(module)
-        elif not below:
+        elif module is self.notes.module:
             self.used.add(name)
             self.notes.own(name, shape=self._asks_shape(node))
         elif self.notes.normalises(module) or not self._asks_shape(node):
             self.notes.attribute(module, name)
 
-    def _is_looped(self, node: ast.expr) -> bool:
+    def _changes(self, module: nn.Module, name: str, node: ast.expr) -> bool:
+        """Whether an attribute is set, switches what a module does, or is code that is not read."""
+        if module is self.notes.module:
+            return name in _SWITCHES or is_unread(module, name)
+        return name in _SWITCHES or isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del))
+
+    def _is_looped(self, node: ast.expr, module: nn.Module) -> bool:
         parent = self.parents.get(node)
-        called = isinstance(parent, ast.Call) and parent.func is node
-        return self._is_bound(parent, self.parents.get(parent)) if called else self._is_bound(node, parent)  # type: ignore[arg-type] # a Call
+        if isinstance(parent, ast.Call) and parent.func is node:
+            return self._is_bound(parent, self.parents.get(parent), module)
+        return self._is_bound(node, parent, module)
 
     def _asks_shape(self, node: ast.expr) -> bool:
         parent = self.parents.get(node)
@@ -201,8 +233,7 @@ class MethodReader:
         """Whether this is ``next(module.parameters()).dtype`` or the like."""
         call = self.parents.get(node)
         outer = self.parents.get(call) if call is not None else None
-        taken = isinstance(outer, ast.Call) and is_name(outer.func, "next")
-        return taken and self._asks_shape(outer)  # type: ignore[arg-type] # a Call
+        return isinstance(outer, ast.Call) and is_name(outer.func, "next") and self._asks_shape(outer)
 
 
 def _gives(parent: ast.expr, node: ast.expr) -> bool:

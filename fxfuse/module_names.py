@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import types
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fxfuse.python_source import is_name, is_text, nodes_of
+from fxfuse.python_source import is_name, is_text, nodes_of, plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +23,28 @@ def is_layer_of_torch(module: nn.Module) -> bool:
     """Whether a module is one of torch's own, and no container of others."""
     torchs = module.__module__.startswith(("torch.nn.modules.", "torch.ao.nn."))
     return torchs and not isinstance(module, CONTAINERS)
+
+
+_GETATTR: Any = nn.Module.__getattr__
+
+
+def is_unread(module: nn.Module, name: str) -> bool:
+    """Whether an attribute is code that is not read: a method of some instance, or what a descriptor gives."""
+    cls = type(module)
+    held = module.__dict__.get(name)
+    if isinstance(held, types.MethodType) and isinstance(held.__self__, nn.Module):
+        return True
+    defined = inspect.getattr_static(cls, name, None)
+    if defined is None:
+        return name not in module.__dict__ and getattr(cls, "__getattr__", None) is not _GETATTR
+    own = not (type(defined).__module__ or "").startswith(("torch", "builtins"))
+    return own and hasattr(type(defined), "__get__") and plain_function(defined) is None
+
+
+def has_own_loop(module: nn.Module) -> bool:
+    """Whether a class of the user's says what a loop over the module visits."""
+    loops = (getattr(cls, "__iter__", None) for cls in CONTAINERS)
+    return getattr(type(module), "__iter__", None) not in (None, *loops)
 
 
 class ModuleNames:
@@ -80,6 +104,12 @@ class ModuleNames:
         return all(
             isinstance(n, ast.Name) for t in targets for n in (t.elts if isinstance(t, (ast.Tuple, ast.List)) else [t])
         )
+
+    @staticmethod
+    def unpacks(assignment: ast.Assign | ast.AnnAssign) -> bool:
+        """Whether names side by side get expressions side by side."""
+        targets = assignment.targets if isinstance(assignment, ast.Assign) else [assignment.target]
+        return all(isinstance(target, (ast.Tuple, ast.List)) for target in targets)
 
     # -- expressions
 

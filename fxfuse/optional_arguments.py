@@ -43,7 +43,7 @@ def _asked(module: nn.Module) -> dict[str, Any]:
     required = [
         p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    return {name: Tensor for name in required if asks_what_it_gets(forward, [name])}
+    return {name: Tensor for name in required if asks_what_it_gets(forward, [name], around=False)}
 
 
 def _decisive(attempt: Attempt, root: Part, options: Options) -> Mapping[str, Any]:

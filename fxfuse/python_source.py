@@ -7,10 +7,7 @@ import functools
 import inspect
 import textwrap
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 
 def mentions(function: Any) -> set[str] | None:
@@ -41,6 +38,8 @@ def plain_function(defined: Any) -> Any:
     """Return the plain function behind a method, property, class method or decorated function, or None."""
     if isinstance(defined, property):
         defined = defined.fget
+    if isinstance(defined, functools.cached_property):
+        defined = defined.func
     defined = inspect.unwrap(getattr(defined, "__func__", defined)) if defined is not None else None
     return defined if inspect.isfunction(defined) else None
 
@@ -51,8 +50,16 @@ def parse(function: Any) -> tuple[ast.AST, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     if not isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         raise OSError("not a function definition")
+    _mangle(tree, function.__qualname__.rpartition(".")[0].rpartition(".")[2])
     parameters = [*tree.args.posonlyargs, *tree.args.args]
     return tree, parameters[0].arg if parameters else ""
+
+
+def _mangle(tree: ast.AST, cls: str) -> None:
+    """Give private attributes the names that they have outside of their class: ``self.__conv`` is ``_Net__conv``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("__") and not node.attr.endswith("__"):
+            node.attr = f"_{cls.lstrip('_')}{node.attr}"
 
 
 class Source(NamedTuple):
@@ -63,24 +70,13 @@ class Source(NamedTuple):
     function: Any
 
 
-def sources_of(defined: Any) -> list[Source]:
-    """Return the source of a method or function, after those of what is around it, the outermost first.
-
-    Raises:
-        OSError: if one of them has no source, or does with its first parameter what cannot be read.
-    """
-    function = plain_function(defined)
-    around = [Source(*_parse_wrapper(wrapper), wrapper) for wrapper in _wrappers_of(defined)]
-    return around if function is None else [*around, Source(*parse(function), function)]
-
-
 def called_function(caller: Source, call: ast.Call, argument: ast.expr) -> tuple[Any, str]:
     """Return the plain function of the user's that a call in a function calls, and the parameter that gets an argument.
 
     None, and no name, where that cannot be said.
     """
     nothing = (None, "")
-    function = _global(caller, call.func)
+    function = global_of(caller, call.func)
     if not inspect.isfunction(function) or function.__module__.startswith("torch."):
         return nothing
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
@@ -97,10 +93,10 @@ def is_looked_up(caller: Source, call: ast.Call) -> bool:
     function = call.func
     if not isinstance(function, ast.Attribute) or function.attr != "get":
         return False
-    return isinstance(_global(caller, function.value), (dict, weakref.WeakKeyDictionary))
+    return isinstance(global_of(caller, function.value), (dict, weakref.WeakKeyDictionary))
 
 
-def _global(source: Source, node: ast.expr) -> Any:
+def global_of(source: Source, node: ast.expr) -> Any:
     """Return what a name in a function stands for, if it is one of the Python module; None for any other expression."""
     if not isinstance(node, ast.Name):
         return None
@@ -110,7 +106,7 @@ def _global(source: Source, node: ast.expr) -> Any:
 
 
 def binds(node: ast.AST, name: str) -> bool:
-    """Whether a node gives a name a value: as a target or parameter, or in ``case``, ``except``, ``import``, ``def``."""
+    """Whether a node gives a name a value: as a target, a parameter, in ``case``, ``except``, ``import``, ``def``."""
     if isinstance(node, ast.Name):
         return node.id == name and not isinstance(node.ctx, ast.Load)
     if isinstance(node, ast.arg):
@@ -129,83 +125,6 @@ def runs_text(tree: ast.AST) -> bool:
         or isinstance(n, (ast.Global, ast.Nonlocal))
         for n in nodes_of(tree)
     )
-
-
-def _wrappers_of(defined: Any) -> list[Any]:
-    """Return the functions around a decorated one, the outermost first; torch's own do nothing but call it."""
-    defined = defined.fget if isinstance(defined, property) else defined
-    current, found = getattr(defined, "__func__", defined), []
-    while inspect.isfunction(current) and hasattr(current, "__wrapped__"):
-        if not current.__globals__.get("__name__", "").startswith("torch."):
-            found.append(current)
-        current = current.__wrapped__
-    return found
-
-
-@functools.cache
-def _parse_wrapper(wrapper: Any) -> tuple[ast.FunctionDef, str]:
-    """Return the syntax tree of a function around another, and the name of its first parameter.
-
-    Where it hands that parameter to the function that it wraps, the tree does not say so: that one is read by itself.
-
-    Raises:
-        OSError: if it cannot be said what it does with its first parameter.
-    """
-    tree = ast.parse(textwrap.dedent(inspect.getsource(wrapper.__code__))).body[0]
-    cells = zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True)
-    plain = inspect.unwrap(wrapper)
-    wrapped = [n for n, c in cells if callable(c.cell_contents) and inspect.unwrap(c.cell_contents) is plain]
-    if not isinstance(tree, ast.FunctionDef) or not wrapped:
-        raise OSError("it is decorated")
-    parameters = [*tree.args.posonlyargs, *tree.args.args]
-    own = parameters[0].arg if parameters else ""
-    if any(
-        binds(node, name) for name in (*wrapped, own) for node in list(ast.walk(tree))[1:] if node not in parameters
-    ):
-        raise OSError("it is decorated")  # one of them may be another function there
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    if not own and not _only_handed_on(tree, [call for call in calls if is_name(call.func, *wrapped)]):
-        raise OSError("it is decorated")
-    for call in calls:
-        before = [call.func, *call.args]  # func(self, x), and partial(func, self, x)
-        call.args = [
-            a for b, a in zip(before, call.args, strict=False) if not (is_name(b, *wrapped) and is_name(a, own))
-        ]
-    return tree, own
-
-
-def _only_handed_on(tree: ast.FunctionDef, calls: list[ast.Call]) -> bool:
-    """Whether the arguments of a function, which has names for none of them, are handed to some calls, and used up."""
-    names = [a.arg for a in (tree.args.vararg,) if a is not None]
-    starred = [a for call in calls for a in call.args if isinstance(a, ast.Starred) and is_name(a.value, *names)]
-    return len(starred) == sum(is_name(n, *names) for n in ast.walk(tree))
-
-
-def looks_into_rest(tree: ast.AST, names: Iterable[str]) -> bool:
-    """Whether a function may look at arguments of these names among those that it has no names for.
-
-    It may hand them on, and ask for others by their names: ``kwargs.pop("return_dict")``.
-    """
-    own = tree.args if isinstance(tree, ast.FunctionDef) else None
-    rest = [a.arg for a in (own.vararg, own.kwarg) if a is not None] if own is not None else []
-    parents = parents_of(tree)
-    return any(is_name(node, *rest) and not _spares(node, parents, {*names}) for node in nodes_of(tree))
-
-
-def _spares(node: ast.AST, parents: dict[ast.AST, ast.AST], names: set[str]) -> bool:
-    """Whether a use of all other arguments does not look at some of them."""
-    parent = parents[node]
-    if isinstance(parent, (ast.Starred, ast.keyword)):
-        return True
-    asked: ast.AST | None = None
-    if isinstance(parent, ast.Attribute) and parent.attr in ("get", "pop", "setdefault"):
-        call = parents[parent]
-        asked = call.args[0] if isinstance(call, ast.Call) and call.args else None
-    elif isinstance(parent, ast.Subscript) and parent.value is node:
-        asked = parent.slice
-    elif isinstance(parent, ast.Compare) and node is not parent.left:
-        asked = parent.left
-    return isinstance(asked, ast.Constant) and isinstance(asked.value, str) and asked.value not in names
 
 
 @functools.cache  # of trees that ``parse`` remembers as well

@@ -9,6 +9,8 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from fxfuse.decorated import wrappers_of
+
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
@@ -100,8 +102,9 @@ def _loaded(frame: FrameType, step: dis.Instruction) -> Any:
 
 def asks_what_a_graph_cannot_say(function: Any) -> str:
     """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return "" if code is None else _asked(code)
+    functions = (*wrappers_of(function), inspect.unwrap(function))
+    codes = (getattr(inner, "__code__", None) for inner in functions)
+    return next(filter(None, (_asked(code) for code in codes if code is not None)), "")
 
 
 @functools.cache

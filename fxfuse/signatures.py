@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from fxfuse.decorated import forbids_tracing
 from fxfuse.mutations import mutated
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def forbids_a_graph(root: nn.Module) -> str:
     if root._forward_pre_hooks and any(isinstance(value, Tensor) for value in root.__dict__.values()):
         return "it has hooks, which may compute a tensor of it before each call"
     taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
-    return f"its child {taken[0]!r} has the name of a part of a GraphModule" if taken else ""
+    if taken:
+        return f"its child {taken[0]!r} has the name of a part of a GraphModule"
+    return forbids_tracing(type(root).forward)
 
 
 def literals_of(root: nn.Module, names: Collection[str]) -> list[str]:
