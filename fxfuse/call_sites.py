@@ -146,6 +146,7 @@ class _Reader:
         self.module = module
         self.found = Reach()
         self.helpers: set[tuple[object, str, nn.Module]] = set()
+        self.escaped: set[nn.Module] = set()
 
     def read(self, entries: Iterable[str]) -> set[tuple[type, str]]:
         """Read methods and all that they use, and return what was read."""
@@ -207,7 +208,9 @@ class _Reader:
         if module is not self.module and module not in self.found.called:
             self.found.escaped.add(module)
         self.call(module, None)
-        self.found.kept |= set(module.modules())
+        if module not in self.escaped:
+            self.escaped.add(module)
+            self.found.kept |= set(module.modules())
 
     def attribute(self, module: nn.Module, name: str) -> None:
         """Note that an attribute of a module below is read, without reading it: a property could do anything."""

@@ -15,6 +15,7 @@ from fxfuse.python_source import (
     is_name,
     is_super,
     is_text,
+    last_name,
     nodes_of,
     parents_of,
     runs_text,
@@ -42,10 +43,12 @@ class Notes(Protocol):
     Attributes:
         module: the module of which the methods are read.
         helpers: functions that were read, each with the argument that is a module.
+        escaped: modules handed to code that is not read.
     """
 
     module: nn.Module
     helpers: set[tuple[object, str, nn.Module]]
+    escaped: set[nn.Module]
 
     def call(self, module: nn.Module, call: ast.Call | None) -> None:
         """Note a call, with unknown arguments if there is no expression for it."""
@@ -130,9 +133,9 @@ class MethodReader:
             self.notes.escape(module)
 
     def _calls_back(self, call: ast.Call) -> bool:
-        """Whether a call is one of torch's or timm's that call what they get, and not of a function beside this one."""
+        """Whether a call is one of torch's or timm's that call what they get, not of a function beside this one."""
         beside = getattr(global_of(self.source, call.func), "__module__", "") == self.source.function.__module__
-        return _name_of(call.func) in _CALLS_BACK and not beside
+        return last_name(call.func) in _CALLS_BACK and not beside
 
     def _is_of_base(self, call: ast.Call) -> bool:
         """Whether a call is that of a method of a class of the module, by the name of the class."""
@@ -142,7 +145,7 @@ class MethodReader:
     def _helped(self, node: ast.expr, module: nn.Module, call: ast.Call) -> bool:
         """Read what a plain function of the user's does with a module, and return whether it could be read."""
         function, parameter = called_function(self.source, call, node)
-        if function is None:
+        if function is None or self.notes.module in self.notes.escaped:  # the latter: nothing can be worse
             return False
         if (function, parameter, module) in self.notes.helpers:
             return True
@@ -226,8 +229,7 @@ class MethodReader:
         return self._is_bound(node, parent, module)
 
     def _asks_shape(self, node: ast.expr) -> bool:
-        parent = self.parents.get(node)
-        return isinstance(parent, ast.Attribute) and parent.attr in _SHAPES
+        return getattr(self.parents.get(node), "attr", None) in _SHAPES
 
     def _asks_for_dtype(self, node: ast.expr) -> bool:
         """Whether this is ``next(module.parameters()).dtype`` or the like."""
@@ -244,7 +246,3 @@ def _gives(parent: ast.expr, node: ast.expr) -> bool:
 
 def _is_display(node: ast.AST | None) -> bool:
     return isinstance(node, (ast.Tuple, ast.List)) or (isinstance(node, ast.Call) and is_name(node.func, *_BINDING))
-
-
-def _name_of(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import types
 from typing import TYPE_CHECKING, Any
@@ -58,10 +59,10 @@ class ModuleNames:
         """Find all names besides those given; they can depend on each other, seldom deeper than three times."""
         self.bound: dict[str, dict[nn.Module, None]] = {name: {module: None} for name, module in given.items()}
         for _ in range(3):
-            for node in nodes_of(tree):
+            for node in _bindings(tree):
                 if isinstance(node, (ast.For, ast.comprehension)):
                     self._bind_loop(node.target, node.iter)
-                elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+                elif node.value is not None:
                     for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                         self._bind(target, node.value)
 
@@ -178,6 +179,14 @@ class ModuleNames:
     def held(module: nn.Module, name: str) -> Iterator[nn.Module]:
         """Yield the modules that a plain attribute holds: a list of layers, a way back to a parent."""
         yield from _modules_in(module.__dict__.get(name))
+
+
+_BINDS = (ast.For, ast.comprehension, ast.Assign, ast.AnnAssign, ast.NamedExpr)
+
+
+@functools.cache  # of trees that are remembered as well
+def _bindings(tree: ast.AST) -> tuple[Any, ...]:
+    return tuple(node for node in nodes_of(tree) if isinstance(node, _BINDS))
 
 
 def _arms(node: ast.AST) -> list[ast.expr]:

@@ -100,23 +100,33 @@ def global_of(source: Source, node: ast.expr) -> Any:
     """Return what a name in a function stands for, if it is one of the Python module; None for any other expression."""
     if not isinstance(node, ast.Name):
         return None
-    code, name = source.function.__code__, node.id
-    local = any(binds(inner, name) for inner in nodes_of(source.tree)[1:])
-    return None if local or name in code.co_freevars else source.function.__globals__.get(name)
+    local = node.id in bound_in(source.tree) or node.id in source.function.__code__.co_freevars
+    return None if local else source.function.__globals__.get(node.id)
+
+
+@functools.cache  # of trees that ``parse`` remembers as well
+def bound_in(tree: ast.AST) -> frozenset[str]:
+    """Return the names that a function gives values: targets, parameters, those of ``case``, ``import``, ``def``."""
+    return frozenset(name for node in nodes_of(tree)[1:] for name in _bound_by(node) if name is not None)
 
 
 def binds(node: ast.AST, name: str) -> bool:
-    """Whether a node gives a name a value: as a target, a parameter, in ``case``, ``except``, ``import``, ``def``."""
+    """Whether a node gives a name a value."""
+    return name in _bound_by(node)
+
+
+def _bound_by(node: ast.AST) -> tuple[str | None, ...]:
     if isinstance(node, ast.Name):
-        return node.id == name and not isinstance(node.ctx, ast.Load)
+        return () if isinstance(node.ctx, ast.Load) else (node.id,)
     if isinstance(node, ast.arg):
-        return node.arg == name
-    return name in (getattr(node, "name", None), getattr(node, "asname", None), getattr(node, "rest", None))
+        return (node.arg,)
+    return getattr(node, "name", None), getattr(node, "asname", None), getattr(node, "rest", None)
 
 
 _RUN_TEXT = ("eval", "exec", "locals", "vars", "globals", "_getframe", "currentframe")
 
 
+@functools.cache
 def runs_text(tree: ast.AST) -> bool:
     """Whether a function runs code that its source does not show, or has variables that others see as well."""
     return any(
@@ -142,6 +152,11 @@ def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
 def is_name(node: ast.AST, *names: str) -> bool:
     """Whether an expression is one of these names."""
     return isinstance(node, ast.Name) and node.id in names
+
+
+def last_name(node: ast.AST) -> str:
+    """Return ``run`` for ``run`` and ``self.run``, nothing for other expressions."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def is_text(node: ast.AST) -> bool:
