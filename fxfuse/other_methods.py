@@ -47,6 +47,8 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
             found: Reach | None = None
             for fold in (fold for fold in (onwards if used else back + onwards) if fold <= inside):
                 found = reach(module, (method,)) if found is None else found
+                if _is_for_the_fused(method):
+                    continue
                 if _configures(method) and not set(found.called) - found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
                 split = _split(found, fold)
@@ -104,6 +106,11 @@ def _other_methods(module: nn.Module) -> dict[str, bool]:
         return {}  # without source nobody can say; the class was not written in a file
     private = {name for name, used in methods.items() if used and name.startswith("_")}
     return {name: used for name, used in methods.items() if name not in private and not name.startswith("__")}
+
+
+def _is_for_the_fused(method: str) -> bool:
+    """Whether a method is named as the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``."""
+    return method.startswith(("forward_fuse", "fuseforward", "fuse_forward", "forward_deploy"))
 
 
 def _configures(method: str) -> bool:

@@ -215,3 +215,22 @@ def test_a_forward_that_asks_about_its_norm_keeps_it(cls: type[Model], example: 
     assert_stays(model, ["bn"], because=allowed, structure="module", example_inputs=inputs)
     fused = assert_decided(model, folded=["bn"], structure="graph", example_inputs=inputs)
     assert folds(fused) == ["bn"]
+
+
+class HasAFusedForward(Model):
+    """As in YOLO: what the forward is once its norm has gone into the convolution."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.bn(self.conv(x)).relu()
+
+    def forward_fuse(self, x: Tensor) -> Any:
+        return self.conv(x).relu()
+
+
+def test_a_method_for_the_fused_layer_gives_what_the_forward_gives() -> None:
+    model, x = trained(HasAFusedForward(**layers())), values(2, 3, 6, 6)
+    fused: Any = fx_fuse(model, structure="module")
+    assert folds(fused) == ["bn"]
+    with torch.no_grad():
+        assert_equal(model(x), fused(x))
+        assert_equal(model(x), fused.forward_fuse(x))
