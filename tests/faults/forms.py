@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import random
 import warnings
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from tests.helpers import leaves, run, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+importlib.import_module("sympy")  # torch imports it when an interpreter fails, and it adds a filter for warnings
 
 
 @dataclass(frozen=True)
