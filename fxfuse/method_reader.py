@@ -156,7 +156,9 @@ class MethodReader:
         if runs_text(source.tree):
             return False
         self.notes.helpers.add((function, parameter, module))
-        self.used |= MethodReader(self.notes, source, {parameter: module}).read()
+        reader = MethodReader(self.notes, source, {parameter: module})
+        self.used |= reader.read()
+        self.based |= reader.based
         return True
 
     def _fetched(self, module: nn.Module, call: ast.Call) -> None:

@@ -84,6 +84,15 @@ class ByAFunctionOfTheSameName(Taps):
         return tap(self, x)
 
 
+def of_the_base(model: Any, x: Tensor) -> Any:
+    return Base.forward(model, x)
+
+
+class ByAFunctionThatNamesTheClass(Taps):
+    def tap(self, x: Tensor) -> Any:
+        return of_the_base(self, x)
+
+
 class ByAStaticMethod(Taps):
     def tap(self, x: Tensor) -> Any:
         return self.run(self, x)
@@ -176,7 +185,15 @@ class ByALoopOfItsOwn(Taps):
 
 WAYS = [
     *(ByNameOfTheClass, BehindTheClass, BySuperAsAValue, ByAList, ByADisplay, ByAnIterator, ByASlice),
-    *(ByAFunctionOfTheSameName, ByAStaticMethod, ByACachedProperty, ByEval, ByTheDictionary, ByAGlobal),
+    *(
+        ByAFunctionOfTheSameName,
+        ByAFunctionThatNamesTheClass,
+        ByAStaticMethod,
+        ByACachedProperty,
+        ByEval,
+        ByTheDictionary,
+        ByAGlobal,
+    ),
     *(ByAFunctionWithAKnownName, ByAMethodOfTheInstance, ByAPrivateName, InItsOwnCall, ByALoopOfItsOwn),
 ]
 
