@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import time_in_turn
+from fxfuse.measure import ratio, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -54,14 +54,10 @@ def measure(name: str, batch: int, options: Namespace) -> Row:
         before_ms=statistics.median(times["before"]),
         fused_ms=statistics.median(times["fused"]),
         bound_ms=statistics.median(times["bound"]),
-        fused_by_bound=_ratio(times["fused"], times["bound"]),
-        before_by_fused=_ratio(times["before"], times["fused"]),
+        fused_by_bound=ratio(times["fused"], times["bound"]),
+        before_by_fused=ratio(times["before"], times["fused"]),
         turns=len(times["before"]),
     )
-
-
-def _ratio(first: list[float], second: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
 def _cells(row: Row) -> list[str]:

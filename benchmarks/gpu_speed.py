@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import common
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import time_in_turn
+from fxfuse.cli import DTYPES
+from fxfuse.measure import finish, ratio, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
 MODELS = ("resnet50", "mobilenet_v2", "efficientnet_b0", "timm:repvgg_a0")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def measure(name: str, batch: int, options: Namespace) -> Row:
     with torch.inference_mode():
         for model in variants.values():
             model(sample)  # a graph is recorded at the second call; time_in_turn makes that one
-        runs = {key: functools.partial(_finish, model, sample) for key, model in variants.items()}
+        runs = {key: functools.partial(finish, model, sample) for key, model in variants.items()}
         times = time_in_turn(runs, options.turns, options.seconds, lambda _: None)
     torch.compiler.reset()
-    speed_ups = {key: _ratio(times["before"], mine) for key, mine in times.items() if key != "before"}
+    speed_ups = {key: ratio(times["before"], mine) for key, mine in times.items() if key != "before"}
     return Row(name, batch, statistics.median(times["before"]), speed_ups)
 
 
@@ -75,15 +75,6 @@ def _without_bias(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             module.bias = None
     return model
-
-
-def _finish(model: Callable[[Tensor], object], sample: Tensor) -> None:
-    model(sample)
-    torch.cuda.synchronize()
-
-
-def _ratio(first: list[float], second: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from torch.fx.experimental import optimization
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import time_in_turn
+from fxfuse.measure import ratio, time_in_turn
 from fxfuse.modules import shallow_copy
 
 if TYPE_CHECKING:
@@ -97,10 +97,7 @@ def measure(name: str, turns: int) -> Row:
     }
     runs = {key: functools.partial(run, model) for key, run in passes.items()}
     times = time_in_turn(runs, turns, 0, lambda _: None, before=gc.collect)
-    ratios = {
-        key: statistics.median(a / b for a, b in zip(mine, times["torch.fx"], strict=True))
-        for key, mine in times.items()
-    }
+    ratios = {key: ratio(mine, times["torch.fx"]) for key, mine in times.items()}
     return Row(name, statistics.median(times["torch.fx"]), ratios["trace"], ratios["blind"], ratios["fx_fuse"])
 
 

@@ -30,7 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import time_in_turn
+from fxfuse.measure import ratio, time_in_turn
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def measure(name: str, turns: int) -> Row:
     # Graphs are garbage in circles, which would gather until memory is full.
     times = time_in_turn(runs, turns, 0, lambda _: None, before=gc.collect)
     own, other = times["fx_fuse"], times.get("torch.fx")
-    ratio = statistics.median(a / b for a, b in zip(own, other, strict=True)) if other else None
+    part = ratio(own, other) if other else None
     median = statistics.median(other) / 1000 if other else None
     folded = None if other_norms is None else before - other_norms
     seconds = statistics.median(own) / 1000
-    return Row(name, first, seconds, median, ratio, turns, before - norms, folded, peak, other_peak)
+    return Row(name, first, seconds, median, part, turns, before - norms, folded, peak, other_peak)
 
 
 def _torch_fx(model: nn.Module) -> tuple[int | None, int | None]:

@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from tqdm import tqdm
 
 from fxfuse import fx_fuse, models
-from fxfuse.measure import Kernels, time_in_turn
+from fxfuse.measure import Kernels, ratio, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -92,7 +92,7 @@ def time_models(name: str, options: Namespace) -> Times:
     with torch.inference_mode():
         times = time_in_turn(runs, options.turns, options.seconds, lambda _: None)
     middle = [statistics.median(times[key]) for key in variants]
-    before, timm = (statistics.median(a / b for a, b in zip(times[k], times["fxfuse"], strict=True)) for k in KEYS[:2])
+    before, timm = (ratio(times[key], times["fxfuse"]) for key in KEYS[:2])
     return Times(name, middle[0], middle[1], middle[2], before, timm, len(times["timm"]))
 
 

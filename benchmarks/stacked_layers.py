@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fxfuse import Report, fx_fuse
-from fxfuse.measure import time_in_turn
+from fxfuse.measure import ratio, time_in_turn
 from fxfuse.rules import DEFAULT_RULES
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def measure(channels: int, tokens: int, batch: int, options: Namespace) -> Row:
     runs = {"apart": functools.partial(fx_fuse(model), x), "stacked": functools.partial(stacked, x)}
     with torch.inference_mode():
         times = time_in_turn(runs, options.turns, options.seconds, lambda _: None)
-    ratio = statistics.median(a / b for a, b in zip(times["apart"], times["stacked"], strict=True))
+    gain = ratio(times["apart"], times["stacked"])
     middle = (statistics.median(times["apart"]), statistics.median(times["stacked"]))
-    return Row(channels, tokens, batch, *middle, ratio, len(times["apart"]))
+    return Row(channels, tokens, batch, *middle, gain, len(times["apart"]))
 
 
 def _times(row: Row) -> tuple[str, str, str]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fxfuse import fx_fuse, models
 from fxfuse.examples import difference
-from fxfuse.measure import count_norms, time_in_turn
+from fxfuse.measure import count_norms, finish, ratio, time_in_turn
 from fxfuse.report import FuseError
 
 if TYPE_CHECKING:
@@ -190,13 +190,10 @@ def _running(name: str, sample: Tensor) -> Iterator[None]:
 def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[float], object]) -> Row:
     """Time the variants of ``subject`` at one batch size."""
     sample = _sample(subject.size, batch, settings.dtype, channels_last=settings.channels_last).to(settings.device)
-    runs = {name: functools.partial(_finish, model, sample) for name, model in subject.variants.items()}
+    runs = {name: functools.partial(finish, model, sample) for name, model in subject.variants.items()}
     with _running(subject.name, sample):
         times = time_in_turn(runs, settings.repeats, settings.seconds, tick)
-    speed_up = {
-        name: statistics.median(before / own for before, own in zip(times["before"], mine, strict=True))
-        for name, mine in times.items()
-    }
+    speed_up = {name: ratio(times["before"], mine) for name, mine in times.items()}
     medians = {name: statistics.median(mine) for name, mine in times.items()}
     return Row(
         model=subject.name,
@@ -211,13 +208,6 @@ def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[floa
         error=subject.error,
         pass_seconds=subject.pass_seconds,
     )
-
-
-def _finish(model: nn.Module, sample: Tensor) -> None:
-    """Run a model to its end: a GPU has only been told what to do when a call returns."""
-    model(sample)
-    if sample.device.type != "cpu":
-        torch.accelerator.synchronize(sample.device)
 
 
 def _sample(size: tuple[int, ...], batch: int, dtype: torch.dtype, *, channels_last: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 MIN_ROUNDS = 3
 MAX_ROUNDS = 100
@@ -53,6 +54,18 @@ def time_in_turn(
         tick(done - told)
         told = done
     return times
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return how many times as long as the second the first took: the median of the ratios within each round."""
+    return statistics.median(a / b for a, b in zip(first, second, strict=True))
+
+
+def finish(model: Callable[[Tensor], object], sample: Tensor) -> None:
+    """Run a model to its end: a GPU has only been told what to do when a call returns."""
+    model(sample)
+    if sample.device.type != "cpu":
+        torch.accelerator.synchronize(sample.device)
 
 
 def count_kernels(run: Callable[[Tensor], object], sample: Tensor) -> Counter[str]:
