@@ -41,10 +41,10 @@ def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method
 
 def chains(owner: nn.Module, methods: Iterable[str]) -> list[list[str]]:
     """Return the names of layers that always follow one another in some methods of a module, in their order."""
-    calls = _Calls.of(owner, methods)
+    names = {child: name for name, child in owner.named_children() if operator_of(child) is not None}
+    calls = _Calls.of(owner, methods) if len(names) > 1 else None
     if calls is None:
         return []
-    names = {child: name for name, child in owner.named_children() if operator_of(child) is not None}
     after = {one: two for two in names for one in names if one is not two and calls.follows(one, two)}
     found = []
     for start in after.keys() - set(after.values()):

@@ -28,7 +28,7 @@ from fxfuse.python_source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Reach:
         own: names of the module's own attributes that are read, those of methods among them.
         own_shapes: the same, where only the shape, the dtype or the like is asked for.
         unknown: why the code could not be read; empty if it was.
+        entries: the methods that were read.
     """
 
     called: dict[nn.Module, bool] = field(default_factory=dict)
@@ -54,13 +55,15 @@ class Reach:
     own: set[str] = field(default_factory=set)
     own_shapes: set[str] = field(default_factory=set)
     unknown: str = ""
+    entries: tuple[str, ...] = ()
 
 
 def reach(module: nn.Module, entries: Iterable[str] = ("forward",)) -> Reach:
     """Return how the methods ``entries`` of a module, and all that they use, reach the modules below."""
     reader = _Reader(module)
+    reader.found.entries = tuple(entries)
     try:
-        reader.read(entries)
+        reader.read(reader.found.entries)
     except Exception as error:  # noqa: BLE001 - what cannot be read is unknown, for whatever reason
         reader.found.unknown = f"its source cannot be read: {error}"
     return reader.found
@@ -146,7 +149,7 @@ class _Reader:
         self.module = module
         self.found = Reach()
         self.helpers: set[tuple[object, str, nn.Module]] = set()
-        self.escaped: set[nn.Module] = set()
+        self.lost: set[nn.Module] = set()
 
     def read(self, entries: Iterable[str]) -> set[tuple[type, str]]:
         """Read methods and all that they use, and return what was read."""
@@ -161,10 +164,9 @@ class _Reader:
             if owner is nn.Module or plain_function(defined) is None:
                 continue
             readers = [self._reader(source, defined) for source in sources_of(defined)]
-            for definer, method in [found for reader in readers for found in self._named(reader)]:
-                if definer is not None and (definer, method) not in seen:
-                    seen.add((definer, method))
-                    pending.append((definer, method))
+            named = {found for reader in readers for found in reader.named} - seen
+            seen |= named
+            pending += named
             for used in [name for reader in readers for name in reader.used]:
                 after = used.removeprefix("super().")
                 start = owner if used != after else None
@@ -181,13 +183,6 @@ class _Reader:
         reader = MethodReader(self, source, given)
         reader.read()
         return reader
-
-    def _named(self, reader: MethodReader) -> Iterator[tuple[type | None, str]]:
-        """Yield the methods that a method calls by the name of a class."""
-        for cls, method in reader.based:
-            yield defining_class(cls, method), method
-        for cls, method in reader.after:
-            yield defining_class(type(self.module), method, after=cls), method
 
     # -- what is found
 
@@ -208,8 +203,8 @@ class _Reader:
         if module is not self.module and module not in self.found.called:
             self.found.escaped.add(module)
         self.call(module, None)
-        if module not in self.escaped:
-            self.escaped.add(module)
+        if module not in self.lost:
+            self.lost.add(module)
             self.found.kept |= set(module.modules())
 
     def attribute(self, module: nn.Module, name: str) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor, fx, nn
     from torch.export import ExportedProgram
 
+    from fxfuse.call_sites import Reach
+
 
 READ = "untraced code calls it, and was only read"
 
@@ -60,7 +62,7 @@ class Capture:
     Attributes:
         parts: the captured graphs.
         opaque: modules of which the own forward was not captured, and why.
-        entries: the methods of these that are called.
+        read: what was read of these.
         kept: modules that must stay what they are, and why: untraced code looks into them.
         kept_by: the modules of which the untraced code is the reason.
         program: the exported program that was captured, if it was one.
@@ -71,7 +73,7 @@ class Capture:
     model: nn.Module
     parts: list[Part] = field(default_factory=list)
     opaque: dict[nn.Module, str] = field(default_factory=dict)
-    entries: dict[nn.Module, tuple[str, ...]] = field(default_factory=dict)
+    read: dict[nn.Module, Reach] = field(default_factory=dict)
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     kept_by: dict[nn.Module, set[nn.Module]] = field(default_factory=dict)
     program: ExportedProgram | None = None
@@ -214,8 +216,7 @@ class _Session:
         """Read how a module that cannot be traced reaches the modules below, and trace those."""
         self.result.opaque[module] = reason
         first = ("__call__", "forward") if has_own_call(module) else ("forward",)
-        methods = self.result.entries[module] = (*first, *entries)
-        found = reach(module, methods)
+        found = self.result.read[module] = reach(module, (*first, *entries))
         self._keep(found.kept, module)
         if found.unknown:
             self.result.opaque[module] = f"{reason}; {found.unknown}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fxfuse.method_reader import LISTING
 from fxfuse.modules import ATOMS
-from fxfuse.python_source import is_name, nodes_of, runs_text
+from fxfuse.python_source import binds, is_name, nodes_of, runs_text
 
 if TYPE_CHECKING:
     from fxfuse.python_source import Source
@@ -34,8 +34,7 @@ def hides_ways(owner: nn.Module, sources: list[Source]) -> bool:
 def _hides(owner: nn.Module, source: Source) -> bool:
     tree, own = source.tree, source.own
     nodes = nodes_of(tree)
-    taken = sum(isinstance(n, ast.arg) and n.arg == own for n in nodes)
-    if taken > 1 or any(is_name(n, own) and not isinstance(n.ctx, ast.Load) for n in nodes):  # type: ignore[attr-defined] # a Name
+    if sum(binds(node, own) for node in nodes[1:]) > 1:  # more than as its parameter
         return True
     attributes = [n for n in nodes if isinstance(n, ast.Attribute) and is_name(n.value, own)]
     asked = [n for n in nodes if isinstance(n, ast.Call) and _only_asks(owner, n)]

@@ -16,6 +16,7 @@ from fxfuse.python_source import (
     is_super,
     is_text,
     last_name,
+    named_method,
     nodes_of,
     parents_of,
     runs_text,
@@ -43,12 +44,12 @@ class Notes(Protocol):
     Attributes:
         module: the module of which the methods are read.
         helpers: functions that were read, each with the argument that is a module.
-        escaped: modules handed to code that is not read.
+        lost: modules handed to code that is not read.
     """
 
     module: nn.Module
     helpers: set[tuple[object, str, nn.Module]]
-    escaped: set[nn.Module]
+    lost: set[nn.Module]
 
     def call(self, module: nn.Module, call: ast.Call | None) -> None:
         """Note a call, with unknown arguments if there is no expression for it."""
@@ -80,8 +81,7 @@ class MethodReader:
         self.parents = parents_of(source.tree)
         self.names = ModuleNames(source.tree, given)
         self.used: set[str] = set()
-        self.after: set[tuple[type, str]] = set()  # methods that follow these classes: super(Class, self).method
-        self.based: set[tuple[type, str]] = set()  # methods of the classes that are named
+        self.named: set[tuple[type, str]] = set()  # methods that are called by the name of a class
 
     def read(self) -> set[str]:
         """Note everything, and return the names of the other methods that are used."""
@@ -91,10 +91,11 @@ class MethodReader:
                     self._follow(node, module)
             if isinstance(node, ast.Call) and is_super(node):
                 parent = self.parents.get(node)
-                if isinstance(parent, ast.Attribute) and not node.args:
+                named = named_method(self.source, parent, type(self.notes.module))
+                if named is not None:
+                    self.named.add(named)
+                elif isinstance(parent, ast.Attribute) and not node.args:
                     self.used.add("super()." + parent.attr)
-                elif isinstance(parent, ast.Attribute) and isinstance(global_of(self.source, node.args[0]), type):
-                    self.after.add((global_of(self.source, node.args[0]), parent.attr))
                 else:
                     self.notes.escape(self.notes.module)
         return self.used
@@ -127,8 +128,8 @@ class MethodReader:
             return
         elif self._calls_back(call) and module is not self.notes.module:
             self.notes.call(module, None)
-        elif module is self.notes.module and self._is_of_base(call):
-            self.based.add((global_of(self.source, call.func.value), call.func.attr))  # type: ignore[attr-defined] # Base.forward(self, x)
+        elif module is self.notes.module and (named := named_method(self.source, call.func, type(module))):
+            self.named.add(named)  # Base.forward(self, x)
         elif not is_looked_up(self.source, call) and not self._helped(node, module, call):
             self.notes.escape(module)
 
@@ -137,15 +138,10 @@ class MethodReader:
         beside = getattr(global_of(self.source, call.func), "__module__", "") == self.source.function.__module__
         return last_name(call.func) in _CALLS_BACK and not beside
 
-    def _is_of_base(self, call: ast.Call) -> bool:
-        """Whether a call is that of a method of a class of the module, by the name of the class."""
-        cls = global_of(self.source, call.func.value) if isinstance(call.func, ast.Attribute) else None
-        return isinstance(cls, type) and isinstance(self.notes.module, cls)
-
     def _helped(self, node: ast.expr, module: nn.Module, call: ast.Call) -> bool:
         """Read what a plain function of the user's does with a module, and return whether it could be read."""
         function, parameter = called_function(self.source, call, node)
-        if function is None or self.notes.module in self.notes.escaped:  # the latter: nothing can be worse
+        if function is None or self.notes.module in self.notes.lost:  # the latter: nothing can be worse
             return False
         if (function, parameter, module) in self.notes.helpers:
             return True
@@ -158,7 +154,7 @@ class MethodReader:
         self.notes.helpers.add((function, parameter, module))
         reader = MethodReader(self.notes, source, {parameter: module})
         self.used |= reader.read()
-        self.based |= reader.based
+        self.named |= reader.named
         return True
 
     def _fetched(self, module: nn.Module, call: ast.Call) -> None:

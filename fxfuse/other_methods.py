@@ -44,11 +44,11 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
         methods = _other_methods(module)
         inside = set(module.modules()) if methods else set()
         for method, used in methods.items():
+            if _is_for_the_fused(method):
+                continue
             found: Reach | None = None
             for fold in (fold for fold in (onwards if used else back + onwards) if fold <= inside):
                 found = reach(module, (method,)) if found is None else found
-                if _is_for_the_fused(method):
-                    continue
                 if _configures(method) and not set(found.called) - found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
                 split = _split(found, fold)

@@ -24,7 +24,7 @@ class Untraceable(Exception):  # noqa: N818 - a finding, not an error
 
 
 # One part for each size that is asked for, where these are listed.
-_BY_SIZES = (torch.split, torch.functional.split, torch.split_with_sizes, "split", "split_with_sizes")
+_BY_SIZES = (torch.split, torch.split_with_sizes, "split", "split_with_sizes")
 
 
 def part_count(node: fx.Node) -> int | None:

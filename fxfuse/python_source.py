@@ -88,6 +88,23 @@ def called_function(caller: Source, call: ast.Call, argument: ast.expr) -> tuple
     return next(((function, k.arg) for k in call.keywords if k.value is argument and k.arg in taken), nothing)
 
 
+def named_method(caller: Source, attribute: ast.AST | None, kind: type) -> tuple[type, str] | None:
+    """Return the method that ``Base.run`` or ``super(Base, self).run`` is for a class: its definer and name.
+
+    None where ``Base`` is no class of the Python module that ``kind`` is made from, or has no such method.
+    """
+    if not isinstance(attribute, ast.Attribute):
+        return None
+    value = attribute.value
+    behind = value.args[0] if isinstance(value, ast.Call) and is_super(value) and value.args else None
+    cls = global_of(caller, value if behind is None else behind)
+    if not isinstance(cls, type) or not issubclass(kind, cls):
+        return None
+    start, after = (cls, None) if behind is None else (kind, cls)
+    definer = defining_class(start, attribute.attr, after=after)
+    return None if definer is None else (definer, attribute.attr)
+
+
 def is_looked_up(caller: Source, call: ast.Call) -> bool:
     """Whether a call is ``KNOWN.get(argument)`` of a dictionary that is a variable of the Python module."""
     function = call.func

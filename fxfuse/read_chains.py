@@ -9,10 +9,8 @@ from torch import fx
 
 from fxfuse.adjacent import chains
 from fxfuse.call import is_hooked
-from fxfuse.call_sites import reach
 from fxfuse.capture import READ, Part
 from fxfuse.draft import Draft
-from fxfuse.signatures import has_own_call
 
 if TYPE_CHECKING:
     from fxfuse.capture import Capture
@@ -23,14 +21,12 @@ def add_chains(captured: Capture) -> None:
     held = Counter(child for module in captured.model.modules() for child in module._modules.values())
     elsewhere = {child for child, count in held.items() if count > 1}
     hooks = [path for module, path in captured.paths.items() if is_hooked(module)]
-    for module, methods in captured.entries.items():
+    for module, read in captured.read.items():
         path = captured.paths[module]
-        hooked = any(path == above or path.startswith(f"{above}.") or not above for above in hooks)
-        if "forward" in module.__dict__ or hooked or has_own_call(module):
+        if any(path == above or path.startswith(f"{above}.") or not above for above in hooks):
             continue  # its source is not all that happens
-        read = reach(module, methods)
         kept = elsewhere | (set(module.modules()) if read.unknown else read.kept)
-        found = [chain for chain in chains(module, methods) if kept.isdisjoint(map(module.get_submodule, chain))]
+        found = [chain for chain in chains(module, read.entries) if kept.isdisjoint(map(module.get_submodule, chain))]
         if not found:
             continue
         graph = Draft(module, _graph(found), type(module).__name__)
