@@ -1,4 +1,4 @@
-"""Example inputs: the capture is checked on them, export captures more, and a fold that makes a difference goes."""
+"""Example inputs: the capture is checked on them, they prove no branch, and a fold that makes a difference goes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_wrong_capture_is_not_used(cls: type[Model], nested: bool) -> None:
     assert folds(fused) == (["0.bn"] if nested else [])
 
 
-# -- export captures what tracing cannot, and the source confirms it for other inputs
+# -- what tracing cannot capture folds where the source confirms it, with example inputs and without
 
 
 class Pads(Model):

@@ -21,18 +21,12 @@ class Base(Model):
     def forward(self, x: Tensor) -> Any:
         return self.block[0](x)
 
-    def head(self, x: Tensor) -> Any:
-        return self.block[0](x)
-
 
 class Taps(Base):
-    """Calls a block, which folds; and for large batches its convolution alone."""
+    """Calls a block, which folds; and for large batches its convolution alone, in a method ``tap``."""
 
     def forward(self, x: Tensor) -> Any:
         return self.tap(x) if batch_of(x) > LARGE else self.block(x)
-
-    def tap(self, x: Tensor) -> Any:
-        raise NotImplementedError
 
 
 class ByNameOfTheClass(Taps):
@@ -42,13 +36,13 @@ class ByNameOfTheClass(Taps):
 
 class BehindTheClass(Taps):
     def tap(self, x: Tensor) -> Any:
-        return super(Taps, self).head(x)
+        return super(Taps, self).forward(x)
 
 
 class BySuperAsAValue(Taps):
     def tap(self, x: Tensor) -> Any:
-        above: Any = super()
-        return above.head(x)
+        above: Any = super(Taps, self)
+        return above.forward(x)
 
 
 class ByAList(Taps):
@@ -86,6 +80,15 @@ class ByAFunctionOfTheSameName(Taps):
 
 def of_the_base(model: Any, x: Tensor) -> Any:
     return Base.forward(model, x)
+
+
+def behind_the_class(model: Any, x: Tensor) -> Any:
+    return super(Taps, model).forward(x)
+
+
+class ByAFunctionThatLooksBehindTheClass(Taps):
+    def tap(self, x: Tensor) -> Any:
+        return behind_the_class(self, x)
 
 
 class ByAFunctionThatNamesTheClass(Taps):
@@ -198,6 +201,15 @@ WAYS = [
 ]
 
 
+class Whole(Taps):
+    def tap(self, x: Tensor) -> Any:
+        return self.block(x)
+
+
+def test_a_block_that_is_called_as_a_whole_folds() -> None:
+    assert folds(fx_fuse(trained(Whole(block=sequence())))) == ["block.1"]
+
+
 @pytest.mark.parametrize("cls", WAYS)
 def test_no_way_is_overlooked(cls: type[Model]) -> None:
     model = trained(cls(block=sequence()))
@@ -235,13 +247,3 @@ def test_a_child_that_is_switched_stays(cls: type[Model]) -> None:
     fused = fx_fuse(model)
     assert_right(model, fused, INPUTS[:1])
     assert not folds(fused)
-
-
-def test_a_hook_above_may_look_at_the_layers() -> None:
-    class Inner(Model):
-        def forward(self, x: Tensor) -> Any:
-            return self.bn(self.conv(x)) * batch_of(x)
-
-    model = trained(nn.Sequential(Inner(**layers())))
-    model.register_forward_hook(lambda module, inputs, result: result + module[0].conv(inputs[0]))
-    assert_right(model, fx_fuse(model), INPUTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from torch import nn
 
 from fxfuse import fx_fuse
 from tests.hazards.blocks import assert_right, batch_of, layers
@@ -87,3 +88,13 @@ def test_a_layer_that_may_not_follow_stays(cls: type[Model]) -> None:
     fused = fx_fuse(model)
     assert_right(model, fused, INPUTS)
     assert not folds(fused)
+
+
+def test_a_hook_above_may_look_at_the_layers() -> None:
+    class Inner(Model):
+        def forward(self, x: Tensor) -> Any:
+            return self.bn(self.conv(x)) * batch_of(x)
+
+    model = trained(nn.Sequential(Inner(**layers())))
+    model.register_forward_hook(lambda module, inputs, result: result + module[0].conv(inputs[0]))
+    assert_right(model, fx_fuse(model), INPUTS)
