@@ -33,9 +33,9 @@ def always_follows(owner: nn.Module, first: nn.Module, second: nn.Module, method
         owner: the module in whose methods both are called.
         first: a child of it.
         second: a child of it.
-        method: another method to read than the forward.  Other ways to its children than by name are left out of it.
+        method: another method to read than the forward.
     """
-    calls = _Calls.of(owner, [method or "forward"], strict=not method)
+    calls = _Calls.of(owner, [method or "forward"])
     return calls is not None and calls.follows(first, second)
 
 
@@ -67,13 +67,13 @@ class _Calls:
                 self.sites.setdefault(child, []).append((source, call))
 
     @staticmethod
-    def of(owner: nn.Module, methods: Iterable[str], *, strict: bool = True) -> _Calls | None:
-        """Read methods and all that they use; None if calls may be hidden, where that matters."""
+    def of(owner: nn.Module, methods: Iterable[str]) -> _Calls | None:
+        """Read methods and all that they use; None if calls may be hidden."""
         try:
             sources = parsed_methods(owner, methods)
         except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
             return None
-        return None if strict and hides_ways(owner, sources) else _Calls(owner, sources)
+        return None if hides_ways(owner, sources) else _Calls(owner, sources)
 
     def follows(self, first: nn.Module, second: nn.Module) -> bool:
         """Whether one child is called on the result of another, always, and nothing else reads that result."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, reaches_modules, takes_required_only
-from fxfuse.draft import Draft, hold
+from fxfuse.draft import Draft, hold, module_calls
+from fxfuse.hook_code import kept_by_hooks, looked_into, require_blind_hooks
 from fxfuse.lifted import copied
 from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import paths_below, shallow_copy
@@ -173,12 +174,14 @@ class _Session:
         self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
         self.given: set[nn.Module] = set()  # called by a graph that was there
+        self.looked_into = looked_into(self.paths)
+        self.result.kept.update(kept_by_hooks(self.looked_into, self.paths))
 
     def take(self, part: Part) -> None:
         """Take a graph that is there, and trace the modules of the user's that it calls as a whole."""
         self.result.parts.append(part)
         self.seen.add(part.module)
-        for module, calls in _calls(part.graph_module).items():
+        for module, calls in module_calls(part.graph_module).items():
             if operator_of(module) is None and not is_layer_of_torch(module):
                 self.given.add(module)
                 self._left_whole(module, "a graph calls it in other ways", calls)
@@ -193,6 +196,7 @@ class _Session:
         boundaries, distrusted = self.boundaries & inside, inside.intersection(self.distrusted)
         tracer = Tracer(boundaries, passed, {*distrusted, *({module} & set(self.distrusted))})
         try:
+            require_blind_hooks(module, self.looked_into)
             graph_module = tracer.capture(module)
         except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
             self.descend(module, sentence(error))
@@ -200,7 +204,7 @@ class _Session:
         assumed = "" if module is self.result.model or module in self.given else READ
         how = (tracer.specialised, boundaries, passed, distrusted)
         self.result.parts.append(Part(module, self.paths[module], graph_module, assumed, *how))
-        calls = _calls(graph_module) if tracer.left_whole else {}
+        calls = module_calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():
             self._left_whole(inner, reason, calls.get(inner, []))
 
@@ -239,12 +243,3 @@ class _Session:
             refusal = Refusal(Reason.REACHED_INTO, value=self.paths.get(module, "it"), users=users)
             self.result.kept.setdefault(module, refusal)
             self.result.kept_by.setdefault(module, set()).add(reader)
-
-
-def _calls(graph_module: fx.GraphModule) -> dict[nn.Module, list[fx.Node]]:
-    """Return the modules that a graph calls, each with its calls."""
-    found: dict[nn.Module, list[fx.Node]] = {}
-    for node in graph_module.graph.nodes:
-        if node.op == "call_module":
-            found.setdefault(graph_module.get_submodule(str(node.target)), []).append(node)
-    return found

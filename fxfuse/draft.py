@@ -61,3 +61,12 @@ def hold(holder: nn.Module, name: str, value: object) -> None:
     registries = ((nn.Module, holder._modules), (nn.Parameter, holder._parameters), (Tensor, holder._buffers))
     places: Any = next((place for kind, place in registries if isinstance(value, kind)), holder.__dict__)
     places[name] = value
+
+
+def module_calls(draft: fx.GraphModule) -> dict[nn.Module, list[fx.Node]]:
+    """Return the modules that a graph calls, each with its calls."""
+    found: dict[nn.Module, list[fx.Node]] = {}
+    for node in draft.graph.nodes:
+        if node.op == "call_module":
+            found.setdefault(draft.get_submodule(str(node.target)), []).append(node)
+    return found

@@ -60,13 +60,13 @@ def _is_plain(owner: nn.Module, name: str) -> bool:
     if any(name in registry for registry in (owner._modules, owner._parameters, owner._buffers)):
         return defined is _ABSENT
     if name in owner.__dict__ and not isinstance(defined, property):
-        return _leads_nowhere(owner.__dict__[name], _DEPTH)
+        return leads_nowhere(owner.__dict__[name])
     if isinstance(defined, (types.FunctionType, staticmethod, classmethod, property)):
         return not hasattr(nn.Module, name) or name == "forward"
-    return defined is _ABSENT or _leads_nowhere(defined, _DEPTH)
+    return defined is _ABSENT or leads_nowhere(defined)
 
 
-def _leads_nowhere(value: Any, depth: int) -> bool:
+def leads_nowhere(value: Any, depth: int = _DEPTH) -> bool:
     """Whether a value is, and holds, no module and nothing of the user's that can be called."""
     if isinstance(value, _VALUES):
         return True
@@ -80,4 +80,4 @@ def _leads_nowhere(value: Any, depth: int) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else None
     inner = getattr(value, "__dict__", {}).values() if inner is None else inner
-    return all(_leads_nowhere(item, depth - 1) for item in inner)
+    return all(leads_nowhere(item, depth - 1) for item in inner)

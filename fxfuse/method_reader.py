@@ -10,6 +10,7 @@ from fxfuse.module_names import CONTAINERS, ModuleNames, has_own_loop, is_unread
 from fxfuse.python_source import (
     Source,
     called_function,
+    gives,
     global_of,
     is_looked_up,
     is_name,
@@ -109,7 +110,7 @@ class MethodReader:
                 self._follow(parent, child)
             if not inner:
                 self._leave(parent, module)
-        elif isinstance(parent, ast.expr) and _gives(parent, node):
+        elif isinstance(parent, ast.expr) and gives(parent, node):
             self._follow(parent, module)
         elif isinstance(parent, ast.Call) and parent.func is node:
             self.notes.call(module, parent)
@@ -132,6 +133,8 @@ class MethodReader:
             self.named.add(named)  # Base.forward(self, x)
         elif not is_looked_up(self.source, call) and not self._helped(node, module, call):
             self.notes.escape(module)
+            if is_name(call.func, *_BINDING) and isinstance(module, CONTAINERS):
+                self._open(module)
 
     def _calls_back(self, call: ast.Call) -> bool:
         """Whether a call is one of torch's or timm's that call what they get, not of a function beside this one."""
@@ -187,12 +190,16 @@ class MethodReader:
             self._named(module, node.attr, node)
         elif isinstance(node.slice, ast.Slice) and isinstance(module, CONTAINERS):
             parent = self.parents.get(node)
-            followed = self._is_bound(node, parent, module) and not isinstance(parent, (ast.Assign, ast.AnnAssign))
-            for child in () if followed else module.children():
-                self.notes.escape(child)
-                self.notes.tap(child)
+            if not self._is_bound(node, parent, module) or isinstance(parent, (ast.Assign, ast.AnnAssign)):
+                self._open(module)
         elif hasattr(type(module), "__getitem__"):
             self.notes.escape(module)
+
+    def _open(self, container: nn.Module) -> None:
+        """Note that a list of some layers is made, each of which may be used by itself."""
+        for child in container.children():
+            self.notes.escape(child)
+            self.notes.tap(child)
 
     def _named(self, module: nn.Module, name: str, node: ast.expr) -> None:
         """Note an attribute that is not a child."""
@@ -234,12 +241,6 @@ class MethodReader:
         call = self.parents.get(node)
         outer = self.parents.get(call) if call is not None else None
         return isinstance(outer, ast.Call) and is_name(outer.func, "next") and self._asks_shape(outer)
-
-
-def _gives(parent: ast.expr, node: ast.expr) -> bool:
-    """Whether an expression has the value of this part of it, at least sometimes."""
-    arm = isinstance(parent, ast.IfExp) and node is not parent.test
-    return arm or isinstance(parent, (ast.BoolOp, ast.NamedExpr))
 
 
 def _is_display(node: ast.AST | None) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 def mentions(function: Any) -> set[str] | None:
     """Return the names of all attributes of ``self`` that a method or property mentions.
 
-    None where that cannot be said: there is no source, or ``self`` is handed on to something else.
+    None where that cannot be said, since there is no source or ``self`` is handed on to something else, and where it
+    sets one of them.
     """
     try:
         tree, own = parse(plain_function(function))
@@ -24,7 +25,8 @@ def mentions(function: Any) -> set[str] | None:
     named = [n for n in nodes_of(tree) if isinstance(n, ast.Attribute) and is_name(n.value, own)]
     called = [n for n in nodes_of(tree) if isinstance(n, ast.Call) and is_name(n.func, own)]
     mentioned = [n for n in nodes_of(tree) if is_name(n, own)]
-    return {n.attr for n in named} if len(named) + len(called) == len(mentioned) else None
+    sets = any(not isinstance(n.ctx, ast.Load) for n in named)
+    return {n.attr for n in named} if len(named) + len(called) == len(mentioned) and not sets else None
 
 
 def defining_class(cls: type, name: str, *, after: type | None = None) -> type | None:
@@ -184,3 +186,9 @@ def is_text(node: ast.AST) -> bool:
 def is_super(node: ast.Call) -> bool:
     """Whether a call is ``super()``."""
     return is_name(node.func, "super")
+
+
+def gives(parent: ast.expr, node: ast.expr) -> bool:
+    """Whether an expression has the value of this part of it, at least sometimes."""
+    arm = isinstance(parent, ast.IfExp) and node is not parent.test
+    return arm or isinstance(parent, (ast.BoolOp, ast.NamedExpr))

@@ -131,8 +131,7 @@ class Tracer(OneThread):
     def _require_traceable(self, module: nn.Module) -> None:
         if module in self.distrusted:
             raise Untraceable("its trace gave another result than the module on the example inputs")
-        asked = asks_what_a_graph_cannot_say(type(module).forward)
-        if asked:
+        if asked := asks_what_a_graph_cannot_say(type(module).forward):
             raise Untraceable(asked)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
@@ -231,6 +230,8 @@ class Tracer(OneThread):
             return tuple(map(self.create_arg, a))
         if type(a) in (int, float, bool, str) or (type(a) is dict and not a):
             return a
+        if isinstance(a, nn.Module) and not isinstance(a, fx.GraphModule):
+            raise Untraceable(f"it hands a {type(a).__name__} to code that is not traced")
         if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
             if type(a) is not collections.OrderedDict:
                 raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")

@@ -33,7 +33,7 @@ LAYERS: dict[str, str] = {
     "what is folded": "operators",
     "what folds it": "rules engine",
     "reading a model": (
-        "norm_checks signatures tracer module_names method_reader hidden_ways call_sites adjacent examples"
+        "norm_checks signatures tracer module_names method_reader hidden_ways call_sites adjacent hook_code examples"
     ),
     "a model as graphs": "lifted capture programs read_chains prove",
     "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from torch import nn
 
-from fxfuse import fx_fuse
-from tests.hazards.blocks import assert_right, batch_of, layers
-from tests.helpers import Model, folds, trained, values
+from fxfuse import Report, fx_fuse
+from tests.hazards.asserting import CatchesAnAssertion, CatchesEverything, CatchesInAHelper, SuppressesAnAssertion
+from tests.hazards.blocks import assert_right, batch_of, layers, sequence
+from tests.helpers import Model, assert_equal, folds, trained, values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +82,69 @@ class ClassAttribute(Model):
         if self.bn is not None:
             y = self.bn(y)
         return y * batch_of(x)
+
+
+CATCHING = [CatchesAnAssertion, CatchesInAHelper, SuppressesAnAssertion, CatchesEverything]
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("cls", CATCHING)
+def test_what_depends_on_an_exception_that_is_caught_stays(cls: type[Model], given: bool) -> None:
+    model = trained(cls(**layers()))
+    inputs = [*INPUTS, *(sign * x.abs() for x in INPUTS for sign in (-1, 1)), values(1, 3, 4, 5)]
+    fused = fx_fuse(model, inputs[0] if given else None)
+    assert_right(model, fused, inputs)
+    assert not folds(fused)
+
+
+def test_a_branch_that_catches_lets_the_rest_fold() -> None:
+    model = trained(nn.Sequential(sequence(), CatchesAnAssertion(**layers())))
+    fused = fx_fuse(model)
+    assert_right(model, fused, [*INPUTS, *(-x for x in INPUTS)])
+    assert folds(fused) == ["0.1"]
+
+
+class Setter(nn.Module):
+    def forward(self, x: Tensor, other: Any) -> Tensor:
+        other.use_norm = batch_of(x) > LARGE
+        return x
+
+
+class Switched(Model):
+    use_norm = True
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return self.bn(y) if self.use_norm else y
+
+    def raw(self, x: Tensor) -> Any:
+        self.use_norm = False
+        y = self.forward(x)
+        self.use_norm = True
+        return y
+
+
+class HandsOn(Model):
+    def forward(self, x: Tensor) -> Any:
+        return self.block(self.first(x, self.block))
+
+
+def test_a_block_that_is_handed_to_untraced_code_stays() -> None:
+    model = trained(HandsOn(first=Setter(), block=Switched(**layers())))
+    fused = fx_fuse(model)
+    assert_right(model, fused, INPUTS)
+    assert not folds(fused)
+
+
+def test_a_method_that_sets_what_the_forward_reads_is_not_kept_by_a_graph() -> None:
+    model: Any = trained(Switched(**layers()))
+    graph, kept = fx_fuse(model), fx_fuse(model, structure="module")
+    assert folds(graph) == ["bn"]
+    assert not hasattr(graph, "raw")
+    assert "raw" in str(Report.of(graph))
+    with torch.no_grad():
+        for x in INPUTS:
+            assert_equal(model.raw(x), kept.raw(x))
 
 
 @pytest.mark.parametrize("cls", [Caught, Late, Walrus, Matched, Shadowed, ClassAttribute])
