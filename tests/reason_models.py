@@ -139,6 +139,14 @@ def overflowing() -> nn.Module:
     return net(block)
 
 
+def pruned_in_part() -> nn.Module:
+    """A channel was taken from the statistics, and not from the weight and the variance."""
+    block = layers()
+    norm: Any = block.get_submodule("norm")
+    norm.running_mean = norm.running_mean[:3]
+    return net(block)
+
+
 def on_meta() -> nn.Module:
     block = layers()
     block.get_submodule("conv").to("meta")

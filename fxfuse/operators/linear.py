@@ -47,6 +47,10 @@ class Convolution(Linear):
         """Return the weight, split into groups, and the bias."""
         bias = self.call.tensor("bias")
         kernel = self._split(self.weight.detach(), self.call.get("groups", 1))
+        channels = kernel.shape[0] * kernel.shape[1]
+        whole = bias is None or bias.shape == (channels,)
+        detail = "" if whole else f"{tuple(bias.shape)}, for {channels} channels"
+        require(whole, Reason.MALFORMED, name="bias", value=self.call.path, detail=detail)
         return LinearMap(kernel, None if bias is None else bias.detach())
 
     def geometry(self) -> Geometry:
@@ -108,6 +112,8 @@ class Convolution(Linear):
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""
+        detail = f"{tuple(weight.shape)}, for {groups} groups"
+        require(len(weight) % groups == 0, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
         split = weight.unflatten(0, (groups, -1))
         # The weight of a transposed convolution is (groups * in, out, *taps).
         return split.transpose(1, 2) if self._transposed else split

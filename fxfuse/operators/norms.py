@@ -42,6 +42,10 @@ class BatchNorm(AffineSource):
         self._require_running_statistics()
         self.call.require_one_result()
         mean, variance, weight, bias = self._constants
+        for name, tensor in zip(CONSTANTS, self._constants, strict=True):
+            fits = tensor is None or (tensor.ndim == 1 and tensor.shape == mean.shape)
+            detail = "" if fits else f"{tuple(tensor.shape)}, for running_mean of shape {tuple(mean.shape)}"
+            require(fits, Reason.MALFORMED, name=name, value=self.call.path, detail=detail)
         norm = Norm(mean, variance, weight, bias, self.call.get("eps", 1e-5))
         scale, shift = self.call.graph.running_norms.scale_and_shift(norm)
         shape = (-1, *[1] * (self._rank().axes - 2))
