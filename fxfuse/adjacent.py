@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fxfuse.call_sites import parsed_methods
 from fxfuse.hidden_ways import hides_ways
+from fxfuse.known_texts import texts_of
 from fxfuse.operator_table import operator_of
 from fxfuse.python_source import binds, called_function, is_name, nodes_of, parents_of, parse, runs_text
 
@@ -63,7 +64,7 @@ class _Calls:
         self.stored = {n.attr for s in sources for n in nodes_of(s.tree) if isinstance(n, ast.Attribute) and _is_set(n)}
         self.sites: dict[nn.Module, list[tuple[Source, ast.Call]]] = {}
         for source in sources:
-            for child, call in self._calls(source):
+            for child, call in (*self._calls(source), *self._fetched(source)):
                 self.sites.setdefault(child, []).append((source, call))
 
     @staticmethod
@@ -98,6 +99,13 @@ class _Calls:
                     yield child, parent
                 elif not (isinstance(parent, ast.Call) and _reads_settings(source, parent, node, child)):
                     yield child, ast.Call(node, [], [])
+
+    def _fetched(self, source: Source) -> Iterator[tuple[nn.Module, ast.Call]]:
+        """Yield the children that ``getattr`` may give, with a call that says nothing."""
+        for node in nodes_of(source.tree):
+            if isinstance(node, ast.Call) and is_name(node.func, "getattr") and is_name(node.args[0], source.own):
+                children = map(self.owner._modules.get, texts_of(source.tree, node.args[1]) or ())
+                yield from ((child, ast.Call(node, [], [])) for child in children if child is not None)
 
     def decided(self, source: Source, test: ast.expr) -> bool | None:
         """Return what a condition is for this module, whatever the input; None where that cannot be said."""

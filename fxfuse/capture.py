@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, reaches_modules, takes_required_only
 from fxfuse.draft import Draft, hold, module_calls
-from fxfuse.hook_code import kept_by_hooks, looked_into, require_blind_hooks
+from fxfuse.hook_code import HookEffects
 from fxfuse.lifted import copied
 from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import paths_below, shallow_copy
@@ -167,15 +167,15 @@ class _Session:
         distrusted: Collection[nn.Module],
     ) -> None:
         self.passed = passed
-        self.distrusted = distrusted
         self.result = Capture(model)
         self.boundaries = boundaries
         self.reached: set[nn.Module] = set()
         self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
         self.given: set[nn.Module] = set()  # called by a graph that was there
-        self.looked_into = looked_into(self.paths)
-        self.result.kept.update(kept_by_hooks(self.looked_into, self.paths))
+        hooks = HookEffects.of(self.paths)
+        self.result.kept.update(hooks.kept())
+        self.distrusted = {*distrusted, *hooks.untraceable()}
 
     def take(self, part: Part) -> None:
         """Take a graph that is there, and trace the modules of the user's that it calls as a whole."""
@@ -196,7 +196,6 @@ class _Session:
         boundaries, distrusted = self.boundaries & inside, inside.intersection(self.distrusted)
         tracer = Tracer(boundaries, passed, {*distrusted, *({module} & set(self.distrusted))})
         try:
-            require_blind_hooks(module, self.looked_into)
             graph_module = tracer.capture(module)
         except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
             self.descend(module, sentence(error))

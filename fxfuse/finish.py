@@ -35,14 +35,19 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
     for module, path in captured.paths.items():
         if not is_norm(module) or path in told or any(t.startswith(path + ".") for t in told if path):
             continue
-        caller = _opaque_parent(captured, path)
-        if caller is None:
-            sentence = Reason.NOT_CALLED.sentence()
-            yield Decision("capture", path, type(module).__name__, (), Reason.NOT_CALLED, sentence)
-            continue
-        name, why = caller
-        sentence = Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
-        yield Decision("capture", path, type(module).__name__, (), Reason.OPAQUE, sentence)
+        reason, sentence = _why_not_captured(captured, module, path)
+        yield Decision("capture", path, type(module).__name__, (), reason, sentence)
+
+
+def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[Reason, str]:
+    """Return why no graph contains a norm, as a sentence too."""
+    kept, caller = captured.kept.get(module), _opaque_parent(captured, path)
+    if caller is None:
+        return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
+    if kept is not None and kept.reason is Reason.HOOKED:
+        return kept.reason, str(kept)
+    name, why = caller
+    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
 
 
 def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:

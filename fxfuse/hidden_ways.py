@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fxfuse.known_texts import texts_of
 from fxfuse.method_reader import LISTING
 from fxfuse.modules import ATOMS
 from fxfuse.python_source import binds, is_name, nodes_of, runs_text
@@ -37,18 +38,18 @@ def _hides(owner: nn.Module, source: Source) -> bool:
     if sum(binds(node, own) for node in nodes[1:]) > 1:  # more than as its parameter
         return True
     attributes = [n for n in nodes if isinstance(n, ast.Attribute) and is_name(n.value, own)]
-    asked = [n for n in nodes if isinstance(n, ast.Call) and _only_asks(owner, n)]
+    asked = [n for n in nodes if isinstance(n, ast.Call) and _only_asks(owner, tree, n)]
     harmless = [a for call in asked for a in call.args[:1] if is_name(a, own)]
     if len(attributes) + len(harmless) != sum(is_name(n, own) for n in nodes):
         return True
     return runs_text(tree) or not all(_is_plain(owner, name) for name in {n.attr for n in attributes})
 
 
-def _only_asks(owner: nn.Module, call: ast.Call) -> bool:
-    """Whether a call asks something about its first argument, or for an attribute of it that is no child."""
+def _only_asks(owner: nn.Module, tree: ast.AST, call: ast.Call) -> bool:
+    """Whether a call asks something about its first argument, or for attributes of it of which the names are known."""
     if is_name(call.func, "getattr") and len(call.args) > 1:
-        name = call.args[1].value if isinstance(call.args[1], ast.Constant) else None
-        return isinstance(name, str) and name not in owner._modules and _is_plain(owner, name)
+        names = texts_of(tree, call.args[1])
+        return names is not None and all(_is_plain(owner, name) for name in names)
     return is_name(call.func, "type", "hasattr", "isinstance")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import functools
+import inspect
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,9 @@ def tensor_paths(root: nn.Module) -> list[tuple[torch.Tensor, str]]:
     return list(found.values())
 
 
+_REGISTRIES = frozenset(nn.Module().__dict__)
+
+
 def shallow_copy(module: nn.Module) -> nn.Module:
     """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
     # The class's own __new__ may do anything: GraphModule's makes a class, a singleton's returns the original.
@@ -72,7 +77,7 @@ def shallow_copy(module: nn.Module) -> nn.Module:
         if hasattr(module, name):
             object.__setattr__(copied, name, getattr(module, name))
     copied.__dict__ = {
-        name: value.copy() if isinstance(value, dict) and (name.startswith("_") or name == "meta") else value
+        name: value.copy() if isinstance(value, dict) and (name in _REGISTRIES or name == "meta") else value
         for name, value in module.__dict__.items()
     }
     return copied
@@ -111,7 +116,8 @@ def copies_of(
             # Most are registries of hooks without any.
             empty = type(value) in (dict, collections.OrderedDict) and not value
             if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
-                copied.__dict__[name] = _remap(value, copies.of)
+                hooks = name in ("_forward_hooks", "_forward_pre_hooks")
+                copied.__dict__[name] = rebound(value, copies.of) if hooks else _remap(value, copies.of)
     return copies.made
 
 
@@ -145,7 +151,7 @@ _DEPTH = 5  # of containers in containers; deeper ones, and cycles, are left as 
 
 def _remap(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
     """Return an attribute that holds modules with the new ones in place of the old."""
-    if isinstance(value, nn.Module):
+    if issubclass(type(value), nn.Module):  # a weak proxy only says that it is one
         return copy_of(value)
     if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
         new = copy_of(value.__self__)
@@ -159,6 +165,41 @@ def _remap(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _
         items = [_remap(item, copy_of, depth - 1) for item in value]
         return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
     return value
+
+
+def rebound(hooks: dict[int, Any], copy_of: Callable[[nn.Module], nn.Module]) -> dict[int, Any]:
+    """Return hooks that know the new modules in place of the old, also by what is around them."""
+    changed = {key: new for key, hook in hooks.items() if (new := _rebound(hook, copy_of)) is not hook}
+    result = hooks.copy()
+    result.update(changed)
+    return result
+
+
+def _rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
+    if isinstance(hook, functools.partial):
+        values = [hook.func, hook.args, hook.keywords]
+        func, args, keywords = _rebound(hook.func, copy_of), *(_remap(v, copy_of) for v in values[1:])
+        same = all(new is old for new, old in zip((func, args, keywords), values, strict=True))
+        return hook if same else functools.partial(func, *args, **keywords)
+    if not inspect.isfunction(hook) or not hook.__closure__ or not depth:
+        return _remap(hook, copy_of)
+    cells = [_rebound_cell(cell, copy_of, depth) for cell in hook.__closure__]
+    if all(new is old for new, old in zip(cells, hook.__closure__, strict=True)):
+        return hook
+    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, hook.__defaults__, tuple(cells))
+    result.__kwdefaults__ = hook.__kwdefaults__
+    result.__module__ = hook.__module__
+    result.__dict__.update(hook.__dict__)
+    return result
+
+
+def _rebound_cell(cell: types.CellType, copy_of: Callable[[nn.Module], nn.Module], depth: int) -> types.CellType:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # it is empty
+        return cell
+    new = _rebound(value, copy_of, depth - 1)
+    return cell if new is value else types.CellType(new)
 
 
 class SeparateOnConversion:

@@ -9,13 +9,16 @@ what follows, its result would lack the norm, so that is refused too.
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING
 
 from fxfuse.adjacent import always_follows
-from fxfuse.call_sites import Reach, methods_beside_forward, reach
+from fxfuse.call_sites import Reach, methods_beside_forward, parsed_methods, reach
+from fxfuse.module_names import CONTAINERS
 from fxfuse.modules import look_up
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import Linear
+from fxfuse.python_source import bound_in, is_name, last_name, nodes_of
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.undo import folded_modules
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 _CONFIGURES = tuple(
     "init post_init reset load set_ fuse reparam switch prune zero_init train extra_ no_ get_ group_".split()
 )
+
+
+_DEEP = frozenset("modules named_modules get_submodule".split())
+_CONTAINERS = tuple(cls.__name__ for cls in CONTAINERS)
 
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
@@ -51,7 +58,7 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
                 found = reach(module, (method,)) if found is None else found
                 if _configures(method) and not set(found.called) - found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
-                split = _split(found, fold)
+                split = fold if _opens(module, found, fold) and _calls_unknown(module, method) else _split(found, fold)
                 if split and not _joined(module, method, fold):
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
                     alone = ", ".join(sorted(paths[m] for m in split))
@@ -111,6 +118,25 @@ def _other_methods(module: nn.Module) -> dict[str, bool]:
 def _is_for_the_fused(method: str) -> bool:
     """Whether a method is named as the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``."""
     return method.startswith(("forward_fuse", "fuseforward", "fuse_forward", "forward_deploy"))
+
+
+def _opens(module: nn.Module, found: Reach, fold: set[nn.Module]) -> bool:
+    """Whether a method comes to the modules of a fold by themselves, and not to a child that holds them all."""
+    deep = not _DEEP.isdisjoint(found.own)
+    within = not deep and any(fold <= set(child.modules()) for child in module.children())
+    return bool(fold & found.escaped) or (module in found.kept and not within)
+
+
+def _calls_unknown(module: nn.Module, method: str) -> bool:
+    """Whether a method calls what it got from somewhere, or makes a container: of layers, where it opens the module."""
+    trees = [source.tree for source in parsed_methods(module, [method])]
+    calls = [(tree, node.func) for tree in trees for node in nodes_of(tree) if isinstance(node, ast.Call)]
+    return any(
+        isinstance(called, (ast.Call, ast.Subscript))
+        or last_name(called) in _CONTAINERS
+        or is_name(called, *bound_in(tree))
+        for tree, called in calls
+    )
 
 
 def _configures(method: str) -> bool:

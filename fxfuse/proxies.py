@@ -124,8 +124,11 @@ class AnyProxy(fx.Proxy):
         count = part_count(self.node) if count is None else count
         return self.tracer.iter(self) if count is None else (self[position] for position in range(count))  # type: ignore[index] # as torch.fx does
 
-    def __int__(self) -> int:
+    def __int__(self) -> Any:
+        """Refuse, so that nobody who catches the exception goes on with it."""
         raise self.refused("it makes a Python number of a value")
+
+    __float__ = __complex__ = __int__
 
     def refused(self, why: str) -> Untraceable:
         """Remember that tracing failed here, also if the user's code catches the exception."""

@@ -7,7 +7,10 @@ import functools
 import inspect
 import textwrap
 import weakref
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 
 def mentions(function: Any) -> set[str] | None:
@@ -55,6 +58,19 @@ def parse(function: Any) -> tuple[ast.AST, str]:
     _mangle(tree, function.__qualname__.rpartition(".")[0].rpartition(".")[2])
     parameters = [*tree.args.posonlyargs, *tree.args.args]
     return tree, parameters[0].arg if parameters else ""
+
+
+def trees_of(function: Any) -> list[ast.AST]:
+    """Return the syntax tree of a function; of a lambda those of all that begin in its line."""
+    if function.__name__ != "<lambda>":
+        return [parse(function)[0]]
+    lines, _ = inspect.findsource(function)
+    return [n for n in _lambdas("".join(lines)) if n.lineno == function.__code__.co_firstlineno]
+
+
+@functools.lru_cache(maxsize=8)  # files
+def _lambdas(text: str) -> list[ast.Lambda]:
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Lambda)]
 
 
 def _mangle(tree: ast.AST, cls: str) -> None:
@@ -192,3 +208,16 @@ def gives(parent: ast.expr, node: ast.expr) -> bool:
     """Whether an expression has the value of this part of it, at least sometimes."""
     arm = isinstance(parent, ast.IfExp) and node is not parent.test
     return arm or isinstance(parent, (ast.BoolOp, ast.NamedExpr))
+
+
+def spares_first(tree: ast.AST, code: CodeType, first: int) -> bool:
+    """Whether a function looks at none of the first values in ``*args``: it is ``args[1]`` alone, or not there."""
+    if not code.co_flags & inspect.CO_VARARGS:
+        return False
+    name, parents = code.co_varnames[code.co_argcount + code.co_kwonlyargcount], parents_of(tree)
+    for node in (node for node in nodes_of(tree) if is_name(node, name)):
+        parent = parents[node]
+        number = parent.slice if isinstance(parent, ast.Subscript) and parent.value is node else None
+        if not isinstance(number, ast.Constant) or not isinstance(number.value, int) or number.value < first:
+            return False
+    return True

@@ -9,8 +9,6 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from torch import fx
-
 from fxfuse.decorated import wrappers_of
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ def _here(frame: FrameType) -> int:
 def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
     """Whether the truth that a frame asks for decides about an ``assert``: the next step raises, or is jumped over.
 
-    One of which somebody may catch the failure is a branch like others.
-
     Args:
         frame: the frame of the user's function.
         after_call: the frame is in the call of which the result is asserted, and not yet at the jump.
@@ -49,31 +45,7 @@ def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
         return False
     jump, then = steps[here], steps[here + 1]
     jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
-    raises = then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError)
-    return jumps and raises and not _is_caught(frame)
-
-
-def _is_caught(frame: FrameType | None) -> bool:
-    """Whether a function of the user's that is under way goes on after exceptions."""
-    while frame is not None and frame.f_code is not fx.Tracer.trace.__code__:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package not in ("torch", "fxfuse") and catches(frame.f_code):
-            return True
-        frame = frame.f_back
-    return False
-
-
-_MATCHES = ("CHECK_EXC_MATCH", "CHECK_EG_MATCH", "JUMP_IF_NOT_EXC_MATCH")
-
-
-@functools.cache
-def catches(code: CodeType) -> bool:
-    """Whether a function goes on after some exceptions, by ``except`` or ``suppress``."""
-    steps = list(dis.get_instructions(code))
-    handlers = {step.argval for step in steps if step.opname == "SETUP_FINALLY"}  # Python 3.10
-    handlers |= {after.offset for step, after in itertools.pairwise(steps) if step.opname == "PUSH_EXC_INFO"}
-    everything = any(step.offset in handlers and step.opname == "POP_TOP" for step in steps)  # ``except:``
-    return everything or "suppress" in code.co_names or any(step.opname in _MATCHES for step in steps)
+    return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))
 
 
 def asked_classes(frame: FrameType) -> tuple[type, ...]:
@@ -140,8 +112,6 @@ def _asked(code: CodeType) -> str:
     asked = _STATES & set(code.co_names)
     if asked:
         return f"it calls {min(asked)}"
-    if catches(code):
-        return "it catches exceptions"
     before = None
     for step in dis.get_instructions(code):
         if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":

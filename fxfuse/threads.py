@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -17,10 +18,12 @@ from torch import fx
 from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
+from fxfuse.catching import catches
 from fxfuse.proxies import Untraceable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -93,7 +96,16 @@ class OneThread(fx.Tracer):
         """Make a node; another thread has modes of its own (autocast, gradients), which no graph can have."""
         if threading.get_ident() != self._thread:
             self.failure = Untraceable("its forward computes in other threads")
+        self.require_no_catch(sys._getframe(1))
         return super().create_proxy(kind, target, args, kwargs, *others, **more)
+
+    def require_no_catch(self, frame: FrameType | None) -> None:
+        """Remember that tracing failed if a function of the forward that is under way goes on after exceptions."""
+        starts = (type(self).call_module.__code__, fx.Tracer.trace.__code__)
+        while frame is not None and frame.f_code not in starts:
+            if catches(frame):
+                self.failure = Untraceable("it catches exceptions")
+            frame = frame.f_back
 
     def require_no_failure(self) -> None:
         """Raise if what was traced is wrong."""

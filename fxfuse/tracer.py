@@ -75,7 +75,6 @@ class Tracer(OneThread):
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
         self._leaves: dict[nn.Module, bool] = {}
-        self._names: dict[int, str] = {}
 
     @one_at_a_time
     def capture(self, root: nn.Module) -> Draft:
@@ -130,7 +129,7 @@ class Tracer(OneThread):
 
     def _require_traceable(self, module: nn.Module) -> None:
         if module in self.distrusted:
-            raise Untraceable("its trace gave another result than the module on the example inputs")
+            raise Untraceable("a graph of it would give another result than it does")
         if asked := asks_what_a_graph_cannot_say(type(module).forward):
             raise Untraceable(asked)
 
@@ -152,10 +151,11 @@ class Tracer(OneThread):
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
         if self.is_bystander(args, kwargs):
             return forward(*args, **kwargs)
+        self.require_no_catch(sys._getframe(1))
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
-            scope = (self.scope.module_path, self.scope.module_type)
+            scope = self.scope.module_path, self.scope.module_type
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)

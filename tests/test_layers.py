@@ -24,7 +24,8 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 LAYERS: dict[str, str] = {
     "what needs nothing": (
         "affine collection cost geometry linear_map filters reasons report guards modules draft state "
-        "python_source decorated questions threads rank_tables shape_numbers proxies own_forward layers_read"
+        "python_source decorated known_objects catching questions threads rank_tables shape_numbers proxies "
+        "own_forward layers_read"
     ),
     "a graph, read": (
         "operator_table mutations uses constants running_norms readers shapes sizes call naming graph aliases layout"
@@ -33,7 +34,8 @@ LAYERS: dict[str, str] = {
     "what is folded": "operators",
     "what folds it": "rules engine",
     "reading a model": (
-        "norm_checks signatures tracer module_names method_reader hidden_ways call_sites adjacent hook_code examples"
+        "norm_checks signatures tracer module_names method_reader known_texts hidden_ways call_sites adjacent "
+        "hook_code examples"
     ),
     "a model as graphs": "lifted capture programs read_chains prove",
     "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",

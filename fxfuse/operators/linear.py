@@ -48,10 +48,13 @@ class Convolution(Linear):
         bias = self.call.tensor("bias")
         kernel = self._split(self.weight.detach(), self.call.get("groups", 1))
         channels = kernel.shape[0] * kernel.shape[1]
-        whole = bias is None or bias.shape == (channels,)
+        whole = bias is None or bias.shape == (channels,) or self._broadcasts(bias, channels)
         detail = "" if whole else f"{tuple(bias.shape)}, for {channels} channels"
         require(whole, Reason.MALFORMED, name="bias", value=self.call.path, detail=detail)
-        return LinearMap(kernel, None if bias is None else bias.detach())
+        return LinearMap(kernel, None if bias is None else bias.detach().reshape(-1).expand(channels))
+
+    def _broadcasts(self, bias: Tensor, channels: int) -> bool:  # noqa: ARG002 - another kind of layer allows it
+        return False
 
     def geometry(self) -> Geometry:
         """Return its arguments as numbers for each axis."""
@@ -113,7 +116,8 @@ class Convolution(Linear):
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""
         detail = f"{tuple(weight.shape)}, for {groups} groups"
-        require(len(weight) % groups == 0, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
+        fit = type(groups) is int and groups > 0 and weight.ndim >= _LINEAR_RANK and len(weight) % groups == 0
+        require(fit, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
         split = weight.unflatten(0, (groups, -1))
         # The weight of a transposed convolution is (groups * in, out, *taps).
         return split.transpose(1, 2) if self._transposed else split
@@ -149,6 +153,10 @@ class LinearLayer(Convolution):
     def reads_zeros(self) -> bool:
         """Never."""
         return False
+
+    def _broadcasts(self, bias: Tensor, channels: int) -> bool:
+        """Whether the function takes a bias of this shape, as the sum of a product and that."""
+        return bias.numel() in (1, channels) and tuple(bias.shape[-1:]) in ((), (1,), (channels,))
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return the one group there is."""

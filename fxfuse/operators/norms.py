@@ -41,15 +41,20 @@ class BatchNorm(AffineSource):
         """Return the affine, shaped for the rank of the input."""
         self._require_running_statistics()
         self.call.require_one_result()
-        mean, variance, weight, bias = self._constants
-        for name, tensor in zip(CONSTANTS, self._constants, strict=True):
-            fits = tensor is None or (tensor.ndim == 1 and tensor.shape == mean.shape)
-            detail = "" if fits else f"{tuple(tensor.shape)}, for running_mean of shape {tuple(mean.shape)}"
-            require(fits, Reason.MALFORMED, name=name, value=self.call.path, detail=detail)
+        mean, variance, weight, bias = map(self._vector, CONSTANTS, self._constants)
         norm = Norm(mean, variance, weight, bias, self.call.get("eps", 1e-5))
         scale, shift = self.call.graph.running_norms.scale_and_shift(norm)
         shape = (-1, *[1] * (self._rank().axes - 2))
         return Affine(scale.view(shape), shift.view(shape))
+
+    def _vector(self, name: str, tensor: Any) -> Any:
+        """Return a constant with one number for each channel; torch counts these, whatever their shape."""
+        mean = self._constants[0]
+        if tensor is None or (tensor.ndim == 1 and len(tensor) == mean.numel()):
+            return tensor
+        detail = f"{tuple(tensor.shape)}, for running_mean of shape {tuple(mean.shape)}"
+        require(tensor.numel() == mean.numel(), Reason.MALFORMED, name=name, value=self.call.path, detail=detail)
+        return tensor.reshape(-1)
 
     def _require_running_statistics(self) -> None:
         # A module without running statistics uses the batch's own in evaluation mode too.

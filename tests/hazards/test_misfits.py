@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fxfuse import FuseError, Reason, explain, fuse_conv_bn
-from tests.helpers import assert_fuses, trained, unchanged, values
+from tests.helpers import Model, assert_fuses, trained, unchanged, values
 from tests.samples import parameter
 
 
@@ -16,15 +19,15 @@ def wrong_bias() -> nn.Module:
     return layer
 
 
-def wrong_groups() -> nn.Module:
+def wrong_groups(groups: Any) -> nn.Module:
     layer = nn.Conv2d(3, 8, 3)
-    layer.groups = 3
+    layer.groups = groups
     return layer
 
 
 def wrong_weight() -> nn.Module:
     norm = nn.BatchNorm2d(8)
-    norm.weight = parameter(2, 4)
+    norm.weight = parameter(4)
     return norm
 
 
@@ -32,9 +35,11 @@ MISFITS: list[tuple[nn.Module, nn.Module, Reason, str]] = [
     (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4), Reason.NOT_PER_CHANNEL, "8 channels"),
     (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(1), Reason.NOT_PER_CHANNEL, "8 channels, and 1 of the norm"),
     (nn.Linear(3, 8), nn.BatchNorm1d(16), Reason.NOT_PER_CHANNEL, "8 channels"),
-    (nn.Conv2d(3, 8, 3), wrong_weight(), Reason.MALFORMED, "weight of 1 has shape (2, 4)"),
+    (nn.Conv2d(3, 8, 3), wrong_weight(), Reason.MALFORMED, "weight of 1 has shape (4,)"),
     (wrong_bias(), nn.BatchNorm2d(8), Reason.MALFORMED, "bias of 0 has shape (3,), for 8 channels"),
-    (wrong_groups(), nn.BatchNorm2d(8), Reason.MALFORMED, "weight of 0 has shape (8, 3, 3, 3), for 3 groups"),
+    (wrong_groups(0), nn.BatchNorm2d(8), Reason.MALFORMED, "for 0 groups"),
+    (wrong_groups("2"), nn.BatchNorm2d(8), Reason.MALFORMED, "for 2 groups"),
+    (wrong_groups(3), nn.BatchNorm2d(8), Reason.MALFORMED, "weight of 0 has shape (8, 3, 3, 3), for 3 groups"),
 ]
 
 
@@ -52,3 +57,22 @@ def test_layers_that_do_not_fit_each_other_stay(layer: nn.Module, norm: nn.Modul
 def test_a_norm_of_one_channel_beside_those_of_the_layer_folds() -> None:
     model = trained(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(1)))
     assert_fuses(model, values(5, 1, 6), folded=["1"], example_inputs=values(5, 1, 6))
+
+
+class Functional(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(F.linear(x, self.weight, self.bias))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 4), (1, 1)])
+def test_a_bias_of_any_shape_that_torch_takes_folds(shape: tuple[int, ...]) -> None:
+    model = trained(Functional(weight=parameter(4, 6), bias=parameter(*shape), norm=nn.BatchNorm1d(4)))
+    assert_fuses(model, values(5, 6), folded=["norm"], example_inputs=values(5, 6))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (2, 2), (4, 1, 1)])
+def test_torch_counts_the_constants_of_a_norm(shape: tuple[int, ...]) -> None:
+    norm: Any = nn.BatchNorm2d(4)
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), norm))
+    norm.weight = nn.Parameter(norm.weight.detach().reshape(shape))
+    assert_fuses(model, values(2, 3, 6, 6), folded=["1"])

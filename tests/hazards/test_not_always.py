@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from fxfuse import Report, fx_fuse
-from tests.hazards.asserting import CatchesAnAssertion, CatchesEverything, CatchesInAHelper, SuppressesAnAssertion
-from tests.hazards.blocks import assert_right, batch_of, layers, sequence
+from tests.hazards.blocks import assert_right, batch_of, layers
 from tests.helpers import Model, assert_equal, folds, trained, values
 
 if TYPE_CHECKING:
@@ -82,26 +81,6 @@ class ClassAttribute(Model):
         if self.bn is not None:
             y = self.bn(y)
         return y * batch_of(x)
-
-
-CATCHING = [CatchesAnAssertion, CatchesInAHelper, SuppressesAnAssertion, CatchesEverything]
-
-
-@pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("cls", CATCHING)
-def test_what_depends_on_an_exception_that_is_caught_stays(cls: type[Model], given: bool) -> None:
-    model = trained(cls(**layers()))
-    inputs = [*INPUTS, *(sign * x.abs() for x in INPUTS for sign in (-1, 1)), values(1, 3, 4, 5)]
-    fused = fx_fuse(model, inputs[0] if given else None)
-    assert_right(model, fused, inputs)
-    assert not folds(fused)
-
-
-def test_a_branch_that_catches_lets_the_rest_fold() -> None:
-    model = trained(nn.Sequential(sequence(), CatchesAnAssertion(**layers())))
-    fused = fx_fuse(model)
-    assert_right(model, fused, [*INPUTS, *(-x for x in INPUTS)])
-    assert folds(fused) == ["0.1"]
 
 
 class Setter(nn.Module):
