@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fxfuse.call import is_hooked
 from fxfuse.call_sites import reach, reaches_modules, takes_required_only
 from fxfuse.draft import Draft, hold, module_calls
-from fxfuse.hook_code import HookEffects
+from fxfuse.hook_effects import HookEffects
 from fxfuse.lifted import copied
 from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import paths_below, shallow_copy

@@ -84,15 +84,23 @@ def names_in_class(cls: type) -> frozenset[str]:
     return frozenset[str]().union(*(names_of(function.__code__) for function in (*functions, *called)))
 
 
-def members(module: nn.Module) -> Iterator[Any]:
-    """Yield the objects that a module holds, and those that its functions know."""
-    pending = [value for name, value in module.__dict__.items() if name not in _REGISTRIES]
-    pending += [value for function in functions_of(type(module)) for value in captured(function).values()]
-    for value in pending:
-        yield value
-        for inner in _inside(value, None) if not isinstance(value, (nn.Module, *_FIXED, *weakref.ProxyTypes)) else ():
-            yield inner
-            yield from inner.values() if isinstance(inner, dict) else ()
+def members(module: nn.Module) -> list[Any]:
+    """Return the objects that a module holds as attributes."""
+    return [value for name, value in module.__dict__.items() if name not in _REGISTRIES]
+
+
+def all_in(value: Any) -> Iterator[Any]:
+    """Yield an object, what it holds, and what dictionaries in it hold."""
+    yield value
+    if isinstance(value, (nn.Module, *_FIXED, *weakref.ProxyTypes)) or is_setting(value):
+        return
+    try:
+        held = list(_inside(value, None))
+    except Exception:  # noqa: BLE001 - objects of the user's may do anything; this one holds nothing that can be had
+        return
+    for inner in held:
+        yield inner
+        yield from inner.values() if isinstance(inner, dict) else ()
 
 
 def modules_in(value: Any, names: Collection[str] | None, model: Collection[nn.Module]) -> set[nn.Module]:

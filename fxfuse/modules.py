@@ -157,10 +157,11 @@ def _remap(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _
         new = copy_of(value.__self__)
         return value if new is value.__self__ else types.MethodType(value.__func__, new)
     if depth and isinstance(value, dict):
-        changed = {k: new for k, v in value.items() if (new := _remap(v, copy_of, depth - 1)) is not v}
-        if changed:
+        items = [(_remap(k, copy_of, 0), _remap(v, copy_of, depth - 1)) for k, v in value.items()]
+        if any(k is not old or v is not value[old] for (k, v), old in zip(items, value, strict=True)):
             value = value.copy()
-            value.update(changed)
+            value.clear()
+            value.update(items)
     elif depth and type(value) in (list, tuple):
         items = [_remap(item, copy_of, depth - 1) for item in value]
         return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
@@ -176,6 +177,8 @@ def rebound(hooks: dict[int, Any], copy_of: Callable[[nn.Module], nn.Module]) ->
 
 
 def _rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
+    if isinstance(hook, weakref.ProxyTypes):  # what it stands for may be gone
+        return hook
     if isinstance(hook, functools.partial):
         values = [hook.func, hook.args, hook.keywords]
         func, args, keywords = _rebound(hook.func, copy_of), *(_remap(v, copy_of) for v in values[1:])

@@ -58,7 +58,7 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
                 found = reach(module, (method,)) if found is None else found
                 if _configures(method) and not set(found.called) - found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
-                split = fold if _opens(module, found, fold) and _calls_unknown(module, method) else _split(found, fold)
+                split = fold if _calls_what_it_finds(module, method, found, fold) else _split(found, fold)
                 if split and not _joined(module, method, fold):
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
                     alone = ", ".join(sorted(paths[m] for m in split))
@@ -120,23 +120,24 @@ def _is_for_the_fused(method: str) -> bool:
     return method.startswith(("forward_fuse", "fuseforward", "fuse_forward", "forward_deploy"))
 
 
-def _opens(module: nn.Module, found: Reach, fold: set[nn.Module]) -> bool:
-    """Whether a method comes to the modules of a fold by themselves, and not to a child that holds them all."""
-    deep = not _DEEP.isdisjoint(found.own)
-    within = not deep and any(fold <= set(child.modules()) for child in module.children())
-    return bool(fold & found.escaped) or (module in found.kept and not within)
-
-
-def _calls_unknown(module: nn.Module, method: str) -> bool:
-    """Whether a method calls what it got from somewhere, or makes a container: of layers, where it opens the module."""
+def _calls_what_it_finds(module: nn.Module, method: str, found: Reach, fold: set[nn.Module]) -> bool:
+    """Whether a method comes to the modules of a fold by a list of layers, and calls what it finds in some list."""
     trees = [source.tree for source in parsed_methods(module, [method])]
-    calls = [(tree, node.func) for tree in trees for node in nodes_of(tree) if isinstance(node, ast.Call)]
-    return any(
-        isinstance(called, (ast.Call, ast.Subscript))
-        or last_name(called) in _CONTAINERS
-        or is_name(called, *bound_in(tree))
-        for tree, called in calls
-    )
+    nodes = [(tree, node) for tree in trees for node in nodes_of(tree)]
+    deep = any(isinstance(node, ast.Attribute) and node.attr in _DEEP for _, node in nodes)
+    within = not deep and any(fold <= set(child.modules()) for child in module.children())
+    listed = {child for m in found.escaped if isinstance(m, CONTAINERS) for child in m.children()} | found.escaped
+    if not fold & listed and (module not in found.kept or within):
+        return False
+    return any(_calls_unknown(tree, node) for tree, node in nodes)
+
+
+def _calls_unknown(tree: ast.AST, node: ast.AST) -> bool:
+    """Whether this is a call of what a name got, or of what an expression gave; or one that makes a container."""
+    if not isinstance(node, ast.Call):
+        return False
+    given = isinstance(node.func, (ast.Call, ast.Subscript)) or is_name(node.func, *bound_in(tree))
+    return given or last_name(node.func) in _CONTAINERS
 
 
 def _configures(method: str) -> bool:

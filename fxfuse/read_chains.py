@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import fx
 
 from fxfuse.adjacent import chains
-from fxfuse.call import is_hooked
 from fxfuse.capture import READ, Part
 from fxfuse.draft import Draft
+from fxfuse.reasons import Reason
 
 if TYPE_CHECKING:
     from fxfuse.capture import Capture
@@ -20,12 +20,10 @@ def add_chains(captured: Capture) -> None:
     """Let layers fold that untraced code always calls on each other's results, as its source says."""
     held = Counter(child for module in captured.model.modules() for child in module._modules.values())
     elsewhere = {child for child, count in held.items() if count > 1}
-    hooks = [path for module, path in captured.paths.items() if is_hooked(module)]
+    looked_into = {module for module, refusal in captured.kept.items() if refusal.reason is Reason.HOOKED}
     for module, read in captured.read.items():
         path = captured.paths[module]
-        if any(path == above or path.startswith(f"{above}.") or not above for above in hooks):
-            continue  # its source is not all that happens
-        kept = elsewhere | (set(module.modules()) if read.unknown else read.kept)
+        kept = elsewhere | looked_into | (set(module.modules()) if read.unknown else read.kept)
         found = [chain for chain in chains(module, read.entries) if kept.isdisjoint(map(module.get_submodule, chain))]
         if not found:
             continue

@@ -67,7 +67,7 @@ class Reason(Enum):
         "{name} of {value} is {dtype}, and only real floating-point tensors of 16 bits and more are folded; "
         "fuse before you quantize or convert"
     )
-    MALFORMED = "{name} of {value} has shape {detail}; check the model, it may not run like this"
+    MALFORMED = "{name} of {value} is {detail}; check the model, it may not run like this"
     PROMOTES = "the result would have another dtype ({detail}); convert both to one dtype before fusing"
     MIXED_DEVICE = "it is on {device}, {value} on {other}; move both to one device before fusing"
     NOT_FINITE = (

@@ -35,7 +35,7 @@ LAYERS: dict[str, str] = {
     "what folds it": "rules engine",
     "reading a model": (
         "norm_checks signatures tracer module_names method_reader known_texts hidden_ways call_sites adjacent "
-        "hook_code examples"
+        "hook_reader hook_effects examples"
     ),
     "a model as graphs": "lifted capture programs read_chains prove",
     "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",

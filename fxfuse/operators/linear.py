@@ -49,7 +49,7 @@ class Convolution(Linear):
         kernel = self._split(self.weight.detach(), self.call.get("groups", 1))
         channels = kernel.shape[0] * kernel.shape[1]
         whole = bias is None or bias.shape == (channels,) or self._broadcasts(bias, channels)
-        detail = "" if whole else f"{tuple(bias.shape)}, for {channels} channels"
+        detail = "" if whole else f"of shape {tuple(bias.shape)}, for {channels} channels"
         require(whole, Reason.MALFORMED, name="bias", value=self.call.path, detail=detail)
         return LinearMap(kernel, None if bias is None else bias.detach().reshape(-1).expand(channels))
 
@@ -115,7 +115,7 @@ class Convolution(Linear):
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""
-        detail = f"{tuple(weight.shape)}, for {groups} groups"
+        detail = f"of shape {tuple(weight.shape)}, for {groups!r} groups"
         fit = type(groups) is int and groups > 0 and weight.ndim >= _LINEAR_RANK and len(weight) % groups == 0
         require(fit, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
         split = weight.unflatten(0, (groups, -1))

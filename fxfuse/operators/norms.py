@@ -42,7 +42,9 @@ class BatchNorm(AffineSource):
         self._require_running_statistics()
         self.call.require_one_result()
         mean, variance, weight, bias = map(self._vector, CONSTANTS, self._constants)
-        norm = Norm(mean, variance, weight, bias, self.call.get("eps", 1e-5))
+        eps = self.call.get("eps", 1e-5)
+        require(isinstance(eps, (int, float)), Reason.MALFORMED, name="eps", value=self.call.path, detail=repr(eps))
+        norm = Norm(mean, variance, weight, bias, eps)
         scale, shift = self.call.graph.running_norms.scale_and_shift(norm)
         shape = (-1, *[1] * (self._rank().axes - 2))
         return Affine(scale.view(shape), shift.view(shape))
@@ -52,8 +54,9 @@ class BatchNorm(AffineSource):
         mean = self._constants[0]
         if tensor is None or (tensor.ndim == 1 and len(tensor) == mean.numel()):
             return tensor
-        detail = f"{tuple(tensor.shape)}, for running_mean of shape {tuple(mean.shape)}"
-        require(tensor.numel() == mean.numel(), Reason.MALFORMED, name=name, value=self.call.path, detail=detail)
+        fit = not name.startswith("running") and tensor.numel() == mean.numel()
+        detail = f"of shape {tuple(tensor.shape)}, beside running_mean of shape {tuple(mean.shape)}"
+        require(fit, Reason.MALFORMED, name=name, value=self.call.path, detail=detail)
         return tensor.reshape(-1)
 
     def _require_running_statistics(self) -> None:

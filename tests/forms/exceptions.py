@@ -64,6 +64,9 @@ REASONS = (
     Exception_(
         Reason.NOT_FLOATING, ALL_BUT_TRACED, NOT_CAPTURED, "Batch norms do not run on complex values, not even once."
     ),
+    Exception_(
+        Reason.MALFORMED, ALL_BUT_TRACED, NOT_CAPTURED, "Such a model may not run, which these forms need once."
+    ),
     Exception_(Reason.NO_VALUES, ALL_BUT_TRACED, NOT_CAPTURED, "A model of two devices does not run, not even once."),
     Exception_(Reason.OPAQUE, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),
     Exception_(Reason.REACHED_INTO, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import fx_fuse
-from tests.hazards.blocks import Block, layers
+from tests.hazards.blocks import Block, layers, sequence
 from tests.helpers import Model, assert_equal, folds, trained, unchanged, values
 
 
@@ -56,6 +57,39 @@ class Backbone(Block):
 
     def other(self, x: Tensor) -> Any:
         return self.backbone()(x)
+
+
+class InABlock(Model):
+    def forward(self, x: Tensor) -> Any:
+        return self.block(x)
+
+    def other(self, x: Tensor) -> Any:
+        return [*self.block][0](x)  # noqa: RUF015 - this is the point
+
+
+class ByAPath(InABlock):
+    def other(self, x: Tensor) -> Any:
+        return self.get_submodule("block.0")(x)
+
+
+class ByAComprehension(InABlock):
+    def other(self, x: Tensor) -> Any:
+        return [layer for layer in self.block][0](x)  # noqa: C416, RUF015 - this is the point
+
+
+class Sliced(InABlock):
+    def other(self, x: Tensor) -> Any:
+        return next(itertools.islice(self.block, 1))(x)
+
+
+@pytest.mark.parametrize("cls", [InABlock, ByAPath, ByAComprehension, Sliced])
+def test_a_method_that_opens_a_block_gives_what_it_gave(cls: type[Model]) -> None:
+    model: Any = trained(cls(block=sequence()))
+    fused: Any = fx_fuse(model, structure="module")
+    assert not folds(fused)
+    x = values(2, 3, 6, 6)
+    with torch.no_grad():
+        assert_equal(model.other(x), fused.other(x))
 
 
 @pytest.mark.parametrize("cls", [Truncated, Collected, ByItsPath, ByNames, InACircle, Backbone])

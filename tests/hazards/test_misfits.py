@@ -31,15 +31,23 @@ def wrong_weight() -> nn.Module:
     return norm
 
 
+def wrong_statistics() -> nn.Module:
+    norm = nn.BatchNorm2d(8)
+    norm.running_mean = values(8, 1)
+    return norm
+
+
 MISFITS: list[tuple[nn.Module, nn.Module, Reason, str]] = [
     (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4), Reason.NOT_PER_CHANNEL, "8 channels"),
     (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(1), Reason.NOT_PER_CHANNEL, "8 channels, and 1 of the norm"),
     (nn.Linear(3, 8), nn.BatchNorm1d(16), Reason.NOT_PER_CHANNEL, "8 channels"),
-    (nn.Conv2d(3, 8, 3), wrong_weight(), Reason.MALFORMED, "weight of 1 has shape (4,)"),
-    (wrong_bias(), nn.BatchNorm2d(8), Reason.MALFORMED, "bias of 0 has shape (3,), for 8 channels"),
+    (nn.Conv2d(3, 8, 3), wrong_weight(), Reason.MALFORMED, "weight of 1 is of shape (4,)"),
+    (nn.Conv2d(3, 8, 3), wrong_statistics(), Reason.MALFORMED, "running_mean of 1 is of shape (8, 1)"),
+    (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=None), Reason.MALFORMED, "eps of 1 is None"),  # type: ignore[arg-type]
+    (wrong_bias(), nn.BatchNorm2d(8), Reason.MALFORMED, "bias of 0 is of shape (3,), for 8 channels"),
     (wrong_groups(0), nn.BatchNorm2d(8), Reason.MALFORMED, "for 0 groups"),
-    (wrong_groups("2"), nn.BatchNorm2d(8), Reason.MALFORMED, "for 2 groups"),
-    (wrong_groups(3), nn.BatchNorm2d(8), Reason.MALFORMED, "weight of 0 has shape (8, 3, 3, 3), for 3 groups"),
+    (wrong_groups("2"), nn.BatchNorm2d(8), Reason.MALFORMED, "for '2' groups"),
+    (wrong_groups(3), nn.BatchNorm2d(8), Reason.MALFORMED, "weight of 0 is of shape (8, 3, 3, 3), for 3 groups"),
 ]
 
 

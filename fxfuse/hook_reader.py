@@ -1,8 +1,4 @@
-"""What hooks on blocks may do to the layers inside, and to what forwards read; found in their code.
-
-Tracing does not run hooks.  So a hook that may come to a layer keeps it as it is, and a forward that may read what a
-hook writes is not traced.
-"""
+"""The code of one hook, read for what it may do with the modules and objects that it knows."""
 
 from __future__ import annotations
 
@@ -10,32 +6,19 @@ import ast
 import functools
 import inspect
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from fxfuse.call import is_hooked
 from fxfuse.decorated import wrappers_of
 from fxfuse.hidden_ways import leads_nowhere
-from fxfuse.known_objects import (
-    captured,
-    is_module,
-    is_mutable,
-    is_setting,
-    is_torchs,
-    members,
-    modules_in,
-    names_in_class,
-    names_of,
-)
-from fxfuse.operator_table import operator_of
+from fxfuse.known_objects import captured, is_module, is_mutable, is_setting, is_torchs, modules_in, names_of
 from fxfuse.python_source import is_name, nodes_of, parents_of, spares_first, trees_of
-from fxfuse.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
     from types import CodeType
+
+    from fxfuse.hook_effects import HookEffects
 
 _ASKS = frozenset("id hash str repr print len hasattr".split())
 _CLASSES = frozenset("type isinstance".split())
@@ -44,67 +27,11 @@ _TEXT = frozenset("eval exec locals vars globals".split())
 _REGISTRIES = frozenset(nn.Module().__dict__) - {"training"}
 
 
-@dataclass
-class HookEffects:
-    """What the hooks of a model may do.
-
-    Attributes:
-        paths: the modules of the model.
-        inside: modules of which the layers may be used, or changed.
-        known: modules that code knows by themselves, of which no graph can take the place.
-        written: names of attributes and variables that are set.
-        shared: objects that may be changed.
-    """
-
-    paths: Mapping[nn.Module, str]
-    inside: dict[nn.Module, nn.Module] = field(default_factory=dict)
-    known: set[nn.Module] = field(default_factory=set)
-    written: set[str] = field(default_factory=set)
-    shared: list[Any] = field(default_factory=list)
-
-    @staticmethod
-    def of(paths: Mapping[nn.Module, str]) -> HookEffects:
-        """Read the hooks of all modules of a model that run in a forward pass."""
-        effects = HookEffects(paths)
-        for module in [module for module in paths if is_hooked(module)]:
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-                effects.read(module, hook)
-        return effects
-
-    def read(self, module: nn.Module, hook: Any) -> None:
-        """Note what a hook of a module may do."""
-        try:
-            _Reader(self, module).read(hook)
-        except Exception:  # noqa: BLE001 - what cannot be read, for whatever reason, may do anything
-            self.look(next(iter(self.paths)), module)
-
-    def look(self, module: nn.Module, hooked: nn.Module) -> None:
-        """Note that a hook may come to the layers in a module."""
-        if operator_of(module) is None or module is not hooked:  # a layer with a hook stays anyway
-            self.inside.setdefault(module, hooked)
-
-    def kept(self) -> dict[nn.Module, Refusal]:
-        """Return the modules that must stay as they are."""
-        refusals = {m: Refusal(Reason.HOOKED, value=self.paths[m] or type(m).__name__) for m in self.inside.values()}
-        return {inner: refusals[hooked] for module, hooked in self.inside.items() for inner in module.modules()}
-
-    def untraceable(self) -> set[nn.Module]:
-        """Return the modules of which a graph would not do what they do."""
-        found = {*self.inside, *self.known}
-        for module in self.paths if self.written or self.shared else ():
-            if not self.written.isdisjoint(names_in_class(type(module))) or self._shares(module):
-                found.add(module)
-        return {module for module in found if operator_of(module) is None}
-
-    def _shares(self, module: nn.Module) -> bool:
-        wanted = {id(value) for value in self.shared}
-        return any(id(value) in wanted for value in members(module))
-
-
-class _Reader:
+class HookReader:
     """Reads the hooks of one module."""
 
     def __init__(self, effects: HookEffects, hooked: nn.Module) -> None:
+        """Note in ``effects`` what hooks of ``hooked`` may do."""
         self.effects = effects
         self.hooked = hooked
         self.seen: set[int] = set()
@@ -153,7 +80,8 @@ class _Reader:
         if not trees or any(is_name(n, *_TEXT) for tree in trees for n in nodes_of(tree)):
             self._unread(function, given)
         for tree in trees:
-            self.effects.written |= {name for node in nodes_of(tree) for name in _declared(node)}
+            others = [node for node in nodes_of(tree) if isinstance(node, (ast.Global, ast.Nonlocal))]
+            self.effects.written |= {name for node in others for name in node.names}
             for name, value in known.items():
                 use = _Use(tree, name, code)
                 if use.nodes:
@@ -175,7 +103,8 @@ class _Reader:
             if not is_torchs(plain):
                 self._function(inspect.unwrap(getattr(plain, "__func__", plain)), bound)
         elif not inspect.isroutine(value) and not is_setting(value):
-            for module in modules_in(value, None if use is None else names_of(use.code), self.effects.paths):
+            held = [*value.values()] if use is not None and _is_looked_up(value, use) else value
+            for module in modules_in(held, None if use is None else names_of(use.code), self.effects.paths):
                 self.effects.look(module, self.hooked)
             self.effects.shared += [value] if is_mutable(value) else []
 
@@ -186,9 +115,8 @@ class _Reader:
             return self._is_attribute_harmless(parent, use, module)
         if isinstance(parent, ast.Call):
             if is_name(parent.func, *_CLASSES):
-                wanted = ast.unparse(parent.args[-1])
-                named = getattr(parents_of(use.tree).get(parent), "attr", "") == "__name__" or wanted == "nn.Module"
-                self.effects.known |= set() if named else {module}
+                plain = _is_named(parent, use) or ast.unparse(parent.args[-1]) == "nn.Module"
+                self.effects.known |= set() if plain else {module}
                 return True
             of_keys = isinstance(parent.func, ast.Attribute) and parent.func.attr in _KEYS
             return parent.func is not node and (of_keys or is_name(parent.func, *_ASKS))
@@ -202,9 +130,7 @@ class _Reader:
             self.effects.written.add(name)
             return not any(name in registry for registry in (module._modules, module._parameters, module._buffers))
         if name == "__class__":
-            self.effects.known |= (
-                set() if getattr(parents_of(use.tree).get(node), "attr", "") == "__name__" else {module}
-            )
+            self.effects.known |= set() if _is_named(node, use) else {module}
             return True
         if name in ("training", "_get_name"):
             return True
@@ -240,6 +166,13 @@ class _Use(NamedTuple):
         return [node for node in nodes_of(self.tree) if is_name(node, self.name)]
 
 
-def _declared(node: ast.AST) -> Iterable[str]:
-    """Return the variables of others that a function sets."""
-    return node.names if isinstance(node, (ast.Global, ast.Nonlocal)) else ()
+def _is_named(asked: ast.AST, use: _Use) -> bool:
+    """Whether only the name of a class is asked for."""
+    return getattr(parents_of(use.tree).get(asked), "attr", "") == "__name__"
+
+
+def _is_looked_up(table: Any, use: _Use) -> bool:
+    """Whether a function only asks a dictionary for values by their keys."""
+    parents = [parents_of(use.tree)[node] for node in use.nodes]
+    asked = (isinstance(p, ast.Subscript) or (isinstance(p, ast.Attribute) and p.attr == "get") for p in parents)
+    return isinstance(table, dict) and all(asked)
