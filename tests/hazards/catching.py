@@ -6,11 +6,13 @@ They are not in a test file, since pytest rewrites the assertions there to somet
 from __future__ import annotations
 
 import contextlib
+import time
 from contextlib import suppress as quiet
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tests.helpers import Model
 
@@ -145,6 +147,15 @@ def safely(first: Any, second: Any, x: Tensor) -> Any:
 # -- those that do not go on
 
 
+@contextlib.contextmanager
+def timed(times: list[float]) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        times.append(time.perf_counter() - start)
+
+
 class TellsInOtherWords(Model):
     def forward(self, x: Tensor) -> Tensor:
         try:
@@ -153,5 +164,5 @@ class TellsInOtherWords(Model):
             raise ValueError("no such input") from error
         finally:
             self.conv.eval()
-        with torch.no_grad(), contextlib.nullcontext():
+        with torch.no_grad(), contextlib.nullcontext(), record_function("norm"), timed([]):
             return self.bn(y)
