@@ -122,7 +122,10 @@ def _is_for_the_fused(method: str) -> bool:
 
 def _calls_what_it_finds(module: nn.Module, method: str, found: Reach, fold: set[nn.Module]) -> bool:
     """Whether a method comes to the modules of a fold by a list of layers, and calls what it finds in some list."""
-    trees = [source.tree for source in parsed_methods(module, [method])]
+    try:
+        trees = [source.tree for source in parsed_methods(module, [method])]
+    except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
+        return False  # nobody can say: ``found`` has what is known
     nodes = [(tree, node) for tree in trees for node in nodes_of(tree)]
     deep = any(isinstance(node, ast.Attribute) and node.attr in _DEEP for _, node in nodes)
     within = not deep and any(fold <= set(child.modules()) for child in module.children())

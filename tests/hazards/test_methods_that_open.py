@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -142,3 +143,27 @@ def test_a_method_that_only_counts_or_freezes_allows_the_fold() -> None:
     model = trained(Counts(**layers()))
     fused = fx_fuse(model, structure="module")
     assert folds(fused) == ["bn"]
+
+
+def around(function: Any) -> Any:
+    @functools.wraps(function)
+    def inner(model: Any, *arguments: Any) -> Any:
+        model = model if arguments else None
+        return function(model, *arguments)
+
+    return inner
+
+
+class CannotBeRead(Block):
+    @around
+    def other(self, x: Tensor) -> Any:
+        return self.bn(self.conv(x))
+
+
+def test_a_method_that_cannot_be_read_is_no_fault() -> None:
+    model: Any = trained(CannotBeRead(**layers()))
+    fused: Any = fx_fuse(model, structure="module")
+    x = values(2, 3, 6, 6)
+    with torch.no_grad():
+        assert_equal(model(x), fused(x))
+        assert_equal(model.other(x), fused.other(x))
