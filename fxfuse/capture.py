@@ -13,6 +13,7 @@ from fxfuse.hook_effects import HookEffects
 from fxfuse.lifted import copied
 from fxfuse.module_names import is_layer_of_torch
 from fxfuse.modules import paths_below, shallow_copy
+from fxfuse.naming import LEFT_WHOLE
 from fxfuse.operator_table import operator_of
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.signatures import has_own_call
@@ -205,6 +206,8 @@ class _Session:
         self.result.parts.append(Part(module, self.paths[module], graph_module, assumed, *how))
         calls = module_calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():
+            for call in calls.get(inner, []):
+                call.meta[LEFT_WHOLE] = reason
             self._left_whole(inner, reason, calls.get(inner, []))
 
     def _left_whole(self, module: nn.Module, reason: str, calls: list[fx.Node]) -> None:

@@ -61,7 +61,9 @@ class HookReader:
 
     def _unread(self, function: Any, given: list[Any]) -> None:
         """Note what a function may do of which the source says nothing."""
-        for value in (*captured(function).values(), *given):
+        for value in captured(function).values():
+            self._know(value, None)
+        for value in given:
             self._know(value, None, from_outside=value is not self.hooked)
 
     def _function(self, function: Any, given: list[Any]) -> None:
@@ -71,7 +73,8 @@ class HookReader:
             return
         self.seen.add(id(code))
         taken = code.co_varnames[: code.co_argcount]
-        known = {**captured(function), **dict(zip(taken, given, strict=False))}
+        arguments = dict(zip(taken, given, strict=False))
+        known = {**captured(function), **arguments}
         rest = given[len(taken) :]
         try:
             trees = trees_of(function)
@@ -85,7 +88,7 @@ class HookReader:
             for name, value in known.items():
                 use = _Use(tree, name, code)
                 if use.nodes:
-                    self._know(value, use, from_outside=value is not self.hooked)
+                    self._know(value, use, from_outside=name not in arguments or value is not self.hooked)
             if rest and not spares_first(tree, code, len(rest)):
                 self._unread(function, rest)
 

@@ -22,7 +22,7 @@ def _texts(tree: ast.AST, node: ast.expr, before: frozenset[str], *, listed: boo
         return None if node.id in before else _of_name(tree, node.id, before | {node.id}, listed=listed)
     if not listed:
         return frozenset({node.value}) if is_text(node) else None  # type: ignore[attr-defined] # a text constant
-    if isinstance(node, (ast.Tuple, ast.List)):
+    if isinstance(node, ast.Tuple) or (isinstance(node, ast.List) and not before):  # a list with a name may grow
         return _union(_texts(tree, item, before, listed=False) for item in node.elts)
     sliced = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice)
     return _texts(tree, node.value, before, listed=True) if sliced else None  # type: ignore[attr-defined] # a Subscript
@@ -38,7 +38,7 @@ def _of_name(tree: ast.AST, name: str, before: frozenset[str], *, listed: bool) 
             value = node.value or ast.Name("")
             found.append(frozenset() if part and listed else _texts(tree, value, before, listed=listed))
     everywhere = len(found) == sum(binds(node, name) for node in nodes_of(tree)[1:])
-    return _union(found) if everywhere else None
+    return _union(found) if found and everywhere else None  # a name that is not set here is somebody else's
 
 
 def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:

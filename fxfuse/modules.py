@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
-import inspect
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fxfuse.exchange import exchanged, rebound
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 # The types of most attributes, which hold nothing that could be changed; looked up by type, since there are many.
 ATOMS = frozenset([
@@ -117,7 +117,7 @@ def copies_of(
             empty = type(value) in (dict, collections.OrderedDict) and not value
             if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
                 hooks = name in ("_forward_hooks", "_forward_pre_hooks")
-                copied.__dict__[name] = rebound(value, copies.of) if hooks else _remap(value, copies.of)
+                copied.__dict__[name] = rebound(value, copies.of) if hooks else exchanged(value, copies.of)
     return copies.made
 
 
@@ -144,65 +144,6 @@ class _Copies:
 def _copy(module: nn.Module) -> nn.Module:
     # A scripted module lives in C++, where no attribute can be exchanged.
     return module if isinstance(module, torch.jit.ScriptModule) else shallow_copy(module)
-
-
-_DEPTH = 5  # of containers in containers; deeper ones, and cycles, are left as they are
-
-
-def _remap(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
-    """Return an attribute that holds modules with the new ones in place of the old."""
-    if issubclass(type(value), nn.Module):  # a weak proxy only says that it is one
-        return copy_of(value)
-    if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
-        new = copy_of(value.__self__)
-        return value if new is value.__self__ else types.MethodType(value.__func__, new)
-    if depth and isinstance(value, dict):
-        items = [(_remap(k, copy_of, 0), _remap(v, copy_of, depth - 1)) for k, v in value.items()]
-        if any(k is not old or v is not value[old] for (k, v), old in zip(items, value, strict=True)):
-            value = value.copy()
-            value.clear()
-            value.update(items)
-    elif depth and type(value) in (list, tuple):
-        items = [_remap(item, copy_of, depth - 1) for item in value]
-        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
-    return value
-
-
-def rebound(hooks: dict[int, Any], copy_of: Callable[[nn.Module], nn.Module]) -> dict[int, Any]:
-    """Return hooks that know the new modules in place of the old, also by what is around them."""
-    changed = {key: new for key, hook in hooks.items() if (new := _rebound(hook, copy_of)) is not hook}
-    result = hooks.copy()
-    result.update(changed)
-    return result
-
-
-def _rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
-    if isinstance(hook, weakref.ProxyTypes):  # what it stands for may be gone
-        return hook
-    if isinstance(hook, functools.partial):
-        values = [hook.func, hook.args, hook.keywords]
-        func, args, keywords = _rebound(hook.func, copy_of), *(_remap(v, copy_of) for v in values[1:])
-        same = all(new is old for new, old in zip((func, args, keywords), values, strict=True))
-        return hook if same else functools.partial(func, *args, **keywords)
-    if not inspect.isfunction(hook) or not hook.__closure__ or not depth:
-        return _remap(hook, copy_of)
-    cells = [_rebound_cell(cell, copy_of, depth) for cell in hook.__closure__]
-    if all(new is old for new, old in zip(cells, hook.__closure__, strict=True)):
-        return hook
-    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, hook.__defaults__, tuple(cells))
-    result.__kwdefaults__ = hook.__kwdefaults__
-    result.__module__ = hook.__module__
-    result.__dict__.update(hook.__dict__)
-    return result
-
-
-def _rebound_cell(cell: types.CellType, copy_of: Callable[[nn.Module], nn.Module], depth: int) -> types.CellType:
-    try:
-        value = cell.cell_contents
-    except ValueError:  # it is empty
-        return cell
-    new = _rebound(value, copy_of, depth - 1)
-    return cell if new is value else types.CellType(new)
 
 
 class SeparateOnConversion:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from fxfuse.operator_table import Operator
 
+LEFT_WHOLE = "fxfuse_left_whole"
+"""Where a node notes why its module was not traced."""
+
 _OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
 
 
@@ -96,6 +99,8 @@ class Naming:
             return "the input"
         if node.op == "output":
             return "the output"
+        if LEFT_WHOLE in node.meta:
+            return f"{self.path(node)} (left whole: {node.meta[LEFT_WHOLE]})"
         if node.op == "call_module" or self._is_layer(node):
             return self.path(node)
         name, owner = name_of_target(node.target, node.name), self.owner(node)

@@ -18,7 +18,7 @@ from fxfuse.module_names import CONTAINERS
 from fxfuse.modules import look_up
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import Linear
-from fxfuse.python_source import bound_in, is_name, last_name, nodes_of
+from fxfuse.python_source import bound_in, is_name, is_super, last_name, nodes_of
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.undo import folded_modules
 
@@ -139,7 +139,12 @@ def _calls_unknown(tree: ast.AST, node: ast.AST) -> bool:
     """Whether this is a call of what a name got, or of what an expression gave; or one that makes a container."""
     if not isinstance(node, ast.Call):
         return False
-    given = isinstance(node.func, (ast.Call, ast.Subscript)) or is_name(node.func, *bound_in(tree))
+    called = node.func
+    if isinstance(called, ast.Attribute) and called.attr in ("forward", "__call__"):
+        called = called.value
+        if is_name(called, "self") or (isinstance(called, ast.Call) and is_super(called)):
+            return False
+    given = isinstance(called, (ast.Call, ast.Subscript)) or is_name(called, *bound_in(tree))
     return given or last_name(node.func) in _CONTAINERS
 
 

@@ -23,7 +23,7 @@ CORE = [path for path in sorted(ROOT.rglob("*.py")) if path.stem not in AROUND]
 # Every module imports from rows above its own, or from its own row.
 LAYERS: dict[str, str] = {
     "what needs nothing": (
-        "affine collection cost geometry linear_map filters reasons report guards modules draft state "
+        "affine collection cost geometry linear_map filters reasons report guards exchange modules draft state "
         "python_source decorated known_objects catching questions threads rank_tables shape_numbers proxies "
         "own_forward layers_read"
     ),

@@ -156,7 +156,7 @@ class LinearLayer(Convolution):
 
     def _broadcasts(self, bias: Tensor, channels: int) -> bool:
         """Whether the function takes a bias of this shape, as the sum of a product and that."""
-        return bias.numel() in (1, channels) and tuple(bias.shape[-1:]) in ((), (1,), (channels,))
+        return bias.numel() == 1 or (bias.shape[-1] == bias.numel() == channels)
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return the one group there is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from fxfuse import fx_fuse
+from fxfuse import Reason, explain, fx_fuse
 from tests.hazards import catching
 from tests.hazards.blocks import assert_right, layers, sequence
 from tests.helpers import Model, folds, trained, values
@@ -44,6 +44,13 @@ def test_a_branch_that_catches_lets_the_rest_fold() -> None:
     fused = fx_fuse(model)
     assert_right(model, fused, INPUTS)
     assert folds(fused) == ["0.1"]
+
+
+def test_what_follows_a_module_that_was_left_whole_says_why() -> None:
+    model = trained(nn.Sequential(catching.CatchesAnAssertion(**layers()), nn.BatchNorm2d(3)))
+    (decision,) = [d for d in explain(model).skipped if d.path == "1"]
+    assert decision.reason is Reason.NOT_LINEAR
+    assert "it follows 0 (left whole: it catches exceptions), which" in decision.detail
 
 
 def test_an_exception_that_is_only_told_forbids_nothing() -> None:

@@ -189,13 +189,3 @@ def test_a_hook_that_asks_for_the_class_keeps_it(structure: Structure) -> None:
     assert isinstance(fused, Net)
     assert folds(fused) == ["block.1"]
     assert_right(model, fused, INPUTS)
-
-
-def test_a_hook_that_looks_its_module_up_finds_it(structure: Structure) -> None:
-    model = trained(nn.Sequential(net(), nn.ReLU()))
-    names, seen = {module: name for name, module in model.named_modules()}, list[str]()
-    model[0].register_forward_hook(lambda module, _args, _output: seen.append(names[module]))
-    fused = fx_fuse(model, structure=structure)
-    assert_right(model, fused, INPUTS)
-    assert seen == ["0"] * 2 * len(INPUTS)
-    assert folds(fused) == ["0.block.1"]

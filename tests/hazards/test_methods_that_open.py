@@ -52,6 +52,32 @@ class InACircle(Block):
         return self.bn(self.conv(x)) + getattr(self, one)(x)
 
 
+NAMES = ["conv"]
+
+
+class ByNamesOfTheFile(Block):
+    def other(self, x: Tensor) -> Any:
+        y = self.bn(self.conv(x))
+        for name in NAMES:
+            y = y + getattr(self, name)(x)
+        return y
+
+
+class ByAListThatGrows(Block):
+    def other(self, x: Tensor) -> Any:
+        names: list[str] = []
+        names.append("conv")
+        y = self.bn(self.conv(x))
+        for name in names:
+            y = y + getattr(self, name)(x)
+        return y
+
+
+class ByForward(Block):
+    def other(self, x: Tensor) -> Any:
+        return [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)][0].forward(x)  # noqa: RUF015
+
+
 class Backbone(Block):
     def backbone(self) -> Any:
         return nn.Sequential(*list(self.children())[:1])
@@ -93,7 +119,12 @@ def test_a_method_that_opens_a_block_gives_what_it_gave(cls: type[Model]) -> Non
         assert_equal(model.other(x), fused.other(x))
 
 
-@pytest.mark.parametrize("cls", [Truncated, Collected, ByItsPath, ByNames, InACircle, Backbone])
+OPENING = [
+    *(Truncated, Collected, ByItsPath, ByNames, InACircle, Backbone, ByNamesOfTheFile, ByAListThatGrows, ByForward),
+]
+
+
+@pytest.mark.parametrize("cls", OPENING)
 def test_a_method_that_calls_what_it_finds_gives_what_it_gave(cls: type[Model]) -> None:
     model: Any = trained(cls(**layers()))
     with unchanged(model):

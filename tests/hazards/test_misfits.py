@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import FuseError, Reason, explain, fuse_conv_bn
-from tests.helpers import Model, assert_fuses, trained, unchanged, values
+from tests.helpers import Model, assert_fuses, folds, trained, unchanged, values
 from tests.samples import parameter
 
 
@@ -84,3 +84,9 @@ def test_torch_counts_the_constants_of_a_norm(shape: tuple[int, ...]) -> None:
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), norm))
     norm.weight = nn.Parameter(norm.weight.detach().reshape(shape))
     assert_fuses(model, values(2, 3, 6, 6), folded=["1"])
+
+
+def test_a_bias_for_each_row_stays() -> None:
+    model = trained(Functional(weight=parameter(4, 6), bias=parameter(4, 1), norm=nn.BatchNorm1d(4)))
+    fused = assert_fuses(model, values(4, 6), left={"norm": Reason.MALFORMED}, example_inputs=values(4, 6))
+    assert not folds(fused)
