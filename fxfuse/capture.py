@@ -207,7 +207,7 @@ class _Session:
         calls = module_calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():
             for call in calls.get(inner, []):
-                call.meta[LEFT_WHOLE] = reason
+                call.meta[LEFT_WHOLE] = reason.removeprefix("Untraceable: ")
             self._left_whole(inner, reason, calls.get(inner, []))
 
     def _left_whole(self, module: nn.Module, reason: str, calls: list[fx.Node]) -> None:
