@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from fxfuse.adjacent import always_follows
 from fxfuse.call_sites import Reach, methods_beside_forward, parsed_methods, reach
+from fxfuse.listed_layers import calls_listed
 from fxfuse.module_names import CONTAINERS
 from fxfuse.modules import look_up
 from fxfuse.operator_table import operator_of
 from fxfuse.operators.roles import Linear
-from fxfuse.python_source import bound_in, is_name, is_super, last_name, nodes_of
+from fxfuse.python_source import nodes_of
 from fxfuse.reasons import Reason, Refusal
 from fxfuse.undo import folded_modules
 
@@ -38,7 +39,6 @@ _CONFIGURES = tuple(
 
 
 _DEEP = frozenset("modules named_modules get_submodule".split())
-_CONTAINERS = tuple(cls.__name__ for cls in CONTAINERS)
 
 
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
@@ -121,31 +121,18 @@ def _is_for_the_fused(method: str) -> bool:
 
 
 def _calls_what_it_finds(module: nn.Module, method: str, found: Reach, fold: set[nn.Module]) -> bool:
-    """Whether a method comes to the modules of a fold by a list of layers, and calls what it finds in some list."""
+    """Whether a method comes to the modules of a fold by a list of layers, and calls what it finds there."""
     try:
         trees = [source.tree for source in parsed_methods(module, [method])]
     except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
         return False  # nobody can say: ``found`` has what is known
-    nodes = [(tree, node) for tree in trees for node in nodes_of(tree)]
-    deep = any(isinstance(node, ast.Attribute) and node.attr in _DEEP for _, node in nodes)
+    deep = any(isinstance(node, ast.Attribute) and node.attr in _DEEP for tree in trees for node in nodes_of(tree))
     within = not deep and any(fold <= set(child.modules()) for child in module.children())
     listed = {child for m in found.escaped if isinstance(m, CONTAINERS) for child in m.children()} | found.escaped
     if not fold & listed and (module not in found.kept or within):
         return False
-    return any(_calls_unknown(tree, node) for tree, node in nodes)
-
-
-def _calls_unknown(tree: ast.AST, node: ast.AST) -> bool:
-    """Whether this is a call of what a name got, or of what an expression gave; or one that makes a container."""
-    if not isinstance(node, ast.Call):
-        return False
-    called = node.func
-    if isinstance(called, ast.Attribute) and called.attr in ("forward", "__call__"):
-        called = called.value
-        if is_name(called, "self") or (isinstance(called, ast.Call) and is_super(called)):
-            return False
-    given = isinstance(called, (ast.Call, ast.Subscript)) or is_name(called, *bound_in(tree))
-    return given or last_name(node.func) in _CONTAINERS
+    containers = {name for name, child in module._modules.items() if isinstance(child, CONTAINERS)}
+    return any(calls_listed(tree, containers) for tree in trees)
 
 
 def _configures(method: str) -> bool:

@@ -38,7 +38,7 @@ LAYERS: dict[str, str] = {
         "hook_reader hook_effects examples"
     ),
     "a model as graphs": "lifted capture programs read_chains prove",
-    "graphs as a model": "write_back fused_graph_module undo other_methods placing finish",
+    "graphs as a model": "write_back fused_graph_module undo listed_layers other_methods placing finish",
     "a whole pass": "checks attempt optional_arguments faithful fusing",
     "what users call": "api pair verify fuse_pass snapshot backend",
     "the names they see": "__init__",
