@@ -70,11 +70,8 @@ class _Calls:
     @staticmethod
     def of(owner: nn.Module, methods: Iterable[str]) -> _Calls | None:
         """Read methods and all that they use; None if calls may be hidden."""
-        try:
-            sources = parsed_methods(owner, methods)
-        except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
-            return None
-        return None if hides_ways(owner, sources) else _Calls(owner, sources)
+        sources = parsed_methods(owner, methods)
+        return None if sources is None or hides_ways(owner, sources) else _Calls(owner, sources)
 
     def follows(self, first: nn.Module, second: nn.Module) -> bool:
         """Whether one child is called on the result of another, always, and nothing else reads that result."""

@@ -94,14 +94,13 @@ def reaches_modules(module: nn.Module, method: str) -> bool:
     return bool(found.called or found.entered or found.kept or found.unknown)
 
 
-def parsed_methods(module: nn.Module, methods: Iterable[str]) -> list[Source]:
-    """Return the sources of methods and of all others that they use.
-
-    Raises:
-        OSError: if there is no source.
-    """
-    used = _Reader(module).read(methods)
-    return [source for owner, name in used if owner is not nn.Module for source in sources_of(vars(owner)[name])]
+def parsed_methods(module: nn.Module, methods: Iterable[str]) -> list[Source] | None:
+    """Return the sources of methods and of all others that they use, None if these cannot be read."""
+    try:
+        used = _Reader(module).read(methods)
+        return [source for owner, name in used if owner is not nn.Module for source in sources_of(vars(owner)[name])]
+    except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
+        return None
 
 
 def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[str], *, starred: bool) -> bool:

@@ -20,9 +20,22 @@ if TYPE_CHECKING:
 _DEPTH = 5  # of containers in containers; deeper ones, and cycles, are left as they are
 
 
+def is_module(value: Any) -> bool:
+    """Whether a value is a module itself, and not one that only says so, as a weak proxy does."""
+    return issubclass(type(value), nn.Module)
+
+
+def contents_of(cell: types.CellType) -> Any:
+    """Return what a variable around a function has, None if it has nothing yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
 def exchanged(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
     """Return an attribute that holds modules with the new ones in place of the old."""
-    if issubclass(type(value), nn.Module):  # a weak proxy only says that it is one
+    if is_module(value):
         return copy_of(value)
     if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
         new = copy_of(value.__self__)
@@ -73,15 +86,12 @@ def _rebound_cell(
     hook: Any, name: str, cell: types.CellType, copy_of: Callable[[nn.Module], nn.Module], depth: int
 ) -> types.CellType:
     """Return a variable around a hook for the new modules."""
-    try:
-        value = cell.cell_contents
-    except ValueError:  # it is empty
-        return cell
+    value = contents_of(cell)
     if isinstance(value, (dict, list)) and not _is_only_read(hook, name):
         return cell  # others look there for what the hook leaves
     new = _rebound(value, copy_of, depth - 1)
     if isinstance(value, dict):
-        keys = {key: copy_of(key) for key in value if issubclass(type(key), nn.Module)}
+        keys = {key: copy_of(key) for key in value if is_module(key)}
         if any(new_key is not key for key, new_key in keys.items()):
             items = [(keys.get(key, key), item) for key, item in new.items()]
             new = copy.copy(new)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from fxfuse.decorated import wrappers_of
+from fxfuse.exchange import is_module
 from fxfuse.hidden_ways import leads_nowhere
-from fxfuse.known_objects import captured, is_module, is_mutable, is_setting, is_torchs, modules_in, names_of
+from fxfuse.known_objects import captured, is_mutable, is_setting, is_torchs, modules_in, names_of
+from fxfuse.modules import REGISTRIES
 from fxfuse.python_source import is_name, nodes_of, parents_of, spares_first, trees_of
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ _ASKS = frozenset("id hash str repr print len hasattr".split())
 _CLASSES = frozenset("type isinstance".split())
 _KEYS = frozenset("get pop setdefault add discard append debug info warning log format".split())
 _TEXT = frozenset("eval exec locals vars globals".split())
-_REGISTRIES = frozenset(nn.Module().__dict__) - {"training"}
 
 
 class HookReader:
@@ -137,7 +138,7 @@ class HookReader:
             return True
         if name in ("training", "_get_name"):
             return True
-        if name in _REGISTRIES:
+        if name in REGISTRIES:
             return False
         held = module.__dict__.get(name, _ABSENT)
         if held is _ABSENT:  # set by the hook itself, later

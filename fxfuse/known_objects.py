@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fxfuse.modules import ATOMS
+from fxfuse.exchange import contents_of, is_module
+from fxfuse.modules import ATOMS, REGISTRIES
+from fxfuse.python_source import plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-_REGISTRIES = frozenset(nn.Module().__dict__)
 _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 _FIXED = (type, types.ModuleType, types.BuiltinFunctionType, logging.Logger)
 _SETTINGS = ATOMS - {types.FunctionType, types.BuiltinFunctionType, Tensor, nn.Parameter}
@@ -29,11 +30,6 @@ def is_torchs(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).startswith("torch.")
 
 
-def is_module(value: Any) -> bool:
-    """Whether a value is a module itself, and not one that only says so."""
-    return issubclass(type(value), nn.Module)
-
-
 def is_setting(value: Any) -> bool:
     """Whether a value is a number, a text or the like, and leads to nothing."""
     return type(value) in _SETTINGS
@@ -42,14 +38,6 @@ def is_setting(value: Any) -> bool:
 def is_mutable(value: Any) -> bool:
     """Whether a value can be changed, so that others who hold it see that."""
     return not is_setting(value) and not isinstance(value, (*_FIXED, nn.Module)) and not inspect.isroutine(value)
-
-
-def contents_of(cell: types.CellType) -> Any:
-    """Return what a variable around a function has, None if it has nothing yet."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return None
 
 
 def captured(function: Any) -> dict[str, Any]:
@@ -73,8 +61,8 @@ def names_of(code: types.CodeType) -> frozenset[str]:
 def functions_of(cls: type) -> list[Any]:
     """Return the functions of a class of the user's that may run in a forward."""
     own = [base for base in cls.__mro__ if base not in nn.Module.__mro__ and not is_torchs(base)]
-    found = [inspect.unwrap(_plain(value)) for base in own for name, value in vars(base).items() if name != "__init__"]
-    return [function for function in found if inspect.isfunction(function)]
+    found = [plain_function(value) for base in own for name, value in vars(base).items() if name != "__init__"]
+    return [function for function in found if function is not None]
 
 
 def names_in_class(cls: type) -> frozenset[str]:
@@ -86,7 +74,7 @@ def names_in_class(cls: type) -> frozenset[str]:
 
 def members(module: nn.Module) -> list[Any]:
     """Return the objects that a module holds as attributes."""
-    return [value for name, value in module.__dict__.items() if name not in _REGISTRIES]
+    return [value for name, value in module.__dict__.items() if name not in REGISTRIES]
 
 
 def all_in(value: Any) -> Iterator[Any]:
@@ -179,12 +167,6 @@ def _with_methods(names: Collection[str], attributes: dict[str, Any]) -> set[str
     asked, pending = set[str](), set(names)
     while pending:
         asked |= pending
-        functions = [inspect.unwrap(_plain(attributes[name])) for name in pending if name in attributes]
-        pending = {n for f in functions if inspect.isfunction(f) for n in names_of(f.__code__)} - asked
+        functions = [plain_function(attributes[name]) for name in pending if name in attributes]
+        pending = {n for f in functions if f is not None for n in names_of(f.__code__)} - asked
     return asked
-
-
-def _plain(value: Any) -> Any:
-    value = value.fget if isinstance(value, property) else value
-    value = value.func if isinstance(value, functools.cached_property) else value
-    return getattr(value, "__func__", value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from fxfuse.python_source import binds, is_name, is_text, nodes_of
+from fxfuse.python_source import binds, is_name, is_text, nodes_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,16 +33,14 @@ def _of_name(tree: ast.AST, name: str, before: frozenset[str], *, listed: bool) 
     for node in nodes_of(tree):
         if isinstance(node, (ast.For, ast.comprehension)) and is_name(node.target, name) and not listed:
             found.append(_texts(tree, node.iter, before, listed=True))
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and any(is_name(target, name) for target in _targets(node)):
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and any(
+            is_name(target, name) for target in targets_of(node)
+        ):
             part = isinstance(node.value, ast.Subscript) and is_name(node.value.value, name)  # names = names[:2]
             value = node.value or ast.Name("")
             found.append(frozenset() if part and listed else _texts(tree, value, before, listed=listed))
     everywhere = len(found) == sum(binds(node, name) for node in nodes_of(tree)[1:])
     return _union(found) if found and everywhere else None  # a name that is not set here is somebody else's
-
-
-def _targets(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
-    return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
 def _union(parts: Iterable[frozenset[str] | None]) -> frozenset[str] | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from fxfuse.method_reader import LISTING
 from fxfuse.module_names import CONTAINERS
-from fxfuse.python_source import is_name, last_name, nodes_of
+from fxfuse.python_source import is_name, last_name, nodes_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_LISTS = frozenset("children named_children modules named_modules get_submodule _modules __dict__".split())
+_LISTS = LISTING - {"apply"}  # which gives the module itself
 _MADE = tuple(cls.__name__ for cls in CONTAINERS)
 _CALLED = ("forward", "__call__")
 
@@ -53,8 +54,6 @@ def _bindings(node: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
     """Return the targets that a statement or loop sets, each with what it gets."""
     if isinstance(node, (ast.For, ast.comprehension)):
         return [(node.target, node.iter)]
-    if isinstance(node, ast.Assign):
-        return [(target, node.value) for target in node.targets]
-    if isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
-        return [(node.target, node.value)]
+    if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+        return [(target, node.value) for target in targets_of(node)]
     return []

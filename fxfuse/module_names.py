@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fxfuse.python_source import is_name, is_text, nodes_of, plain_function
+from fxfuse.python_source import is_name, is_text, nodes_of, plain_function, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +63,7 @@ class ModuleNames:
                 if isinstance(node, (ast.For, ast.comprehension)):
                     self._bind_loop(node.target, node.iter)
                 elif node.value is not None:
-                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    for target in targets_of(node):
                         self._bind(target, node.value)
 
     # -- names
@@ -101,16 +101,16 @@ class ModuleNames:
 
     def can_bind(self, assignment: ast.Assign | ast.AnnAssign) -> bool:
         """Whether every target is a name, or names side by side, that this class can follow."""
-        targets = assignment.targets if isinstance(assignment, ast.Assign) else [assignment.target]
         return all(
-            isinstance(n, ast.Name) for t in targets for n in (t.elts if isinstance(t, (ast.Tuple, ast.List)) else [t])
+            isinstance(n, ast.Name)
+            for t in targets_of(assignment)
+            for n in (t.elts if isinstance(t, (ast.Tuple, ast.List)) else [t])
         )
 
     @staticmethod
     def unpacks(assignment: ast.Assign | ast.AnnAssign) -> bool:
         """Whether names side by side get expressions side by side."""
-        targets = assignment.targets if isinstance(assignment, ast.Assign) else [assignment.target]
-        return all(isinstance(target, (ast.Tuple, ast.List)) for target in targets)
+        return all(isinstance(target, (ast.Tuple, ast.List)) for target in targets_of(assignment))
 
     # -- expressions
 

@@ -66,7 +66,8 @@ def tensor_paths(root: nn.Module) -> list[tuple[torch.Tensor, str]]:
     return list(found.values())
 
 
-_REGISTRIES = frozenset(nn.Module().__dict__)
+REGISTRIES = frozenset(nn.Module().__dict__)
+"""The attributes that torch gives every module."""
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
@@ -77,7 +78,7 @@ def shallow_copy(module: nn.Module) -> nn.Module:
         if hasattr(module, name):
             object.__setattr__(copied, name, getattr(module, name))
     copied.__dict__ = {
-        name: value.copy() if isinstance(value, dict) and (name in _REGISTRIES or name == "meta") else value
+        name: value.copy() if isinstance(value, dict) and (name in REGISTRIES or name == "meta") else value
         for name, value in module.__dict__.items()
     }
     return copied

@@ -10,6 +10,8 @@ what follows, its result would lack the norm, so that is refused too.
 from __future__ import annotations
 
 import ast
+import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fxfuse.adjacent import always_follows
@@ -41,6 +43,46 @@ _CONFIGURES = tuple(
 _DEEP = frozenset("modules named_modules get_submodule".split())
 
 
+@dataclass(frozen=True, eq=False)
+class _Method:
+    """A method beside the forward, which is read when somebody asks, and only once."""
+
+    module: nn.Module
+    name: str
+
+    @functools.cached_property
+    def found(self) -> Reach:
+        """How it reaches the modules below."""
+        return reach(self.module, (self.name,))
+
+    @functools.cached_property
+    def _trees(self) -> list[ast.AST]:
+        # Where it cannot be read, nobody can say more than ``found``.
+        return [source.tree for source in parsed_methods(self.module, [self.name]) or ()]
+
+    @functools.cached_property
+    def _calls_listed(self) -> bool:
+        containers = {name for name, child in self.module._modules.items() if isinstance(child, CONTAINERS)}
+        return any(calls_listed(tree, containers) for tree in self._trees)
+
+    @functools.cached_property
+    def _is_deep(self) -> bool:
+        nodes = (node for tree in self._trees for node in nodes_of(tree))
+        return any(isinstance(node, ast.Attribute) and node.attr in _DEEP for node in nodes)
+
+    def calls_what_it_finds(self, fold: set[nn.Module]) -> bool:
+        """Whether it comes to the modules of a fold by a list of layers, and calls what it finds there."""
+        escaped = self.found.escaped
+        listed = {child for m in escaped if isinstance(m, CONTAINERS) for child in m.children()} | escaped
+        if not fold & listed and self.module not in self.found.kept:
+            return False
+        return self._calls_listed and (bool(fold & listed) or self._is_deep or not self._within(fold))
+
+    def _within(self, fold: set[nn.Module]) -> bool:
+        """Whether one child holds all modules of a fold."""
+        return any(fold <= set(child.modules()) for child in self.module.children())
+
+
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
     """Return the modules that must stay, since another method calls only a part of what was folded."""
     edits = list(edits)
@@ -53,12 +95,11 @@ def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -
         for method, used in methods.items():
             if _is_for_the_fused(method):
                 continue
-            found: Reach | None = None
+            read = _Method(module, method)
             for fold in (fold for fold in (onwards if used else back + onwards) if fold <= inside):
-                found = reach(module, (method,)) if found is None else found
-                if _configures(method) and not set(found.called) - found.escaped:
+                if _configures(method) and not set(read.found.called) - read.found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
-                split = fold if _calls_what_it_finds(module, method, found, fold) else _split(found, fold)
+                split = fold if read.calls_what_it_finds(fold) else _split(read.found, fold)
                 if split and not _joined(module, method, fold):
                     name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
                     alone = ", ".join(sorted(paths[m] for m in split))
@@ -118,21 +159,6 @@ def _other_methods(module: nn.Module) -> dict[str, bool]:
 def _is_for_the_fused(method: str) -> bool:
     """Whether a method is named as the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``."""
     return method.startswith(("forward_fuse", "fuseforward", "fuse_forward", "forward_deploy"))
-
-
-def _calls_what_it_finds(module: nn.Module, method: str, found: Reach, fold: set[nn.Module]) -> bool:
-    """Whether a method comes to the modules of a fold by a list of layers, and calls what it finds there."""
-    try:
-        trees = [source.tree for source in parsed_methods(module, [method])]
-    except (OSError, TypeError, SyntaxError, AttributeError, ValueError):
-        return False  # nobody can say: ``found`` has what is known
-    deep = any(isinstance(node, ast.Attribute) and node.attr in _DEEP for tree in trees for node in nodes_of(tree))
-    within = not deep and any(fold <= set(child.modules()) for child in module.children())
-    listed = {child for m in found.escaped if isinstance(m, CONTAINERS) for child in m.children()} | found.escaped
-    if not fold & listed and (module not in found.kept or within):
-        return False
-    containers = {name for name, child in module._modules.items() if isinstance(child, CONTAINERS)}
-    return any(calls_listed(tree, containers) for tree in trees)
 
 
 def _configures(method: str) -> bool:

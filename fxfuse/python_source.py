@@ -204,6 +204,11 @@ def is_super(node: ast.Call) -> bool:
     return is_name(node.func, "super")
 
 
+def targets_of(node: ast.Assign | ast.AnnAssign | ast.NamedExpr) -> list[ast.expr]:
+    """Return what an assignment sets."""
+    return node.targets if isinstance(node, ast.Assign) else [node.target]
+
+
 def gives(parent: ast.expr, node: ast.expr) -> bool:
     """Whether an expression has the value of this part of it, at least sometimes."""
     arm = isinstance(parent, ast.IfExp) and node is not parent.test

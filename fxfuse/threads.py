@@ -96,10 +96,10 @@ class OneThread(fx.Tracer):
         """Make a node; another thread has modes of its own (autocast, gradients), which no graph can have."""
         if threading.get_ident() != self._thread:
             self.failure = Untraceable("its forward computes in other threads")
-        self.require_no_catch(sys._getframe(1))
+        self.note_catch(sys._getframe(1))
         return super().create_proxy(kind, target, args, kwargs, *others, **more)
 
-    def require_no_catch(self, frame: FrameType | None) -> None:
+    def note_catch(self, frame: FrameType | None) -> None:
         """Remember that tracing failed if a function of the forward that is under way goes on after exceptions."""
         starts = (type(self).call_module.__code__, fx.Tracer.trace.__code__)
         while frame is not None and frame.f_code not in starts:

@@ -151,7 +151,7 @@ class Tracer(OneThread):
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
         if self.is_bystander(args, kwargs):
             return forward(*args, **kwargs)
-        self.require_no_catch(sys._getframe(1))
+        self.note_catch(sys._getframe(1))
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()

@@ -115,8 +115,8 @@ class Convolution(Linear):
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:
         """Return a view of a weight as ``(groups, out, in, *taps)``."""
-        detail = f"of shape {tuple(weight.shape)}, for {groups!r} groups"
         fit = type(groups) is int and groups > 0 and weight.ndim >= _LINEAR_RANK and len(weight) % groups == 0
+        detail = "" if fit else f"of shape {tuple(weight.shape)}, for {groups!r} groups"
         require(fit, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
         split = weight.unflatten(0, (groups, -1))
         # The weight of a transposed convolution is (groups * in, out, *taps).

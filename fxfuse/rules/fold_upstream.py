@@ -197,8 +197,8 @@ class _Back(Walk):
         vector = self.vector(view, affine, view.output_axis, linear_map.out_channels)
         for norm in (s for s in self.sources if s.is_norm and s.input is view.node):
             channels = len(norm.tensors[0])  # a norm of one channel is no scalar: it could not run
-            detail = f"{linear_map.out_channels} channels, and {channels} of the norm"
             same = channels == linear_map.out_channels or norm.affine().rank != -view.output_axis
+            detail = "" if same else f"{linear_map.out_channels} channels, and {channels} of the norm"
             require(same, Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)
         rank = unproven_rank(self.graph, affine, view.output_axis, view.node)
         if rank is not None:
