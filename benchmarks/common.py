@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tabulate import tabulate
 
-from fxfuse import models
+from fxfuse.cli import models
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

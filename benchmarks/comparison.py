@@ -26,7 +26,7 @@ from comparison_tools import TOOLS, Made, NotAskedError, Subject, apply
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fxfuse import models
+from fxfuse.cli import models
 
 if TYPE_CHECKING:
     from argparse import Namespace

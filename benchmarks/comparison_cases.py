@@ -13,7 +13,7 @@ import torch
 from comparison_models import CHANNELS, conv, norm
 from torch import Tensor, nn
 
-from fxfuse import models
+from fxfuse.cli import models
 
 IMAGE = (2, CHANNELS, 8, 8)
 Names = tuple[tuple[str, ...], ...]

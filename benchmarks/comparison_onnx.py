@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fxfuse import models
+from fxfuse.cli import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,9 @@ import common
 import torch
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
-from fxfuse.measure import ratio, time_in_turn
+from fxfuse import fx_fuse
+from fxfuse.cli import models
+from fxfuse.cli.measure import ratio, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -19,9 +19,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
-from fxfuse.cli import DTYPES
-from fxfuse.measure import finish, ratio, time_in_turn
+from fxfuse import fx_fuse
+from fxfuse.cli import models
+from fxfuse.cli.main import DTYPES
+from fxfuse.cli.measure import finish, ratio, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
+from fxfuse import fx_fuse
+from fxfuse.cli import models
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -17,7 +17,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from tqdm import tqdm
 
-from fxfuse import Report, fx_fuse, models
+from fxfuse import Report, fx_fuse
+from fxfuse.cli import models
 
 DEFAULT = (
     *("convnext_tiny", "swin_t", "vit_b_32", "timm:convnext_atto", "timm:swin_tiny_patch4_window7_224"),

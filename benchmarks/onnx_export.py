@@ -15,7 +15,7 @@ from pathlib import Path
 import common
 from tqdm import tqdm
 
-from fxfuse import export
+from fxfuse.cli import export
 
 # As small as the model takes; the others take 64.
 SIDES = {"vit": 224, "maxvit": 224, "inception": 96}

@@ -23,9 +23,10 @@ from torch import fx, nn
 from torch.fx.experimental import optimization
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
-from fxfuse.measure import ratio, time_in_turn
-from fxfuse.modules import shallow_copy
+from fxfuse import fx_fuse
+from fxfuse.cli import models
+from fxfuse.cli.measure import ratio, time_in_turn
+from fxfuse.modules.lookup import shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
+from fxfuse import fx_fuse
+from fxfuse.cli import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,8 +29,9 @@ from torch.fx.experimental import optimization
 from torch.nn import functional
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
-from fxfuse.measure import ratio, time_in_turn
+from fxfuse import fx_fuse
+from fxfuse.cli import models
+from fxfuse.cli.measure import ratio, time_in_turn
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from tqdm import tqdm
 
-from fxfuse import fx_fuse, models
-from fxfuse.measure import Kernels, ratio, time_in_turn
+from fxfuse import fx_fuse
+from fxfuse.cli import models
+from fxfuse.cli.measure import Kernels, ratio, time_in_turn
 
 if TYPE_CHECKING:
     from argparse import Namespace

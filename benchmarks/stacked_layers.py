@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fxfuse import Report, fx_fuse
-from fxfuse.measure import ratio, time_in_turn
+from fxfuse.cli.measure import ratio, time_in_turn
 from fxfuse.rules import DEFAULT_RULES
 
 if TYPE_CHECKING:

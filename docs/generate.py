@@ -16,7 +16,8 @@ from tabulate import tabulate
 from torch import nn
 
 import fxfuse
-from fxfuse import Reason, cli
+from fxfuse import Reason
+from fxfuse.cli import main as cli
 from fxfuse.operators import OPERATORS, Operator
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _written(target: object, row: Operator) -> str:
         return f"`{'nn' if target.__module__.startswith('torch.') else 'fxfuse'}.{target.__name__}`"
     if isinstance(target, str):
         return f"`Tensor.{target}`"
-    module = {"torch.nn.functional": "F", "_operator": "operator", "fxfuse.guards": "fxfuse"}
+    module = {"torch.nn.functional": "F", "_operator": "operator", "fxfuse.modules.guards": "fxfuse"}
     name = getattr(target, "__name__", row.name)
     return f"`{module.get(getattr(target, '__module__', None) or 'torch', 'torch')}.{name}`"
 

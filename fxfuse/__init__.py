@@ -1,12 +1,13 @@
 """Fold batch norms, and every other constant scale and shift, into the layers around them."""
 
 from fxfuse.api import explain, fuse_graph, fx_fuse
-from fxfuse.fuse_pass import FusePass
+from fxfuse.frontends.conv_bn import fuse_conv_bn
+from fxfuse.frontends.fuse_pass import FusePass
+from fxfuse.frontends.verify import verify
 from fxfuse.operators import register
-from fxfuse.pair import fuse_conv_bn
-from fxfuse.reasons import Reason
-from fxfuse.report import FuseError, Report
-from fxfuse.verify import verify
+from fxfuse.report.errors import FuseError
+from fxfuse.report.reasons import Reason
+from fxfuse.report.report import Report
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from fxfuse.cli import main
+from fxfuse.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

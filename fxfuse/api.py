@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from fxfuse.attempt import Options, Structure
-from fxfuse.checks import checked_rules, require_fusable, require_graph
-from fxfuse.collection import collection_waits
-from fxfuse.fusing import fuse, put_into
-from fxfuse.report import FuseError, Report
+from fxfuse.pipeline.checks import checked_rules, require_fusable, require_graph
+from fxfuse.pipeline.options import Options, Structure
+from fxfuse.pipeline.run import fuse, put_into
+from fxfuse.report.errors import FuseError, out_of_memory, sentence
+from fxfuse.report.report import Report
 from fxfuse.rules import DEFAULT_RULES, Rule
-from fxfuse.state import out_of_memory, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from fxfuse.attempt import Attempt
+    from fxfuse.pipeline.attempt import Attempt
 
 M = TypeVar("M", nn.Module, ExportedProgram)
 
@@ -167,3 +168,19 @@ def guarded(
         ) from error
     else:
         return attempt, result
+
+
+@contextlib.contextmanager
+def collection_waits() -> Iterator[None]:
+    """Do not look for garbage inside of the block.
+
+    A pass makes a few objects for each node, and next to no garbage in circles.  Each full collection looks at every
+    object of the process, which for large models takes longer than all the rest.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

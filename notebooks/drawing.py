@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import fx, nn
 
-from fxfuse.operator_table import operator_of
+from fxfuse.graph.registry import operator_of
 from fxfuse.operators import OPERATORS
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from fxfuse import operator_table
-from fxfuse.reasons import Reason, Refusal
+from fxfuse.graph import registry as operator_table
+from fxfuse.report.reasons import Reason, Refusal
 from tests.graph_forms import EXPORTED_FORMS, FORMS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fxfuse import html_report
+from fxfuse.cli import html_report
 from tests.helpers import Model, trained
 
 if TYPE_CHECKING:

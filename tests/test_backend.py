@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, Reason, Report
-from fxfuse.backend import fxfuse
+from fxfuse.frontends.backend import fxfuse
 from tests.helpers import Model, assert_equal, assert_same, run, trained, values
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import FuseError, bench, measure, models, plots
+from fxfuse import FuseError
+from fxfuse.cli import bench, measure, models, plots
 
 if TYPE_CHECKING:
     from collections.abc import Callable

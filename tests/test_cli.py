@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fxfuse
-from fxfuse.cli import main
+from fxfuse.cli.main import main
 
 OWN_MODELS = """
 import torch

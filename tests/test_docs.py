@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from fxfuse import cli
+from fxfuse.cli import main as cli
 from tests.test_recipes import need
 
 if TYPE_CHECKING:

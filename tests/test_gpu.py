@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse import Reason, Report, bench, fuse_graph, fx_fuse, verify
-from fxfuse.backend import fxfuse
+from fxfuse import Reason, Report, fuse_graph, fx_fuse, verify
+from fxfuse.cli import bench
+from fxfuse.frontends.backend import fxfuse
 from tests.graph_forms import made
 from tests.helpers import Model, assert_same, folds, reasons, trained, values
 

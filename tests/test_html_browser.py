@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fxfuse import html_report
+from fxfuse.cli import html_report
 from tests import html_pages
 from tests.html_pages import data_of
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import fx
 
-from fxfuse import FuseError, explain, html_report
-from fxfuse.cli import main
+from fxfuse import FuseError, explain
+from fxfuse.cli import html_report
+from fxfuse.cli.main import main
 from tests.helpers import unchanged
 from tests.html_pages import branches, chain, data_of, rows_of, states
 

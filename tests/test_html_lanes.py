@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxfuse.html_lanes import lanes
+from fxfuse.cli.html_lanes import lanes
 
 
 @st.composite

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from fxfuse import explain, fx_fuse, html_report
+from fxfuse import explain, fx_fuse
+from fxfuse.cli import html_report
 from tests import html_pages
 from tests.helpers import trained
 from tests.html_pages import HOSTILE, branches, chain, data_of, rows_of, states

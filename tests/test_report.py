@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import FuseError, Reason, Report, explain, fx_fuse
-from fxfuse.cost import Cost
+from fxfuse.report.cost import Cost
 from tests.helpers import Model, Structure, trained, unchanged, values
 from tests.samples import error_of
 

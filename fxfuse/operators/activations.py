@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.operator_table import register
 from fxfuse.operators.passage import Passage
+from fxfuse.operators.register import register
 
 if TYPE_CHECKING:
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 
 class Homogeneous(Passage):

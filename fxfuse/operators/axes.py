@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from fxfuse.operator_table import register
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, fx
 
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 
 class NewAxis(Carrier):

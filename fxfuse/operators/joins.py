@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from fxfuse.affine import Affine
-from fxfuse.operator_table import register
+from fxfuse.algebra.affine import Affine
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:

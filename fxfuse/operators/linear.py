@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.call import Write
-from fxfuse.geometry import fits
-from fxfuse.linear_map import LinearMap
-from fxfuse.operator_table import register
+from fxfuse.algebra.geometry import fits
+from fxfuse.algebra.linear_map import LinearMap
+from fxfuse.graph.plan import Write
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import Linear
 from fxfuse.operators.windows import changed_arguments, geometry_of, module_attributes, transposed_geometry
-from fxfuse.reasons import Reason, require
+from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from fxfuse.filters import Filter
-    from fxfuse.geometry import Geometry
+    from fxfuse.algebra.filters import Filter
+    from fxfuse.algebra.geometry import Geometry
 
 _LINEAR_RANK = 2
 _IMAGES = 4  # axes of the weights that can lie with the channels last

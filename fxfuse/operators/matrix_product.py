@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from fxfuse.call import Write
-from fxfuse.operator_table import register
+from fxfuse.graph.plan import Write
 from fxfuse.operators.linear import LinearLayer
-from fxfuse.reasons import Reason, require
+from fxfuse.operators.register import register
+from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from fxfuse.linear_map import LinearMap
+    from fxfuse.algebra.linear_map import LinearMap
 
 _MATRIX = 2  # axes
 

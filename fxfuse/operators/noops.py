@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.guards import AssumedRank, require_rank
-from fxfuse.operator_table import register
+from fxfuse.graph.ranks import recorded_dtype
+from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.operators.passage import Passage
-from fxfuse.shapes import recorded_dtype
+from fxfuse.operators.register import register
 
 if TYPE_CHECKING:
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 
 class Noop(Passage):

@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.affine import Affine
-from fxfuse.operator_table import register
-from fxfuse.operators.norm_tails import channel_sizes, tail, without_tail
+from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.running_norms import CONSTANTS, Norm
+from fxfuse.graph.facts import Rank
+from fxfuse.operators.norm_affines import channel_sizes, tail, without_tail
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import AffineSource
-from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.running_norms import CONSTANTS, Norm
-from fxfuse.shapes import Rank
+from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from fxfuse.call import Write
+    from fxfuse.graph.plan import Write
 
 
 class BatchNorm(AffineSource):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 
 class Passage(Carrier):

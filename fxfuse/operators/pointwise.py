@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxfuse.affine import Affine
-from fxfuse.operator_table import register
+from fxfuse.algebra.affine import Affine
+from fxfuse.graph.ranks import is_size, recorded_value
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import AffineSource
 from fxfuse.operators.sums import Difference, ReverseDifference, Sum
-from fxfuse.reasons import Reason, require
-from fxfuse.shapes import is_size, recorded_value
+from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import fx
 
-from fxfuse.filters import Filter
-from fxfuse.geometry import Geometry, Misfit
-from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.algebra.filters import Filter
+from fxfuse.algebra.geometry import Geometry, Misfit
+from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from fxfuse.affine import Affine
-    from fxfuse.call import Call, Write
-    from fxfuse.linear_map import LinearMap
-    from fxfuse.shapes import Rank
+    from fxfuse.algebra.affine import Affine
+    from fxfuse.algebra.linear_map import LinearMap
+    from fxfuse.graph.call import Call
+    from fxfuse.graph.facts import Rank
+    from fxfuse.graph.plan import Write
 
 
 LARGEST = 1 << 20  # elements of the constants of a fold

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.operator_table import register
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 
 class Shuffle(Carrier):

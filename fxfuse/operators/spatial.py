@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.operator_table import register
 from fxfuse.operators.passage import Passage
-from fxfuse.reasons import Reason, require
+from fxfuse.operators.register import register
+from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 
 class Spatial(Passage):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from fxfuse.operator_table import register
-from fxfuse.operators.pieces import Cut, Piece, position, stretch
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import View
+from fxfuse.operators.slices import Cut, Piece, position, stretch
 
 if TYPE_CHECKING:
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
 
 
 class Parts(View):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import fx
 
-from fxfuse.affine import Affine
-from fxfuse.operator_table import register
+from fxfuse.algebra.affine import Affine
+from fxfuse.graph.ranks import is_size
 from fxfuse.operators.joins import Stack
+from fxfuse.operators.register import register
 from fxfuse.operators.roles import Carrier
-from fxfuse.reasons import Reason, require
-from fxfuse.shapes import is_size
+from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.geometry import Axis, Geometry, fits
+from fxfuse.algebra.geometry import Axis, Geometry, fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fxfuse.call import Call
+    from fxfuse.graph.call import Call
 
 
 def geometry_of(call: Call, taps: Iterable[int], default_stride: Any = 1) -> Geometry:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-    from fxfuse.call import Plan
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
 
 Rule: TypeAlias = "Callable[[Graph, fx.Node], Plan | None]"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.call import Plan
+from fxfuse.graph.plan import Plan
 from fxfuse.operators.noops import Noop
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
 
 
 def drop_noops(graph: Graph, node: fx.Node) -> Plan | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.call import Plan, Write
+from fxfuse.graph.plan import Plan, Write
 from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
 
 
 def fold_constants(graph: Graph, node: fx.Node) -> Plan | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.aliases import writer_between
-from fxfuse.call import Plan, Write
+from fxfuse.graph.aliases import writer_between
+from fxfuse.graph.plan import Plan, Write
+from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
-from fxfuse.reasons import Reason, Refusal, require
+from fxfuse.report.reasons import Reason, Refusal, require
 from fxfuse.rules.walk import Walk
-from fxfuse.shapes import recorded_dtype
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.affine import Affine
-    from fxfuse.graph import Graph
-    from fxfuse.operators.roles import View
+    from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.facts import NodeView
+    from fxfuse.graph.graph import Graph
 
 
 def fold_downstream(graph: Graph, node: fx.Node) -> Plan | None:
@@ -70,7 +70,7 @@ class _Onwards(Walk):
         require(not twice, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(twice))
         return users
 
-    def _view(self, reader: fx.Node, value: fx.Node) -> View:
+    def _view(self, reader: fx.Node, value: fx.Node) -> NodeView:
         """Return what reads the value, if it can take the affine over."""
         view = self.graph.view(reader)
         takes = isinstance(view, (Carrier, Linear)) and value in view.inputs

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fxfuse.aliases import first_writer
-from fxfuse.call import Plan, Write
-from fxfuse.guards import require_rank
+from fxfuse.graph.aliases import first_writer
+from fxfuse.graph.plan import Plan, Write
+from fxfuse.modules.guards import require_rank
 from fxfuse.operators.joins import Join
 from fxfuse.operators.noops import Copy, Noop
-from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.operators.slices import Piece
 from fxfuse.operators.splits import with_items
-from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.rules.fitting import unproven_rank
-from fxfuse.rules.walk import Walk
-from fxfuse.state import out_of_memory
+from fxfuse.report.errors import out_of_memory
+from fxfuse.report.reasons import Reason, Refusal, require
+from fxfuse.rules.walk import Walk, unproven_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import fx
 
-    from fxfuse.affine import Affine
-    from fxfuse.graph import Graph
-    from fxfuse.operators.roles import View
+    from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.facts import NodeView
+    from fxfuse.graph.graph import Graph
 
 
 def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
@@ -144,7 +143,7 @@ class _Back(Walk):
                 reason = Reason.LAYOUT if writer.op == "output" else Reason.MUTATED
                 raise Refusal(reason, value=self.name(source.input), users=self.name(writer))
 
-    def _view(self, value: fx.Node) -> View:
+    def _view(self, value: fx.Node) -> NodeView:
         """Return what makes the value."""
         if value in self.graph.dead_ends:
             raise self.graph.dead_ends[value]

@@ -5,22 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from fxfuse.call import Merge, Plan
-from fxfuse.filters import shape_of_sum, sum_of
-from fxfuse.geometry import Misfit
+from fxfuse.algebra.filters import shape_of_sum, sum_of
+from fxfuse.algebra.geometry import Misfit
+from fxfuse.graph.plan import Merge, Plan
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.sums import Sum
-from fxfuse.reasons import Reason, Refusal, require
-from fxfuse.rules.fitting import require_constants_of_same_kind
-from fxfuse.rules.merging import Merger, last_first
-from fxfuse.rules.sum_tree import SumTree
+from fxfuse.report.reasons import Reason, Refusal, require
+from fxfuse.rules.merging.merger import Merger, last_first
+from fxfuse.rules.merging.sum_tree import SumTree
+from fxfuse.rules.walk import require_constants_of_same_kind
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.filters import Filter, Shape
-    from fxfuse.graph import Graph
-    from fxfuse.rules.branches import Branch
+    from fxfuse.algebra.filters import Filter, Shape
+    from fxfuse.graph.graph import Graph
+    from fxfuse.rules.merging.branches import Branch
 
 
 def merge_branches(graph: Graph, node: fx.Node) -> Plan | None:

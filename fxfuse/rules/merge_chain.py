@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.call import Merge, Plan
-from fxfuse.filters import chain_of, shape_of_chain
-from fxfuse.geometry import Misfit
+from fxfuse.algebra.filters import chain_of, shape_of_chain
+from fxfuse.algebra.geometry import Misfit
+from fxfuse.graph.plan import Merge, Plan
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import Linear
-from fxfuse.reasons import Reason, Refusal
-from fxfuse.rules.merging import Merger
-from fxfuse.rules.routes import Route, routes
+from fxfuse.report.reasons import Reason, Refusal
+from fxfuse.rules.merging.merger import Merger
+from fxfuse.rules.merging.routes import Route, routes
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.graph import Graph
-    from fxfuse.operators.roles import View
+    from fxfuse.graph.facts import NodeView
+    from fxfuse.graph.graph import Graph
 
 
 def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
@@ -37,9 +37,9 @@ def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
     return _merge(graph, first, second, between) if isinstance(first, Linear) and isinstance(second, Linear) else None
 
 
-def _between(graph: Graph, second: Linear) -> list[View]:
+def _between(graph: Graph, second: Linear) -> list[NodeView]:
     """Return what stands before a layer, from the last, up to the first operation that does something."""
-    found: list[View] = []
+    found: list[NodeView] = []
     ways, obstacle = routes(graph, second.input, second.node)
     if obstacle is not None and obstacle.refusal.reason is Reason.HOOKED and len(ways) == 1:
         raise obstacle.refusal
@@ -50,7 +50,7 @@ def _between(graph: Graph, second: Linear) -> list[View]:
     return found
 
 
-def _merge(graph: Graph, first: Linear, second: Linear, between: list[View]) -> Plan:
+def _merge(graph: Graph, first: Linear, second: Linear, between: list[NodeView]) -> Plan:
     try:
         # The geometry is that of the larger one, which stays.
         host = first if second.geometry().pointwise else second

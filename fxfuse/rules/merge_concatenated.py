@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fxfuse.call import Merge, Plan
-from fxfuse.filters import shape_of_stack, stack_of
-from fxfuse.geometry import Misfit
+from fxfuse.algebra.filters import shape_of_stack, stack_of
+from fxfuse.algebra.geometry import Misfit
+from fxfuse.graph.plan import Merge, Plan
 from fxfuse.operators.joins import Concatenation
 from fxfuse.operators.roles import Linear
-from fxfuse.rules.merging import Merger, last_first
-from fxfuse.rules.routes import Route, routes
+from fxfuse.rules.merging.merger import Merger, last_first
+from fxfuse.rules.merging.routes import Route, routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import fx
 
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
 
 
 def merge_concatenated(graph: Graph, node: fx.Node) -> Plan | None:

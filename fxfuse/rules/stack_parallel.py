@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from fxfuse.aliases import first_writer
-from fxfuse.call import Merge, Part, Plan
-from fxfuse.filters import stack_of
-from fxfuse.geometry import Geometry, Misfit
+from fxfuse.algebra.filters import stack_of
+from fxfuse.algebra.geometry import Geometry, Misfit
+from fxfuse.graph.aliases import first_writer
+from fxfuse.graph.plan import Merge, Part, Plan
 from fxfuse.operators.roles import Linear
-from fxfuse.reasons import Reason, Refusal
-from fxfuse.rules.merging import Merger, last_first
-from fxfuse.rules.routes import Route
+from fxfuse.report.reasons import Reason, Refusal
+from fxfuse.rules.merging.merger import Merger, last_first
+from fxfuse.rules.merging.routes import Route
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
 
 
 def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
@@ -26,7 +26,7 @@ def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
     It saves kernels and no multiply-adds, and the parts are views that lie apart in memory, which some readers have
     to copy: whether it pays depends on the model and the machine, so it must be asked for.
     """
-    if graph.kept_code is not None or not graph.plays(node, Linear) or node in graph.dead:
+    if graph.keeps_code or not graph.plays(node, Linear) or node in graph.dead:
         return None
     if any(user < node and graph.plays(user, Linear) for value in node.all_input_nodes[:1] for user in value.users):
         return None  # the first one of them is asked

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxfuse.affine import Affine
+from fxfuse.algebra.affine import Affine
 from tests.helpers import assert_equal
 from tests.samples import SETTINGS, randn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fxfuse.affine import Affine
+from fxfuse.algebra.affine import Affine
 from tests.helpers import assert_equal
 from tests.samples import randn
 

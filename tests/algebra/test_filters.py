@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fxfuse.affine import Affine
-from fxfuse.filters import Filter, chain_of, shape_of_chain, shape_of_stack, shape_of_sum, stack_of, sum_of
-from fxfuse.geometry import Axis, Geometry, Misfit, union
-from fxfuse.linear_map import LinearMap
+from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.filters import Filter, chain_of, shape_of_chain, shape_of_stack, shape_of_sum, stack_of, sum_of
+from fxfuse.algebra.geometry import Axis, Geometry, Misfit, union
+from fxfuse.algebra.linear_map import LinearMap
 from tests.helpers import assert_equal
 from tests.samples import SETTINGS, randn
 

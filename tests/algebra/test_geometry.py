@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from fxfuse.affine import Affine
-from fxfuse.filters import Filter, chain_of, shape_of_chain, shape_of_stack, stack_of, sum_of
-from fxfuse.geometry import Axis, Geometry, Misfit, union
-from fxfuse.linear_map import LinearMap
+from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.filters import Filter, chain_of, shape_of_chain, shape_of_stack, stack_of, sum_of
+from fxfuse.algebra.geometry import Axis, Geometry, Misfit, union
+from fxfuse.algebra.linear_map import LinearMap
 from tests.helpers import assert_equal
 from tests.samples import randn
 

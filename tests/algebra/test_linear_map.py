@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxfuse import linear_map
-from fxfuse.affine import Affine
-from fxfuse.linear_map import LinearMap
+from fxfuse.algebra import linear_map
+from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.linear_map import LinearMap
 from tests.helpers import assert_equal
 from tests.samples import SETTINGS, randn
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse.running_norms import Norm, RunningNorms
+from fxfuse.algebra.running_norms import Norm, RunningNorms
 from tests.helpers import assert_equal
 from tests.samples import randn
 

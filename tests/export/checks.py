@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse.cli import main
+from fxfuse.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path

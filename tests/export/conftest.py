@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 OWN_MODELS = """
 import torch
 from torch import nn
-from fxfuse.models import randomize
+from fxfuse.cli.models import randomize
 
 def trained(model):
     torch.manual_seed(0)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from fxfuse import FuseError, export, models
-from fxfuse.cli import main
-from fxfuse.export_formats import FORMATS, replacing
+from fxfuse import FuseError
+from fxfuse.cli import export, models
+from fxfuse.cli.export_formats import FORMATS, replacing
+from fxfuse.cli.main import main
 from tests.export.checks import SHAPE, save, sentence
 
 

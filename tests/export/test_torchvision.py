@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fxfuse import models
-from fxfuse.cli import main
+from fxfuse.cli import models
+from fxfuse.cli.main import main
 from tests.export.checks import onnx_nodes, onnx_outputs, operators
 from tests.helpers import assert_equal, run
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse import models, saved_program
-from fxfuse.cli import main
+from fxfuse.cli import models, saved_program
+from fxfuse.cli.main import main
 from tests.export.checks import SHAPE, onnx_nodes, onnx_outputs, operators, save
 from tests.helpers import Model, assert_equal, run, trained
 

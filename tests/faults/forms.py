@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from fxfuse import FusePass, Report, fuse_graph, fx_fuse
-from fxfuse.backend import Compiled, fxfuse
-from fxfuse.lifted import copied
+from fxfuse.capture.lifted import copied
+from fxfuse.frontends.backend import Compiled, fxfuse
 from tests.faults.models import IMAGE, RULES, everything, parts
 from tests.graph_forms import untouched
 from tests.helpers import leaves, run, unchanged

@@ -9,7 +9,8 @@ import pytest
 from torch import fx, nn
 from torch.fx import _symbolic_trace
 
-from fxfuse import FuseError, fx_fuse, threads
+from fxfuse import FuseError, fx_fuse
+from fxfuse.capture import threads
 from tests.faults.forms import FORMS, as_before, described, outputs
 from tests.faults.points import interrupted, points_of, some_of
 from tests.helpers import assert_equal

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fxfuse import FuseError, examples, fusing, fx_fuse, prove
-from fxfuse.affine import Affine
-from fxfuse.constants import Constants
+from fxfuse import FuseError, fx_fuse
+from fxfuse.algebra.affine import Affine
+from fxfuse.capture import check_on_inputs as prove
+from fxfuse.graph.constants import Constants
+from fxfuse.modules import example_inputs as examples
+from fxfuse.pipeline import run as fusing
 from tests.faults.forms import FORMS, as_before, described
 from tests.faults.models import IMAGE, everything
 from tests.helpers import trained, unchanged

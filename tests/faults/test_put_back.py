@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fxfuse import FuseError, checks, fx_fuse, modules, norm_checks, shape_numbers, tracer
+from fxfuse import FuseError, fx_fuse
+from fxfuse.capture import patches as norm_checks
+from fxfuse.capture import symbolic_sizes as shape_numbers
+from fxfuse.capture import tracer
+from fxfuse.modules import lookup as modules
+from fxfuse.pipeline import checks
 from tests.helpers import Model, folds, trained, unchanged, values
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse.guards import AssumedRank, require_rank
+from fxfuse.modules.guards import AssumedRank, require_rank
 from tests.forms.exceptions import ROWS
 from tests.graph_forms import FORMS
 from tests.helpers import Model, assert_equal, run

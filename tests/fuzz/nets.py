@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from fxfuse.guards import require_rank
+from fxfuse.modules.guards import require_rank
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fxfuse import FuseError, Report, fx_fuse, shape_numbers
-from fxfuse.shape_numbers import traced_extremes
+from fxfuse import FuseError, Report, fx_fuse
+from fxfuse.capture import patches
+from fxfuse.capture.patches import traced_extremes
 from tests.helpers import Model, Structure, assert_same, trained, values
 
 if TYPE_CHECKING:
@@ -134,11 +135,11 @@ def test_traces_that_overlap() -> None:
 
 def test_a_trace_may_end_while_another_one_begins() -> None:
     """One that was interrupted ends when it is collected, perhaps just when the functions are exchanged."""
-    assert shape_numbers._lock.acquire(blocking=False)
+    assert patches._lock.acquire(blocking=False)
     try:
-        again = shape_numbers._lock.acquire(blocking=False)
+        again = patches._lock.acquire(blocking=False)
     finally:
-        shape_numbers._lock.release()
+        patches._lock.release()
     assert again
-    shape_numbers._lock.release()
+    patches._lock.release()
     assert builtins.max is max

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.affine import Affine
+from fxfuse.algebra.affine import Affine
 from tests.operators.calls import Method, Part, Single, Stacked
 from tests.samples import randn
 

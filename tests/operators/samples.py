@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-from fxfuse.guards import AssumedRank, require_rank
+from fxfuse.modules.guards import AssumedRank, require_rank
 
 # What the decompositions make of norms that use the statistics of the batch: rows that only refuse.
 NEVER_FOLDED = {

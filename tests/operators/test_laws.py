@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import fx, nn
 
-from fxfuse.affine import Affine
-from fxfuse.call import Plan
-from fxfuse.editor import Editor
-from fxfuse.operator_table import operator_of
+from fxfuse.algebra.affine import Affine
+from fxfuse.edit.editor import Editor
+from fxfuse.graph.plan import Plan
+from fxfuse.graph.registry import operator_of
 from fxfuse.operators import OPERATORS
 from fxfuse.operators.joins import Join
-from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import AffineSource, Carrier, Linear, View
+from fxfuse.operators.slices import Piece
 from fxfuse.operators.sums import Sum
-from fxfuse.reasons import Reason, Refusal
+from fxfuse.report.reasons import Reason, Refusal
 from tests.helpers import assert_equal, run
 from tests.operators.samples import NEVER_FOLDED, samples
 from tests.operators.views import seen
@@ -26,7 +26,7 @@ from tests.samples import randn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
     from tests.operators.sample import Sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*upsample. is deprecated")

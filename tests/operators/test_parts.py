@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason
-from fxfuse.operators.pieces import Piece
 from fxfuse.operators.roles import Carrier
-from fxfuse.reasons import Refusal
+from fxfuse.operators.slices import Piece
+from fxfuse.report.reasons import Refusal
 from tests.operators.calls import Single
 from tests.operators.sample import IMAGE, LINE, along
 from tests.operators.views import traced

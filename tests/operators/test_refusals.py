@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason
 from fxfuse.operators.roles import Carrier
-from fxfuse.reasons import Refusal
+from fxfuse.report.reasons import Refusal
 from tests.helpers import assert_equal, run
 from tests.operators.calls import FirstItem, Function, Joined, Method, Part, Single
 from tests.operators.sample import IMAGE, Along, Sample, along, called, carrier
@@ -21,7 +21,7 @@ from tests.operators.views import Known, seen
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
-    from fxfuse.affine import Affine
+    from fxfuse.algebra.affine import Affine
 
 aten = torch.ops.aten
 PER_CHANNEL, POSITIVE, SCALES = along(1), along(1, positive=True), along(1, keeps=0)

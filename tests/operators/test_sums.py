@@ -15,7 +15,7 @@ from tests.operators.views import traced
 from tests.samples import parameter, randn
 
 if TYPE_CHECKING:
-    from fxfuse.operators.roles import View
+    from fxfuse.graph.facts import NodeView
 
 X = randn(*IMAGE)
 CONSTANT = parameter(*IMAGE)
@@ -29,7 +29,7 @@ class ReadTwice(nn.Module):
         return stack.sum(0), stack
 
 
-def first_result(model: nn.Module, *inputs: Tensor) -> View | None:
+def first_result(model: nn.Module, *inputs: Tensor) -> NodeView | None:
     """The view of what a model returns first."""
     graph = traced(model, inputs)
     (output,) = graph.graph_module.graph.find_nodes(op="output")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, fx, nn
 
-from fxfuse.graph import Graph
-from fxfuse.guards import require_rank
+from fxfuse.graph.graph import Graph
+from fxfuse.modules.guards import require_rank
+from fxfuse.operators.roles import View
 
 if TYPE_CHECKING:
-    from fxfuse.operators.roles import View
     from tests.operators.sample import Sample
 
 
@@ -46,5 +46,5 @@ def seen(sample: Sample, *, known: Known = "sizes") -> tuple[Graph, View]:
     checks = len(sample.inputs) if known == "axes" else 0
     assert len(nodes) - checks == sample.operations, "more than the call was read, or nothing"
     view = graph.view(nodes[-1])
-    assert view is not None, "the call was not read"
+    assert isinstance(view, View), "the call was not read"
     return graph, view

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import Report, fx_fuse
-from fxfuse.guards import AssumedRank, require_rank
+from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.rules import DEFAULT_RULES
 from fxfuse.rules.drop_noops import drop_noops
 from tests.helpers import Model, assert_fuses, assert_same, trained, values

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from fxfuse import FuseError, Reason, Report, fx_fuse
-from fxfuse.call import Plan, Write
+from fxfuse.graph.plan import Plan, Write
 from fxfuse.operators.roles import Linear
-from fxfuse.reasons import require
+from fxfuse.report.reasons import require
 from fxfuse.rules import DEFAULT_RULES
 from tests.helpers import assert_equal, assert_same, run, trained, unchanged, values
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.graph import Graph
+    from fxfuse.graph.graph import Graph
     from tests.graph_forms import Form
     from tests.helpers import Structure
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason, explain, fx_fuse
-from fxfuse.guards import require_rank
+from fxfuse.modules.guards import require_rank
 from tests.helpers import Model, assert_same, folds, trained, values
 
 if TYPE_CHECKING:
-    from fxfuse.report import Decision
+    from fxfuse.report.report import Decision
 
 
 def conv(inner: int, outer: int, size: int = 1) -> nn.Conv2d:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from fxfuse.cost import Cost
+from fxfuse.report.cost import Cost
 from fxfuse.rules import DEFAULT_RULES, Rule
 from tests.graph_forms import FORMS, Form
 from tests.helpers import assert_equal, assert_same, unchanged, values

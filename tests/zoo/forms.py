@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
-from fxfuse.models import randomize
+from fxfuse.cli.models import randomize
 from tests.samples import FOLDS
 from tests.zoo.checks import error
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fxfuse import fx_fuse
-from fxfuse.measure import Kernels
-from fxfuse.models import randomize
+from fxfuse.cli.measure import Kernels
+from fxfuse.cli.models import randomize
 from tests.zoo.checks import error
 
 timm: Any = pytest.importorskip("timm")

@@ -1,0 +1,123 @@
+"""Convolution, transposed convolution and linear layers as one thing: a kernel in groups, and a bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from fxfuse.algebra.affine import Affine
+
+_BLOCK = 1 << 18  # elements that are in float64 at a time: they stay in the cache, and cost no memory to speak of
+_SMALL = 1 << 15  # elements that one operation with operands of two dtypes multiplies as fast as three without
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A linear map per group and tap, and a bias per output channel.
+
+    Scales only gather in ``factor``: the kernel itself is computed, in float64, when it is read or stored.
+
+    Attributes:
+        stored: of shape ``(groups, out, in, *taps)``; ``out`` and ``in`` count the channels of one group.
+        bias: of shape ``(groups * out,)``, or None for no bias.
+        factor: what ``stored`` is multiplied with, broadcastable against it, in float64; None for 1.
+    """
+
+    stored: Tensor
+    bias: Tensor | None
+    factor: Tensor | None = None
+
+    @property
+    def kernel(self) -> Tensor:
+        """The kernel, as a whole: in float64 if anything was done to it."""
+        return self.stored if self.factor is None else self.stored * self.factor
+
+    @property
+    def out_channels(self) -> int:
+        """The channels of the output, all groups together."""
+        return self.stored.shape[0] * self.stored.shape[1]
+
+    @property
+    def in_channels(self) -> int:
+        """The channels of the input, all groups together."""
+        return self.stored.shape[0] * self.stored.shape[2]
+
+    def then_affine(self, affine: Affine) -> LinearMap:
+        """Return the map ``x -> scale * self(x) + shift``.
+
+        Args:
+            affine: two vectors of shape ``(groups * out,)``.
+        """
+        groups, out, _, *taps = self.stored.shape
+        scale = affine.scale.reshape(groups, out, 1, *[1] * len(taps))
+        # scale * (K x + b) + shift = (scale * K) x + (scale * b + shift)
+        bias = _bias(affine.shift) if self.bias is None else affine.scale * self.bias + affine.shift
+        return LinearMap(self.stored, bias, self._times(scale))
+
+    def after_affine(self, affine: Affine) -> LinearMap:
+        """Return the map ``x -> self(scale * x + shift)``; true where no padded zeros are read.
+
+        Args:
+            affine: two vectors of shape ``(groups * in,)``.
+        """
+        groups, _, inputs, *taps = self.stored.shape
+        scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
+        # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
+        blocks = self._blocks(1, wide=True)
+        matrices = (_summed_taps(block.reshape(groups, size, inputs, -1)) for _, size, block in blocks)
+        moved = torch.cat([torch.einsum("goi,gi->go", matrix, shift) for matrix in matrices], 1).flatten()
+        bias = _bias(moved) if self.bias is None else moved + self.bias
+        return LinearMap(self.stored, bias, self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps))))
+
+    def _times(self, scale: Tensor) -> Tensor:
+        scale = scale.to(torch.float64)
+        return scale if self.factor is None else self.factor * scale
+
+    def round_into(self, target: Tensor) -> None:
+        """Store the kernel in the dtype, device and layout of ``target``: the one rounding there is.
+
+        Args:
+            target: of the shape of ``stored``; blocks along its longer channel axis are filled one after another.
+        """
+        if self.factor is not None and self.stored.numel() <= _SMALL:
+            torch.mul(self.stored, self.factor, out=target)  # computed in float64, and rounded
+            return
+        axis = 0 if self.stored.shape[0] > self.stored.shape[1] else 1
+        for position, size, block in self._blocks(axis):
+            target.narrow(axis, position, size).copy_(block)
+
+    def _blocks(self, axis: int, *, wide: bool = False) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield slices of the kernel along an axis: where each begins, how long it is, and what it is until the next.
+
+        They are in float64 if that is asked for with ``wide``, or if anything was done to the kernel.
+        """
+        length = self.stored.shape[axis]
+        slices = max(1, _BLOCK * length // max(1, self.stored.numel()))
+        room: Tensor | None = None  # for all of them: new memory each time costs as much as the arithmetic
+        for position in range(0, length, slices):
+            size = min(slices, length - position)
+            block = self.stored.narrow(axis, position, size)
+            if wide or self.factor is not None:
+                room = torch.empty_like(block, dtype=torch.float64) if room is None else room.narrow(axis, 0, size)
+                block = room.copy_(block)
+            if self.factor is not None:
+                one_for_all = self.factor.shape[axis] == 1
+                block.mul_(self.factor if one_for_all else self.factor.narrow(axis, position, size))
+            yield position, size, block
+
+
+def _summed_taps(kernel: Tensor) -> Tensor:
+    """Return the sum over the last axis, of which a single element is no sum and needs no copy."""
+    return kernel.sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1)
+
+
+def _bias(vector: Tensor) -> Tensor | None:
+    """Return a bias, None for one that adds nothing."""
+    return vector if vector.any() else None

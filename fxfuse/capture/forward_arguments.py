@@ -1,0 +1,142 @@
+"""The arguments of a forward that is traced, and what is left of them in its graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from fxfuse.graph.mutations import mutated
+from fxfuse.source.decorators import forbids_tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+
+def resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
+    """Replace annotations that are text by what they mean, as TorchScript needs them; drop what means nothing here."""
+    try:
+        known = inspect.get_annotations(inspect.unwrap(forward), eval_str=True)
+    except Exception:  # noqa: BLE001 - an annotation can be any expression
+        known = {}
+    for node in graph.nodes:
+        if isinstance(node.type, str):
+            node.type = known.get("return" if node.op == "output" else str(node.target).lstrip("*"))
+
+
+def has_own_call(module: nn.Module) -> bool:
+    """Whether a class between the module's and torch's defines ``__call__``."""
+    return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
+
+
+def forbids_a_graph(root: nn.Module) -> str:
+    """Return why no graph of its forward alone can take the place of a module, empty for no reason."""
+    if has_own_call(root) and not isinstance(root, fx.GraphModule):
+        return "its class has a __call__ of its own"
+    if "forward" in root.__dict__:
+        return "its forward was replaced on the instance"
+    if root._forward_pre_hooks and any(isinstance(value, Tensor) for value in root.__dict__.values()):
+        return "it has hooks, which may compute a tensor of it before each call"
+    taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
+    if taken:
+        return f"its child {taken[0]!r} has the name of a part of a GraphModule"
+    return forbids_tracing(type(root).forward)
+
+
+def literals_of(root: nn.Module, names: Collection[str]) -> list[str]:
+    """Return the literal tensors that torch.fx has put on a root since it had only these names."""
+    return [name for name in root.__dict__ if name.startswith("_tensor_constant") and name not in names]
+
+
+def changes_literals(graph: fx.Graph, literals: list[str]) -> str:
+    """A literal is made anew in each call; in a graph it would be changed in one call and read in the next."""
+    for node in graph.nodes:
+        for changed in mutated(node, None):
+            if changed.op == "get_attr" and changed.target in literals:
+                return "its forward changes a tensor that it makes itself"
+    return ""
+
+
+@dataclasses.dataclass
+class Leaf:
+    """Hides from torch.fx that an argument is a container."""
+
+    value: Any
+
+
+# Passed for an argument of which the value is not known, so that it is traced as one.
+ANY_VALUE = object()
+
+
+def default_of(name: str, signature: inspect.Signature) -> Any:
+    """Return the default of an argument, ``inspect.Parameter.empty`` for none; ``*args`` and ``**kwargs`` are empty."""
+    parameter = signature.parameters[name.lstrip("*")]
+    starred: dict[Any, Any] = {parameter.VAR_POSITIONAL: (), parameter.VAR_KEYWORD: {}}
+    return starred.get(parameter.kind, parameter.default)
+
+
+def traced_value(passed: Mapping[str, Any], name: str, signature: inspect.Signature) -> Any:
+    """Return the value at which an argument is traced.
+
+    Args:
+        passed: arguments that the forward is known to be called with.
+        name: the argument, with its stars.
+        signature: that of the forward.
+
+    Returns:
+        The default, or what is known to be passed; ANY_VALUE for what can be any tensor.
+    """
+    plain, empty, default = name.lstrip("*"), inspect.Parameter.empty, default_of(name, signature)
+    value = passed.get(plain, default)
+    takes_all = name != plain and not any(_is_required(p) for p in list(signature.parameters.values())[1:])
+    is_open = value is empty or takes_all or _holds_tensors(value) or (default is empty and not _is_simple(value))
+    return ANY_VALUE if is_open else value
+
+
+def called_as(forward: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a decorated forward, and takes the arguments of the plain one side by side.
+
+    Arguments at their defaults are left out, as in most calls: what is around a forward can tell.
+    """
+    parameters = inspect.signature(plain).parameters
+    code = plain.__code__
+    starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    rest = [name for name, parameter in parameters.items() if parameter.kind in starred]
+    names = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *rest)
+
+    def call(*values: Any) -> Any:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        given = dict(zip(names, values, strict=True))
+        by_name = False
+        for name, parameter in parameters.items():
+            value = given[name]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args += value
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= value
+            elif value is parameter.default:
+                by_name = True
+            elif by_name or parameter.kind is parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return forward(*args, **kwargs)
+
+    return call
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    return positional and parameter.default is parameter.empty
+
+
+def _holds_tensors(value: Any) -> bool:
+    return value is ANY_VALUE or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def _is_simple(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str))

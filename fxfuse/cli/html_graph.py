@@ -1,0 +1,190 @@
+"""One captured graph as rows of a drawing: each node before beside the same node after, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import fx, nn
+
+from fxfuse.cli.html_lanes import lanes
+from fxfuse.graph.nodes import name_of_target
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+
+    from fxfuse.edit.editor import Editor
+    from fxfuse.graph.plan import Plan
+    from fxfuse.report.report import Decision
+
+    Graph: TypeAlias = Mapping[fx.Node, Sequence[fx.Node]]  # calls, with what they read
+
+# What can have become of a node -> what the legend says of it.
+STATES = {
+    "folded": "folded: its arithmetic is in the weights of another layer",
+    "merged": "merged: it is one layer with others",
+    "changed": "took something in: a layer with new weights",
+    "left": "left: the reason is told",
+    "dropped": "taken out: it did nothing, or nothing reads its result any more",
+    "added": "added: a check, or a part of what a merged layer gives",
+    "kept": "untouched",
+}
+
+
+@dataclass
+class Fate:
+    """What became of a node.
+
+    Attributes:
+        state: one of ``STATES``.
+        into: the paths of what absorbed it.
+        absorbed: the paths of what it absorbed.
+        decisions: the numbers of the decisions about it.
+    """
+
+    state: str = "kept"
+    into: dict[str, None] = field(default_factory=dict)
+    absorbed: dict[str, None] = field(default_factory=dict)
+    decisions: dict[int, None] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON; what is empty is left out."""
+        told: dict[str, dict[Any, None]] = {"into": self.into, "absorbed": self.absorbed, "decisions": self.decisions}
+        return {"state": self.state, **{name: list(values) for name, values in told.items() if values}}
+
+
+def rows_of(editor: Editor, decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+    """Return the rows of a graph that was edited, as plain data.
+
+    Args:
+        editor: the graph after, and what it remembers of the graph before.
+        decisions: all decisions about the model.
+    """
+    before: Graph = {node: origin.inputs for node, origin in editor.origin.items() if node.op != "get_attr"}
+    after: Graph = {n: n.all_input_nodes for n in editor.graph_module.graph.nodes if n.op != "get_attr"}
+    order = _aligned(list(before), list(after))
+    fates = _fates(editor, decisions, order)
+    drawn = [_pieces(order, before), _pieces(order, after)]
+    rows: list[dict[str, Any]] = []
+    for number, node in enumerate(order):
+        row: dict[str, Any] = {"path": editor.path(node), "group": _group(editor, node), **fates[node].to_dict()}
+        row["module"] = node.op == "call_module"
+        row["lanes"] = [pieces[number] for pieces in drawn]
+        row["inputs"] = [_rows_read(order, inputs.get(node, ())) for inputs in (before, after)]
+        row["before"] = _cell(editor, node, editor.origin[node].target, before[node]) if node in before else None
+        row["after"] = _cell(editor, node, node.target, after[node], new=True) if node in after else None
+        rows.append(row)
+    return rows
+
+
+def _aligned(before: list[fx.Node], after: list[fx.Node]) -> dict[fx.Node, int]:
+    """Return the number of the row of every node, the same before and after: an edit never moves a node."""
+    known, order = set(after), list[fx.Node]()
+    places = {node: place for place, node in enumerate(before)}
+    done = 0
+    for node in after:
+        upto = places.get(node, -1)
+        order += [gone for gone in before[done:upto] if gone not in known] if upto >= done else []
+        done = max(done, upto)
+        order.append(node)
+    order += [gone for gone in before[done:] if gone not in known]
+    return {node: row for row, node in enumerate(order)}
+
+
+def _rows_read(order: Mapping[fx.Node, int], inputs: Iterable[fx.Node]) -> list[int]:
+    """Return the rows of the values that a node reads; constants have none."""
+    return [order[node] for node in inputs if node in order]
+
+
+def _pieces(order: Mapping[fx.Node, int], graph: Graph) -> list[Any]:
+    """Return the lines of each row."""
+    inputs = {row: _rows_read(order, graph[node]) for node, row in order.items() if node in graph}
+    return [list(piece) for piece in lanes(len(order), inputs)]
+
+
+# -- what became of the nodes
+
+
+def _fates(editor: Editor, decisions: Sequence[Decision], nodes: Iterable[fx.Node]) -> dict[fx.Node, Fate]:
+    alive = set(editor.graph_module.graph.nodes)
+    fates = {node: Fate(_untold(editor, node, alive)) for node in nodes}
+    told: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for number, decision in enumerate(decisions):
+        if decision.folded:
+            told.setdefault((decision.path, decision.into), []).append(number)
+    for plan in editor.plans:
+        _tell_plan(editor, plan, told, fates)
+    positions = {id(decision): number for number, decision in enumerate(decisions)}
+    for node, decision in editor.left.items():
+        if fates[node].state in ("kept", "changed"):  # else a part of it went, and the rest could not
+            fates[node].state = "left"
+            fates[node].decisions[positions[id(decision)]] = None
+    return fates
+
+
+def _untold(editor: Editor, node: fx.Node, alive: Container[fx.Node]) -> str:
+    """Return what became of a node of which no decision tells."""
+    if node not in editor.origin:
+        return "added"
+    if node not in alive:
+        return "dropped"
+    return "changed" if node in editor.writes else "kept"
+
+
+def _tell_plan(
+    editor: Editor, plan: Plan, told: Mapping[tuple[str, tuple[str, ...]], list[int]], fates: Mapping[fx.Node, Fate]
+) -> None:
+    """Note what a plan did to each node, and which decisions tell of it."""
+    hosts = [write.call.node for write in plan.writes if write.call.node not in plan.stripped]
+    if not hosts:
+        return  # something that did nothing was taken out
+    into = tuple(editor.path(node) for node in hosts)
+    went = [*plan.stripped, *(node for node, _ in plan.bypass)] if plan.merge is None else list(plan.merge.gone)
+    numbers: dict[str, int] = {}
+    for node in went or hosts[:1]:
+        path = editor.path(node)
+        known = told.get((path, into), [])
+        if path not in numbers and known:  # of two equal decisions, the first tells of the first plan
+            numbers[path] = known.pop(0) if len(known) > 1 else known[0]
+        if path in numbers and node in fates:
+            fates[node].decisions[numbers[path]] = None
+    gone = went if plan.merge is None else [*went, *(node for node, _ in plan.bypass), *plan.dropped]
+    for node in (node for node in gone if node in fates):
+        fates[node].state = "folded" if plan.merge is None else "merged"
+        fates[node].into |= dict.fromkeys(into)
+    for host in (host for host in hosts if host in fates):
+        fates[host].absorbed |= {editor.path(node): None for node in went if node is not host}
+        fates[host].decisions |= dict.fromkeys(numbers.values())
+
+
+# -- what is written in a row
+
+
+def _group(editor: Editor, node: fx.Node) -> list[str]:
+    """Return the parts of the path of the module in whose forward a node stands, or that holds what it calls."""
+    origin = editor.origin.get(node)
+    if origin is None:
+        inside = editor.graph.owner(node)
+    else:
+        inside = origin.owner if origin.module is None else str(origin.target).rpartition(".")[0]
+    return inside.split(".") if inside else []
+
+
+def _cell(editor: Editor, node: fx.Node, target: Any, inputs: Iterable[fx.Node], *, new: bool = False) -> Any:
+    """Return the name, the class and the settings of what a node calls."""
+    module = editor.graph.module(node) if new or node not in editor.origin else editor.origin[node].module
+    read = [str(value.target) for value in inputs if value.op == "get_attr"]
+    cell = {"name": node.name, "kind": "", "facts": _facts(module), "reads": read}
+    if module is not None:
+        cell |= {"name": str(target).rpartition(".")[2], "kind": type(module).__name__}
+    elif node.op == "placeholder":
+        cell["kind"] = "input"
+    elif node.op != "output":
+        cell |= {"name": name_of_target(target, node.name), "kind": node.name}
+    return {key: value for key, value in cell.items() if value}
+
+
+def _facts(module: nn.Module | None) -> str:
+    """Return the settings of one of torch's own layers; those of others may take any code to tell."""
+    own = module is not None and type(module).__module__.startswith("torch.nn.modules.")
+    return module.extra_repr() if module is not None and own else ""

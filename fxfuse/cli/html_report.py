@@ -1,0 +1,157 @@
+"""What was decided about a model, as one HTML page: its graphs before and after, and the table of decisions."""
+
+from __future__ import annotations
+
+import html
+import json
+import string
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fxfuse
+from fxfuse.api import guarded
+from fxfuse.cli.export_formats import replacing
+from fxfuse.cli.html_graph import STATES, rows_of
+from fxfuse.pipeline.checks import checked_rules
+from fxfuse.pipeline.options import Options
+from fxfuse.report.report import Decision, Report
+from fxfuse.rules import DEFAULT_RULES, MERGES
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from fxfuse.pipeline.attempt import Attempt
+
+_MERGES = {rule.__name__ for rule in MERGES}
+
+
+def write(
+    path: str | os.PathLike[str],
+    model: nn.Module | ExportedProgram,
+    example_inputs: Any = None,
+    *,
+    title: str = "",
+    **options: Any,
+) -> Report:
+    """Write a page that shows what ``fx_fuse`` would do; it needs nothing else, and asks for nothing on any network.
+
+    Args:
+        path: the file to write, which appears complete or not at all.
+        model: as for ``fx_fuse``; it is not changed.
+        example_inputs: as for ``fx_fuse``.
+        title: what the page calls the model; by default its class.
+        options: the other options of ``fx_fuse``.
+
+    Returns:
+        What ``explain`` returns.
+
+    Raises:
+        FuseError: if the model or the inputs cannot be used, or the file cannot be written.
+    """
+    with replacing(Path(path)) as written:  # which finds out first whether it can be
+        report, text = _explained(model, example_inputs, title, options)
+        written.write_text(text, encoding="utf-8")
+    return report
+
+
+def page(model: nn.Module | ExportedProgram, example_inputs: Any = None, *, title: str = "", **options: Any) -> str:
+    """Return the same page as text.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse.cli import html_report
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
+        >>> html_report.page(model).splitlines()[0]
+        '<!DOCTYPE html>'
+
+    Args:
+        model: as for ``fx_fuse``; it is not changed.
+        example_inputs: as for ``fx_fuse``.
+        title: what the page calls the model; by default its class.
+        options: the other options of ``fx_fuse``.
+
+    Raises:
+        FuseError: if the model or the inputs cannot be used.
+    """
+    return _explained(model, example_inputs, title, options)[1]
+
+
+def _explained(
+    model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: dict[str, Any]
+) -> tuple[Report, str]:
+    rules = checked_rules(options.pop("rules", DEFAULT_RULES))
+    attempt, result = guarded(model, example_inputs, Options(rules, **{**options, "inplace": False}))
+    report = Report.of(result)
+    return report, _filled(title or type(model).__name__, report, _data(attempt, report))
+
+
+class _Page(string.Template):
+    """A page of which the style and the script may hold any dollar sign."""
+
+    delimiter = "%%"
+
+
+def _filled(title: str, report: Report, data: dict[str, Any]) -> str:
+    """Return the page; what the user named can end neither an element nor the script."""
+    template = resources.files(fxfuse).joinpath("html_report.html").read_text(encoding="utf-8")
+    text = json.dumps({"title": title, **data}, separators=(",", ":")).replace("<", "\\u003c")
+    return _Page(template).substitute(title=html.escape(title), report=html.escape(str(report)), data=text)
+
+
+def _data(attempt: Attempt, report: Report) -> dict[str, Any]:
+    """Return everything that the page shows."""
+    captured, decisions = attempt.captured, report.decisions
+    order = {path: number for number, path in enumerate(captured.paths.values())}
+    parts = [
+        {"path": part.path, "assumed": part.assumed, "rows": rows_of(editor, decisions)}
+        for part, editor in sorted(attempt.edits, key=lambda edit: order[edit[0].path])
+    ]
+    opaque = {captured.paths[module]: why for module, why in captured.opaque.items()}
+    return {
+        "version": fxfuse.__version__,
+        "structure": report.structure,
+        "states": STATES,
+        "totals": _totals(report),
+        "notes": report.notes,
+        "parts": parts,
+        "opaque": [[path or type(captured.model).__name__, why] for path, why in opaque.items()],
+        "decisions": [_row(decision) for decision in decisions],
+    }
+
+
+def _totals(report: Report) -> list[list[Any]]:
+    """Return the numbers at the head of the page: each with its words, and the state that it counts."""
+    states = [_state(decision) for decision in report.decisions]
+    totals: list[list[Any]] = [[f"{states.count(state):,}", state, state] for state in ("folded", "merged", "left")]
+    saved = report.saved
+    if saved.kernels:
+        saves = {"kernels": saved.kernels, "parameters": saved.parameters, "multiply-adds": saved.multiply_adds}
+        totals += [[f"{n:,}", f"{what} saved by merges", ""] for what, n in saves.items() if n is not None]
+    if report.copied_bytes:
+        totals.append([f"{report.copied_bytes:,}", "bytes of shared weights untied", ""])
+    return totals
+
+
+def _state(decision: Decision) -> str:
+    """Return what became of what a decision is about, in the words of the legend."""
+    if not decision.folded:
+        return "left"
+    return "merged" if decision.rule in _MERGES else "folded"
+
+
+def _row(decision: Decision) -> dict[str, Any]:
+    """Return a row of the table."""
+    reasons = [reason.name for reason in (decision.reason, decision.onwards) if reason is not None]
+    return {
+        "state": _state(decision),
+        "path": decision.path,
+        "kind": decision.kind,
+        "into": decision.into,
+        "why": decision.detail,
+        "rule": decision.rule,
+        "reasons": reasons,
+    }

@@ -1,0 +1,214 @@
+"""``torch.compile(model, backend="fxfuse")``: fold, then hand on to another backend.
+
+Dynamo passes parameters as inputs, and uses one compiled graph for every module of the same structure.  So the folded
+weights are inputs of what is compiled too, and are computed anew when other parameters, or changed ones, come in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxfuse.api import fuse_graph
+from fxfuse.capture.lifted import copied
+from fxfuse.frontends.snapshot import Snapshot
+from fxfuse.modules.lookup import fetch
+from fxfuse.pipeline.checks import checked_rules
+from fxfuse.report.errors import FuseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fxfuse.report.report import Report
+
+_KEPT = 8  # sets of parameters of which the folded weights are remembered
+
+
+def fxfuse(
+    graph_module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None
+) -> Callable[..., Any]:
+    """Compile a graph of Dynamo with what can be folded in it folded.
+
+    Graphs that may be differentiated are handed on as they are: under ``torch.no_grad()`` or
+    ``torch.inference_mode()``, or where nothing requires gradients, weights are constants.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
+        >>> compiled = torch.compile(model, backend="fxfuse", options={"backend": "eager"})
+        >>> with torch.no_grad():
+        ...     compiled(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 8, 6, 6])
+
+    Args:
+        graph_module: the graph.
+        example_inputs: what it is called with.
+        options: ``"backend"``: the name of the backend that compiles the result, or the function, by default
+            ``"inductor"``; ``"report"``: a function that is called with the ``Report`` of each graph; the others are
+            those of ``fuse_graph``.
+
+    Raises:
+        FuseError: if an option is unknown, or there is no backend of that name.
+    """
+    chosen = _Options.of(options)
+    compiler, inputs = chosen.compiler, list(example_inputs)
+    constants = {} if _trained(graph_module, inputs) else _constants(graph_module, inputs)
+    if not constants:
+        return compiler(graph_module, inputs)
+    folding = _Folding(graph_module, tuple(constants), chosen.folding)
+    try:
+        folded = folding.folded(list(constants.values()))
+    except FuseError:
+        return compiler(graph_module, inputs)
+    chosen.report(folded.report)
+    if not folded.report:
+        return compiler(graph_module, inputs)
+    added = [_example(graph_module, tensor) for tensor in folded.tensors.values()]
+    return Compiled(folding, folded.plan, compiler(folded.graph_module, [*inputs, *added]))
+
+
+class _Options(NamedTuple):
+    """The options of the backend, checked."""
+
+    compiler: Callable[..., Any]
+    report: Callable[[Report], object]
+    folding: dict[str, Any]
+
+    @staticmethod
+    def of(options: Mapping[str, Any] | None) -> _Options:
+        given = dict(options or {})
+        compiler, report = _backend(given.pop("backend", "inductor")), given.pop("report", lambda _: None)
+        unknown = sorted(given.keys() - {"rules", "allow_copies", "allow_growth", "guards"})
+        if unknown or not callable(report):
+            wrong = f"an unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
+            raise FuseError(
+                f"The backend 'fxfuse' got {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
+                "'allow_copies', 'allow_growth' and 'guards'."
+            )
+        if "rules" in given:
+            given["rules"] = checked_rules(given["rules"])
+        return _Options(compiler, report, given)
+
+
+def _backend(chosen: Any) -> Callable[..., Any]:
+    if callable(chosen):
+        return chosen
+    try:
+        return torch._dynamo.lookup_backend(chosen)
+    except Exception as error:
+        known = ", ".join(torch._dynamo.list_backends(exclude_tags=()))
+        raise FuseError(f"There is no backend {chosen!r} to hand the folded graph to; known are {known}.") from error
+
+
+def _trained(graph_module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
+    """Whether gradients may be asked for: they are on, or the graph turns them on."""
+    turned_on = any(
+        node.target is torch._C._set_grad_enabled and node.args[0] is not False for node in graph_module.graph.nodes
+    )
+    return (torch.is_grad_enabled() or turned_on) and any(isinstance(i, Tensor) and i.requires_grad for i in inputs)
+
+
+def _constants(graph_module: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the inputs that are parameters and buffers of modules, by the names of their placeholders."""
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    found = {
+        node.name: value
+        for node, value in zip(placeholders, example_inputs, strict=True)
+        if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and "_buffers[" in _source(node))
+    }
+    # Nothing tells when a tensor of inference mode is written into.
+    return {} if any(tensor.is_inference() for tensor in found.values()) else found
+
+
+def _source(node: fx.Node) -> str:
+    """Return the Python expression that Dynamo read an input from."""
+    name = getattr(getattr(node.meta.get("grapharg"), "source", None), "name", "")
+    return str(name() if callable(name) else name)
+
+
+def _example(graph_module: fx.GraphModule, tensor: Tensor) -> Tensor:
+    """Return a tensor as Dynamo would describe it to a backend: of a shape that never changes."""
+    values = (node.meta.get("example_value") for node in graph_module.graph.nodes)
+    mode = next((value.fake_mode for value in values if hasattr(value, "fake_mode")), None)
+    return tensor if mode is None else mode.from_tensor(tensor, static_shapes=True)
+
+
+class _Folded(NamedTuple):
+    """A graph with the folded weights as further inputs."""
+
+    graph_module: fx.GraphModule
+    tensors: dict[str, Tensor]
+    report: Report
+
+    @property
+    def plan(self) -> tuple[object, ...]:
+        """What two folds have in common that differ in numbers alone."""
+        return (self.graph_module.code, [(path, tensor.shape) for path, tensor in self.tensors.items()])
+
+
+class _Folding:
+    """Folds one graph, for any parameters that it may be called with."""
+
+    def __init__(self, graph_module: fx.GraphModule, names: tuple[str, ...], options: dict[str, Any]) -> None:
+        self.graph_module = graph_module
+        self.options = options
+        self.names = names
+        inputs = [node.name for node in graph_module.graph.nodes if node.op == "placeholder"]
+        self.positions = [inputs.index(name) for name in names]
+
+    def folded(self, constants: Sequence[Tensor]) -> _Folded:
+        """Return the graph with the folded weights as further inputs, and these."""
+        result = fx.GraphModule(self.graph_module, copied(self.graph_module.graph))
+        with torch.no_grad():
+            report = fuse_graph(result, dict(zip(self.names, constants, strict=True)), **self.options)
+        return _Folded(result, _lift_new(result), report)
+
+
+def _lift_new(graph_module: fx.GraphModule) -> dict[str, Tensor]:
+    """Make inputs of the parameters that a fold has added, behind the others, and return them."""
+    graph, tensors = graph_module.graph, dict[str, Tensor]()
+    new = [n for n in graph.nodes if n.op == "get_attr" and isinstance(fetch(graph_module, n.target), nn.Parameter)]
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in new:
+        tensors[node.target] = fetch(graph_module, node.target).detach()
+        with graph.inserting_after(last):
+            last = graph.placeholder(f"folded_{len(tensors)}")
+        node.replace_all_uses_with(last)
+        graph.erase_node(node)
+    graph_module.recompile()
+    return tensors
+
+
+class Compiled:
+    """What Dynamo calls: the compiled graph, with the folded weights of the parameters that come in."""
+
+    def __init__(self, folding: _Folding, plan: object, compiled: Callable[..., Any]) -> None:
+        """Keep what folds, how it folded when it was compiled, and what was compiled."""
+        self.folding = folding
+        self.plan = plan
+        self.compiled = compiled
+        self.known: list[tuple[Snapshot, list[Tensor] | None]] = []
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the compiled graph, or what was not folded where these parameters fold in another way."""
+        parameters = [args[position] for position in self.folding.positions]
+        folded = next((folded for snapshot, folded in self.known if snapshot.holds(parameters)), _UNKNOWN)
+        tensors = self._fold(parameters) if folded is _UNKNOWN else folded
+        return self.folding.graph_module(*args) if tensors is None else self.compiled(*args, *tensors)
+
+    def _fold(self, parameters: list[Tensor]) -> list[Tensor] | None:
+        if any(parameter.is_inference() for parameter in parameters):
+            return None
+        try:
+            folded = self.folding.folded(parameters)
+        except FuseError:
+            tensors = None
+        else:
+            tensors = list(folded.tensors.values()) if folded.plan == self.plan else None
+        self.known = [(Snapshot(parameters), tensors), *self.known[: _KEPT - 1]]
+        return tensors
+
+
+_UNKNOWN: Any = object()

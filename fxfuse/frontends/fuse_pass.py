@@ -1,0 +1,58 @@
+"""The pass for a ``PassManager`` of torch.fx."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
+
+from fxfuse.api import fuse_graph
+from fxfuse.report.errors import FuseError
+from fxfuse.report.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, fx
+
+
+class FusePass(PassBase):
+    """A pass for torch.fx's ``PassManager``: folds in place, and never raises a ``FuseError``.
+
+    A graph that cannot be fused stays as it is.  ``call`` returns a ``PassResult`` that says whether it changed.
+
+    Example:
+        >>> import torch
+        >>> from torch.fx.passes.infra.pass_manager import PassManager
+        >>> from fxfuse import FusePass
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
+        >>> result = PassManager(passes=[FusePass()])(torch.fx.symbolic_trace(model))
+        >>> result.modified, [node.name for node in result.graph_module.graph.nodes]
+        (True, ['input_1', '_0', 'output'])
+
+    Attributes:
+        report: what was done to the last graph.
+        error: why the last graph was left alone as a whole, None where it was not.
+    """
+
+    def __init__(self, constants: Mapping[str, Tensor] | None = None, **options: Any) -> None:
+        """Keep the options of ``fuse_graph``.
+
+        Args:
+            constants: as for ``fuse_graph``.
+            options: the other options of ``fuse_graph``.
+        """
+        super().__init__()
+        self.constants = constants
+        self.options = options
+        self.report = Report()
+        self.error: FuseError | None = None
+
+    def call(self, graph_module: fx.GraphModule) -> PassResult:
+        """Fold in one graph."""
+        self.report, self.error = Report(), None
+        try:
+            self.report = fuse_graph(graph_module, self.constants, **self.options)
+        except FuseError as error:
+            self.error = error
+        return PassResult(graph_module, bool(self.report))

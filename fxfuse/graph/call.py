@@ -1,0 +1,143 @@
+"""A node seen through the names of its arguments, whichever way it calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+
+from fxfuse.algebra.running_norms import TENSORS, is_plain
+from fxfuse.graph.registry import OPERATORS, Operator, operator_of
+from fxfuse.modules.lookup import is_hooked
+from fxfuse.report.reasons import Reason, Refusal, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fxfuse.graph.facts import Facts, Rank
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a known operator.
+
+    Attributes:
+        node: where it stands in the graph.
+        operator: the row of the table.
+        arguments: what was passed, by name; for a module, its attributes.
+        graph: the graph it is part of.
+        module: the module that is called, or None for functions and methods.
+    """
+
+    node: fx.Node
+    operator: Operator
+    arguments: Mapping[str, Any]
+    graph: Facts
+    module: nn.Module | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the user finds it."""
+        return self.graph.path(self.node)
+
+    def __str__(self) -> str:
+        """Return its path, for a sentence."""
+        return self.path
+
+    @property
+    def input(self) -> fx.Node:
+        """The value that is transformed: the argument ``input``, or the first one where none has that name."""
+        name = "input" if "input" in self.operator.arguments else self.operator.arguments[0]
+        value = self.arguments.get(name)
+        if not isinstance(value, fx.Node):
+            raise Refusal(Reason.COMPUTED, name=name, value=self.path)
+        return value
+
+    def require_one_result(self) -> None:
+        """Refuse a call that gives a tuple of which more than the first item is used."""
+        source = self.graph.source(self.node)
+        if source is self.node:
+            return
+        others = [user for user in source.users if user is not self.node]
+        require(not others, Reason.SEVERAL_USES, value=self.path, users=self.graph.names(others))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an argument, or its default where it was not passed."""
+        return self.arguments.get(name, default)
+
+    def rank(self, value: fx.Node) -> Rank | None:
+        """Return the number of axes of a value, if it is known or may be assumed."""
+        return self.graph.rank(value)
+
+    def tensor(self, name: str, *, required: bool = False) -> Any:
+        """Return the constant tensor behind an argument, or None where nothing was passed.
+
+        Raises:
+            Refusal: if it is computed from the input, changed in place, or not a plain floating-point tensor.
+        """
+        value = self.arguments.get(name)
+        constants = self.graph.constants
+        if isinstance(value, fx.Node):
+            value = constants.value(value, name=name, of=self.path)
+        if value is None and required:
+            raise Refusal(Reason.COMPUTED, name=name, value=self.path)
+        if isinstance(value, Tensor):
+            constants.require_unchanged(value, name=name, of=self)
+            require_plain(value, name=name, value=self)
+        return value
+
+
+def require_plain(tensor: Tensor, **facts: object) -> None:
+    """Refuse what is not an ordinary real floating-point tensor with values."""
+    if not is_plain(tensor):
+        kind = tensor.dtype if type(tensor) in TENSORS else type(tensor).__name__
+        raise Refusal(Reason.NOT_FLOATING, dtype=kind, **facts)
+    if tensor.is_meta:
+        raise Refusal(Reason.NO_VALUES, **facts)
+
+
+def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:
+    """Return the row of the table for what a node calls: a module, a function or a method."""
+    if module is not None:
+        return operator_of(module)
+    if node.op in ("call_function", "call_method"):
+        return OPERATORS.get(node.target)
+    return None
+
+
+def read(graph: Facts, node: fx.Node, operator: Operator) -> Call:
+    """Read a node through the names of its arguments.
+
+    Raises:
+        Refusal: if the module called has hooks.
+    """
+    source = graph.source(node)
+    unknown = source.kwargs.keys() - set(operator.arguments) if source.kwargs else ()
+    if unknown:  # NumPy's names (axis, keepdims) are taken by torch too, and would be missed
+        raise Refusal(Reason.NOT_LINEAR, value=graph.path(node))
+    module = graph.module(node)
+    if module is None:
+        passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
+        return Call(node, operator, passed, graph)
+    if is_hooked(module):
+        raise Refusal(Reason.HOOKED, value=graph.path(node))
+    first, *others = operator.arguments
+    attributes = {name: value for name in others if (value := _attribute(module, name)) is not _ABSENT}
+    attributes[first] = node.args[0] if node.args else node.kwargs.get(first)
+    return Call(node, operator, attributes, graph, module)
+
+
+_ABSENT = object()
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    own = module.__dict__  # torch's own look-up of a parameter or buffer costs ten times as much
+    for registry in (own["_parameters"], own["_buffers"]):
+        if name in registry:
+            return registry[name]
+    value = own[name] if name in own else getattr(module, name, _ABSENT)
+    # A weight that is a plain attribute is computed by something (pruning, weight norm) before each call.
+    if isinstance(value, Tensor):
+        raise Refusal(Reason.COMPUTED, name=name, value=type(module).__name__)
+    return value

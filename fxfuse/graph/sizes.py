@@ -1,0 +1,134 @@
+"""The sizes of the axes of values, as far as they are the same for every input."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from fxfuse.graph.rank_tables import ARITHMETIC, keeps_size
+from fxfuse.graph.ranks import recorded_value
+from fxfuse.graph.uses import first_operand
+from fxfuse.report.reasons import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fxfuse.graph.facts import Facts
+
+
+class Sizes:
+    """What is known of the sizes of the values of one graph; found out once, when somebody asks."""
+
+    def __init__(self, graph: Facts) -> None:
+        """Know the sizes of the values of ``graph``."""
+        self.graph = graph
+        self._known: dict[fx.Node, dict[int, int]] = {}
+
+    def along(self, node: fx.Node, axis: int) -> int | None:
+        """Return the size along an axis that is counted from the last (negative), if it is known."""
+        return self.all(node).get(axis)
+
+    def all(self, node: fx.Node) -> dict[int, int]:
+        """Return the sizes that are known, by axes that are counted from the last (negative)."""
+        if not self._known:  # a sweep, so that nothing has to go back far
+            for before in self.graph.nodes:
+                self._known[before] = self._find(before)
+        if node not in self._known:
+            self._known[node] = self._find(node)
+        return self._known[node]
+
+    def forget(self, node: fx.Node) -> None:
+        """Find out the sizes of a value again, when somebody asks."""
+        self._known.pop(node, None)
+
+    def of(self, node: fx.Node) -> tuple[int | None, ...]:
+        """Return the sizes of all axes, None where they are not known; nothing where their number is not known."""
+        value = recorded_value(node)
+        if value is not None:
+            return tuple(_number(size) for size in value.shape)
+        rank = self.graph.rank(node)
+        known = rank.axes if rank is not None and rank.proven else 0
+        return tuple(self.along(node, axis) for axis in range(-known, 0))
+
+    def _find(self, node: fx.Node) -> dict[int, int]:
+        value = recorded_value(node)
+        if value is not None:
+            sizes = [(axis - value.ndim, _number(size)) for axis, size in enumerate(value.shape)]
+            return {axis: size for axis, size in sizes if size is not None}
+        try:
+            view = self.graph.view(node)
+            return self._from_inputs(node) if view is None else dict(view.known_sizes())
+        except Refusal:
+            return {}
+
+    def _from_inputs(self, node: fx.Node) -> dict[int, int]:
+        """Return what is known behind operations that are no rows of the table."""
+        called, first = self.graph.called(node), first_operand(node)
+        if called in ARITHMETIC:  # one operand may enlarge the other along axes of size one
+            return self.together(node.all_input_nodes)
+        return self.all(first) if first is not None and keeps_size(called) else {}
+
+    def together(self, operands: Iterable[fx.Node]) -> dict[int, int]:
+        """Return the sizes of values that are broadcast against each other, but for those that may be larger."""
+        return {axis: size for operand in operands for axis, size in self.all(operand).items() if size > 1}
+
+    def label(self, node: fx.Node, axis: int) -> object:
+        """Return what identifies a size: the number, the symbol, or whose axis it is."""
+        value = recorded_value(node)
+        if value is not None:
+            number = _number(value.shape[axis])
+            return str(value.shape[axis]) if number is None else number
+        same = self.of_same_shape(node)
+        # Somebody may move the axes in place at some time.
+        if any(user.target in _MOVING for value in same for user in value.users):
+            return None
+        known = self.of(node)
+        return known[axis] if known[axis] is not None else (same[-1], axis)
+
+    def of_same_shape(self, node: fx.Node) -> list[fx.Node]:
+        """Return the value and those of the same shape before it, back to the first."""
+        found = [node]
+        while True:
+            current, first = found[-1], first_operand(found[-1])
+            if first is None or not keeps_size(self.graph.called(current)):
+                return found
+            found.append(first)
+
+    def asked(self, size: object) -> object:
+        """Return the label of a size that the model asks for, as ``x.shape[0]``; None for the unknown."""
+        if isinstance(size, int):
+            return None if size < 0 else size
+        if not isinstance(size, fx.Node):
+            return None
+        if size.target in _COMPUTED:
+            operands = [self.asked(operand) for operand in size.args]
+            numbers = [operand for operand in operands if isinstance(operand, int)]
+            return _COMPUTED[size.target](*numbers) if len(numbers) == len(operands) and numbers[-1] else None
+        base, axis = _asked(size)
+        known = self.of(base) if base is not None else ()
+        if base is None or not isinstance(axis, int) or not -len(known) <= axis < len(known):
+            return None
+        return self.label(base, axis % len(known))
+
+
+def _number(size: object) -> int | None:
+    return size if isinstance(size, int) else None  # a symbol is none
+
+
+def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
+    """Return whose size along which axis a node asks for."""
+    if size.op == "call_method" and size.target == "size" and len(size.args) == 2:
+        return size.all_input_nodes[0], size.args[1]
+    source = size.args[0] if size.target is operator.getitem else None
+    asks = isinstance(source, fx.Node) and source.target in (getattr, "size") and len(source.all_input_nodes) == 1
+    if not asks or not isinstance(source, fx.Node):
+        return None, None
+    shape = source.target == "size" or source.args[1:] == ("shape",)
+    return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
+
+
+# What models compute with sizes, as far as all are numbers.
+_COMPUTED: dict[Any, Any] = {operator.mul: operator.mul, operator.floordiv: operator.floordiv}
+_MOVING = frozenset("transpose_ t_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_ resize_as_ set_ as_strided_".split())

@@ -1,0 +1,160 @@
+"""Copies of modules that share the memory of the user's, and nothing else that could be changed."""
+
+from __future__ import annotations
+
+import types
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+
+# The types of most attributes, which hold nothing that could be changed; looked up by type, since there are many.
+ATOMS = frozenset([
+    *(int, float, bool, str, bytes, type(None), types.FunctionType, types.BuiltinFunctionType),
+    *(torch.Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device),
+])  # fmt: skip
+
+
+def attribute(source: Any, name: str) -> Any:
+    """Return an attribute, mostly a child, of which a module's own look-up takes much longer."""
+    is_child = isinstance(source, nn.Module) and name in source._modules
+    return source._modules[name] if is_child else getattr(source, name)
+
+
+def look_up(module: nn.Module, name: str, default: Any = None) -> Any:
+    """Return an attribute or its default, without the error that torch makes, and nobody reads, where there is none."""
+    own = module.__dict__
+    for place in (own, own["_parameters"], own["_buffers"], own["_modules"]):
+        if name in place:
+            return place[name]
+    cls = type(module)
+    computed = hasattr(cls, name) or cls.__getattr__ is not nn.Module.__getattr__
+    return getattr(module, name, default) if computed else default
+
+
+def paths_below(root: nn.Module) -> dict[nn.Module, str]:
+    """Return every module below a root with its first path, in the order of ``named_modules()``, and faster."""
+    paths: dict[nn.Module, str] = {}
+    pending: list[tuple[str, nn.Module]] = [("", root)]
+    while pending:
+        path, module = pending.pop()
+        if module in paths:
+            continue
+        paths[module] = path
+        if module._modules:  # most modules are layers, without any
+            prefix = f"{path}." if path else ""
+            children = [(prefix + name, child) for name, child in module._modules.items() if child is not None]
+            pending += reversed(children)
+    return paths
+
+
+def tensor_paths(root: nn.Module) -> list[tuple[torch.Tensor, str]]:
+    """Return every parameter and buffer below a root once, with its first path."""
+    found: dict[int, tuple[torch.Tensor, str]] = {}
+    for module, path in paths_below(root).items():
+        prefix = f"{path}." if path else ""
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                found.setdefault(id(tensor), (tensor, prefix + name))
+    return list(found.values())
+
+
+REGISTRIES = frozenset(nn.Module().__dict__)
+"""The attributes that torch gives every module."""
+
+
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
+    # The class's own __new__ may do anything: GraphModule's makes a class, a singleton's returns the original.
+    copied: nn.Module = object.__new__(type(module))
+    for name in _slots(type(module)):
+        if hasattr(module, name):
+            object.__setattr__(copied, name, getattr(module, name))
+    copied.__dict__ = {
+        name: value.copy() if isinstance(value, dict) and (name in REGISTRIES or name == "meta") else value
+        for name, value in module.__dict__.items()
+    }
+    return copied
+
+
+# Each GraphModule is a class of its own, which nothing here may keep alive.
+_slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    if cls not in _slots_of:
+        found = [vars(base).get("__slots__", ()) for base in cls.__mro__]
+        names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
+        _slots_of[cls] = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+    return _slots_of[cls]
+
+
+def owner_at(root: nn.Module, path: str) -> nn.Module:
+    """Return the module at a path, or the root: a graph may tell of a module that it has no longer."""
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        return root
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+# Torch changes these dictionaries, and never exchanges them.
+_GLOBAL_HOOKS = [getattr(nn.modules.module, "_global" + name) for name in _HOOKS]
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether something else looks at the inputs or outputs of the module."""
+    return any(_GLOBAL_HOOKS) or any(map(module.__dict__.get, _HOOKS))
+
+
+def fetch(root: torch.nn.Module, target: str) -> Any:
+    """Return the attribute at a dotted path."""
+    value: Any = root
+    for name in target.split("."):
+        value = attribute(value, name)
+    return value
+
+
+def holds(root: torch.nn.Module, target: str, value: object) -> bool:
+    """Whether there is this very object at a dotted path."""
+    try:
+        return fetch(root, target) is value
+    except AttributeError:  # there is nothing, or nothing any more
+        return False
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module of the user's normalises by statistics that it keeps; a GraphModule's holders do nothing."""
+    return type(module) is not nn.Module and keeps_statistics(module)
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module normalises by statistics that it keeps, whatever its class is called."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or all(
+        look_up(module, name) is not None for name in ("running_mean", "running_var")
+    )
+
+
+def is_module(value: Any) -> bool:
+    """Whether a value is a module itself, and not one that only says so, as a weak proxy does."""
+    return issubclass(type(value), nn.Module)
+
+
+def contents_of(cell: types.CellType) -> Any:
+    """Return what a variable around a function has, None if it has nothing yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def is_layer_of_torch(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own, and no container of others."""
+    torchs = module.__module__.startswith(("torch.nn.modules.", "torch.ao.nn."))
+    return torchs and not isinstance(module, CONTAINERS)

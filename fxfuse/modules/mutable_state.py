@@ -1,0 +1,119 @@
+"""What a forward can change while it runs, to be put back afterwards."""
+
+from __future__ import annotations
+
+import collections
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+
+from fxfuse.modules.lookup import ATOMS, paths_below
+from fxfuse.modules.random_state import chance, same_chance, set_chance
+
+_DEPTH = 4  # of containers in containers
+_CONTAINERS = (dict, list, set, collections.deque)
+
+
+class State:
+    """What a forward can write: attributes of the modules below, what these hold, and the random generators."""
+
+    def __init__(self, root: nn.Module) -> None:
+        """Remember everything as it is."""
+        self.holders: dict[int, tuple[Any, Any, str]] = {}
+        self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
+        self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
+        modules = paths_below(root)
+        for module in modules:
+            self._remember_module(module)
+        classes = {type(module) for module in modules}
+        self.classes = {cls: dict(vars(cls)) for cls in {c for known in classes for c in _own_classes(known)}}
+        self.chance = chance()
+
+    def _remember_module(self, module: nn.Module) -> None:
+        attributes, name = module.__dict__, type(module).__name__
+        content = attributes.copy()
+        self.holders[id(attributes)] = (attributes, content, name)
+        for key, value in content.items():
+            if type(value) in ATOMS:
+                continue
+            if isinstance(value, _CONTAINERS) and not value:
+                self.empty.append((value, module, key))
+            elif key in ("_parameters", "_buffers", "_modules"):
+                self.holders[id(value)] = (value, value.copy(), f"{name}.{key}")
+            else:
+                self._remember(value, f"{name}.{key}", _DEPTH - 1)
+
+    def _remember(self, value: Any, name: str, depth: int) -> None:
+        if type(value) in ATOMS or isinstance(value, (nn.Module, torch.Tensor)):
+            return
+        if isinstance(value, torch.Generator):
+            self.generators.append((value, value.get_state()))
+        # A class that derives from a container holds what it contains.
+        value = vars(value) if _is_plain_object(value) and not isinstance(value, _CONTAINERS) else value
+        if not isinstance(value, _CONTAINERS) or id(value) in self.holders or not depth:
+            return
+        self.holders[id(value)] = (value, value.copy(), name)
+        for key, inner in list(value.items()) if isinstance(value, dict) else [("", item) for item in value]:
+            self._remember(inner, f"{name}.{key}" if key else name, depth - 1)
+
+    def restore(self) -> str:
+        """Put everything back, and return what was written, empty for nothing."""
+        found = ""
+        for value, module, key in self.empty:
+            if value:
+                found = f"its forward writes into {type(module).__name__}.{key}"
+                value.clear()
+        for value, content, name in self.holders.values():
+            if not _same(value, content):
+                found = f"its forward writes into {name}"
+                _refill(value, content)
+        for cls, members in self.classes.items():
+            found = _restore_class(cls, members) or found
+        drawn = not same_chance(chance(), self.chance)
+        for generator, before in self.generators:
+            drawn = drawn or not torch.equal(generator.get_state(), before)
+            generator.set_state(before)
+        if drawn:
+            set_chance(self.chance)
+            found = "its forward draws random numbers that a graph would repeat"
+        return found
+
+
+def _own_classes(cls: type) -> list[type]:
+    return [c for c in cls.__mro__ if not c.__module__.startswith(("torch.", "builtins"))]
+
+
+def _restore_class(cls: type, members: dict[str, Any]) -> str:
+    changed = [name for name, value in vars(cls).items() if name not in members or members[name] is not value]
+    changed = [name for name in changed if not name.startswith(("__", "_abc"))]
+    for name in changed:
+        if name in members:
+            setattr(cls, name, members[name])
+        else:
+            delattr(cls, name)
+    return f"its forward writes {cls.__name__}.{changed[0]}" if changed else ""
+
+
+def _is_plain_object(value: Any) -> bool:
+    """Whether a value is an object of the user's that holds others, such as a SimpleNamespace."""
+    plain = hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, torch.Tensor))
+    return plain and not callable(value) and not type(value).__module__.startswith("torch.")
+
+
+def _same(value: Any, content: Any) -> bool:
+    """Whether a container holds the very objects that it held, in their order."""
+    if isinstance(content, set):  # has no order, and a copy may have another
+        return set(map(id, value)) == set(map(id, content))
+    if len(value) != len(content) or not all(map(operator.is_, value, content)):
+        return False
+    return not isinstance(content, dict) or all(map(operator.is_, value.values(), content.values()))
+
+
+def _refill(value: Any, content: Any) -> None:
+    value.clear()
+    if isinstance(content, (list, collections.deque)):
+        value.extend(content)
+    else:
+        value.update(content)

@@ -1,0 +1,128 @@
+"""Average pools and means: their weights add up to one, so what is constant along the averaged axes passes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fxfuse.algebra.filters import Filter
+from fxfuse.algebra.geometry import fits
+from fxfuse.operators.register import register
+from fxfuse.operators.roles import Carrier
+from fxfuse.operators.spatial import Spatial
+from fxfuse.operators.windows import geometry_of, numbers
+from fxfuse.report.reasons import Reason, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import fx
+
+    from fxfuse.algebra.affine import Affine
+
+
+class AdaptivePool(Spatial):
+    """An average pool that is told the sizes of its result."""
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return what was asked for as well."""
+        size = self.call.get("output_size")
+        listed = size if isinstance(size, (list, tuple)) else [size] * self.spatial
+        asked = {axis - self.spatial: n for axis, n in enumerate(listed) if isinstance(n, int)}
+        return {**super().known_sizes(), **asked}
+
+
+class Pool(Spatial):
+    """An average pool, which may read padded zeros."""
+
+    def passes(self, affine: Affine) -> None:
+        """Refuse a shift that padded zeros would lower, and sums that are divided by another number."""
+        super().passes(affine)
+        self.require(self.call.get("divisor_override") is None)
+        padding = self.call.get("padding")
+        padded = any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
+        counted = padded and bool(self.call.get("count_include_pad", True))
+        require(not counted or not affine.shift.any(), Reason.ZERO_PADDING, value=self.call.path)
+
+    def filter(self, channels: int) -> Filter:
+        """Return the pool as a depth-wise convolution.
+
+        Raises:
+            Misfit: if it is none: it rounds up, or does not count what it pads.
+        """
+        taps = numbers(self.call.get("kernel_size"), self.spatial)
+        geometry = geometry_of(self.call, taps, default_stride=taps)
+        counts = not geometry.padded or bool(self.call.get("count_include_pad", True))
+        fits(counts and not self.call.get("ceil_mode"), f"{self.call.path} counts what it pads in another way")
+        return Filter.average(channels, geometry, self.call.get("divisor_override") or math.prod(taps))
+
+
+class Mean(Carrier):
+    """The mean along some axes, which stay with size one or go."""
+
+    def _axes(self) -> tuple[int, list[int]]:
+        """Return the number of axes of the input, and which are averaged."""
+        dims = self.call.get("dim")
+        listed = list(dims) if isinstance(dims, (list, tuple)) else [dims]
+        # No axes at all stand for all of them.
+        self.require(bool(listed) and all(isinstance(d, int) for d in listed) and self.call.get("dtype") is None)
+        rank = self.require_axes(self.input)
+        return rank, sorted(d % rank for d in listed)
+
+    @property
+    def _stay(self) -> bool:
+        return bool(self.call.get("keepdim"))
+
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Put axes of size one where they were averaged."""
+        rank, axes = self._axes()
+        full = affine.trimmed()
+        self.require(full.rank <= (rank if self._stay else rank - len(axes)))
+        full = full.with_rank(rank if self._stay else rank - len(axes))
+        for axis in () if self._stay else axes:
+            full = full.rearrange(lambda t, axis=axis: t.unsqueeze(axis))  # type: ignore[misc] # bound at once
+        self._require_constant(full, axes)
+        return [(self.input, full.trimmed())]
+
+    def push(self, affine: Affine, source: fx.Node) -> Affine:  # noqa: ARG002 - it has one input
+        """Leave out the averaged axes, along which the affine does not vary."""
+        rank, axes = self._axes()
+        self.require(affine.trimmed().rank <= rank)
+        full = affine.trimmed().with_rank(rank)
+        self._require_constant(full, axes)
+        return (full if self._stay else full.rearrange(lambda t: t.squeeze(tuple(axes)))).trimmed()
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the ones that the mean leaves."""
+        if not self._stay:
+            return {}
+        rank, axes = self._axes()
+        return {**self.sizes_before(), **{axis - rank: 1 for axis in axes}}
+
+    def _require_constant(self, full: Affine, axes: list[int]) -> None:
+        self.require(not any(t.shape[axis] > 1 for t in (full.scale, full.shift) for axis in axes))
+
+
+_aten = torch.ops.aten
+_POOL = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+_ADAPTIVE = ("input", "output_size")
+for _axes in ("1d", "2d", "3d"):
+    for _view, _arguments, _module, _name in (
+        (Pool, _POOL, getattr(nn, "AvgPool" + _axes), "avg_pool" + _axes),
+        (AdaptivePool, _ADAPTIVE, getattr(nn, "AdaptiveAvgPool" + _axes), "adaptive_avg_pool" + _axes),
+    ):
+        _functions = [getattr(F, _name), getattr(_aten, _name).default]
+        register(_name, _view, arguments=_arguments, modules=[_module], functions=_functions)
+for _name in ("adaptive_avg_pool2d", "adaptive_avg_pool3d"):
+    register(_name, AdaptivePool, arguments=_ADAPTIVE, functions=[getattr(_aten, "_" + _name).default])
+register(
+    "mean",
+    Mean,
+    arguments=("input", "dim", "keepdim", "dtype"),
+    methods=["mean"],
+    functions=[torch.mean, _aten.mean.dim],
+)

@@ -1,0 +1,196 @@
+"""Flatten, view and reshape: an affine passes where the axes along which it varies are known."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+from torch import fx, nn
+
+from fxfuse.graph.ranks import recorded_value
+from fxfuse.operators.register import register
+from fxfuse.operators.roles import Carrier
+from fxfuse.report.reasons import Reason, require
+
+if TYPE_CHECKING:
+    from fxfuse.algebra.affine import Affine
+
+
+class Regroup(Carrier):
+    """Some neighbouring axes become others, of which there are as many elements; those around them stay."""
+
+    @abstractmethod
+    def regrouped(self) -> Regrouped:
+        """Return what becomes of which axes."""
+
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Go back."""
+        groups = self.regrouped()
+        return [(self.input, self._moved(affine, groups.left, groups.after, groups.before, groups.right))]
+
+    def push(self, affine: Affine, source: fx.Node) -> Affine:  # noqa: ARG002 - it has one input
+        """Go along."""
+        groups = self.regrouped()
+        return self._moved(affine, groups.left, groups.before, groups.after, groups.right)
+
+    def _moved(self, affine: Affine, left: int, old: Sizes, new: Sizes, right: int) -> Affine:
+        """Return the affine with the axes of sizes ``old`` in the groups ``new``."""
+        rank = left + len(old) + right
+        trimmed = affine.trimmed()
+        require(trimmed.rank <= rank, Reason.NOT_LINEAR, value=self.call.path)
+        full = trimmed.with_rank(rank)
+        shape = [max(pair) for pair in zip(full.scale.shape, full.shift.shape, strict=True)]
+        inner = shape[left : left + len(old)]
+        if all(size == 1 for size in inner):  # the same for all elements of the group
+            into: list[int] = [1] * len(new)
+        else:
+            # Where the affine varies it tells the size itself.
+            old = tuple(size if size > 1 else known for size, known in zip(inner, old, strict=True))
+            into = self._completed(new, self._product(old))
+            full = full.rearrange(lambda t: t.expand(*t.shape[:left], *old, *t.shape[left + len(old) :]))
+        full = full.rearrange(lambda t: t.reshape(*t.shape[:left], *into, *t.shape[left + len(old) :]))
+        # Norms of instances are written out with a copy of the constants for each of the batch.
+        return full.collapsed(range(left, left + len(into))).trimmed()
+
+    def _product(self, parts: Sizes) -> int:
+        self._require_sizes(None not in parts)
+        count = math.prod(size for size in parts if size is not None)
+        self.require_small(count)
+        return count
+
+    def _completed(self, wanted: Sizes, count: int) -> list[int]:
+        """Return sizes of which one may be unknown, of a number of elements that is known."""
+        known = math.prod(size for size in wanted if size is not None)
+        unclear = wanted.count(None) > 1 or count % known or (None not in wanted and known != count)
+        self._require_sizes(not unclear)
+        return [count // known if size is None else size for size in wanted]
+
+    def _require_sizes(self, known: bool) -> None:  # noqa: FBT001 - reads as a sentence
+        value = self.call.graph.describe(self.input)
+        require(known, Reason.UNKNOWN_SIZE, value=value, detail="the axes that are merged")
+
+
+class Flatten(Regroup):
+    """Neighbouring axes become one."""
+
+    def regrouped(self) -> Regrouped:
+        """Return the axes that are merged."""
+        start, end = (self.call.get(name, default) for name, default in (("start_dim", 0), ("end_dim", -1)))
+        require(isinstance(start, int) and isinstance(end, int), Reason.NOT_LINEAR, value=self.call.path)
+        rank = self._rank(start, end)
+        start, end = start % rank, end % rank
+        known = self.call.graph.sizes.of(self.input) or (None,) * rank
+        return Regrouped(start, known[start : end + 1], (None,), rank - 1 - end)
+
+    def _rank(self, start: int, end: int) -> int:
+        """Return the number of axes of the input; what is assumed of the result, the norm that reads it checks."""
+        before = self.call.rank(self.input)
+        if (before is None or not before.proven) and 0 <= start <= end:
+            return self.require_axes_of_result() + end - start
+        return self.require_axes(self.input)
+
+
+class Reshape(Regroup):
+    """``view`` and ``reshape``, where the axes before or behind those that change are known to stay."""
+
+    def regrouped(self) -> Regrouped:
+        """Return the axes that are not the same before and after."""
+        graph = self.call.graph
+        self.require(not any(isinstance(a, torch.dtype) for a in graph.source(self.node).args))  # view(dtype)
+        before, after = self._labels_before(), self._labels_after()
+        left = _common(before, after)
+        right = _common(before[left:][::-1], after[left:][::-1])
+        unknown = not before or (not left and not right)
+        require(not unknown, Reason.UNKNOWN_SHAPE, value=graph.describe(self.input), detail="not known")
+        old, new = (labels[left : len(labels) - right] for labels in (before, after))
+        known = [tuple(size if isinstance(size, int) else None for size in labels) for labels in (old, new)]
+        return Regrouped(left, known[0], known[1], right)
+
+    def _labels_before(self) -> list[object]:
+        sizes = self.call.graph.sizes
+        return [sizes.label(self.input, axis) for axis in range(len(sizes.of(self.input)))]
+
+    def _labels_after(self) -> list[object]:
+        sizes, value = self.call.graph.sizes, recorded_value(self.node)
+        if value is not None:
+            return [sizes.label(self.node, axis) for axis in range(value.ndim)]
+        given: Any = self.call.graph.source(self.node).args[1:]
+        given = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+        return [sizes.asked(size) for size in given]
+
+
+class ReshapeAs(Reshape):
+    """``reshape_as`` and ``view_as``: to the shape of another value."""
+
+    def _labels_after(self) -> list[object]:
+        sizes, other = self.call.graph.sizes, self.call.get("other")
+        known = sizes.of(other) if isinstance(other, fx.Node) else ()
+        return [sizes.label(other, axis) for axis in range(len(known))]
+
+
+class Unflatten(Regroup):
+    """One axis becomes several."""
+
+    def regrouped(self) -> Regrouped:
+        """Return the axis that is split, and into what."""
+        axis, into = self.call.get("dim"), self.call.get("sizes", self.call.get("unflattened_size"))
+        self.require(isinstance(axis, int) and isinstance(into, (list, tuple)))
+        rank = self.require_axes(self.input)
+        left, sizes = axis % rank, self.call.graph.sizes
+        asked = [sizes.asked(size) for size in into]
+        after = tuple(size if isinstance(size, int) else None for size in asked)
+        return Regrouped(left, (sizes.along(self.input, left - rank),), after, rank - 1 - left)
+
+
+def _common(one: list[object], other: list[object]) -> int:
+    """Return how many leading labels are the same."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a is None or a != b), min(len(one), len(other)))
+
+
+Sizes: TypeAlias = "tuple[int | None, ...]"
+
+
+class Regrouped(NamedTuple):
+    """What becomes of the axes of a value: ``left`` and ``right`` stay around those that change."""
+
+    left: int
+    before: Sizes
+    after: Sizes
+    right: int
+
+
+_aten = torch.ops.aten
+
+register(
+    "flatten",
+    Flatten,
+    arguments=("input", "start_dim", "end_dim"),
+    modules=[nn.Flatten],
+    methods=["flatten"],
+    functions=[torch.flatten, _aten.flatten.using_ints],
+)
+register(
+    "reshape",
+    Reshape,
+    arguments=("input", "shape"),
+    methods=["view", "reshape"],
+    functions=[torch.reshape, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default],
+)
+register(
+    "reshape_as",
+    ReshapeAs,
+    arguments=("input", "other"),
+    methods=["view_as", "reshape_as"],
+    functions=[_aten.view_as.default, _aten.reshape_as.default],
+)
+register(
+    "unflatten",
+    Unflatten,
+    arguments=("input", "dim", "sizes"),
+    methods=["unflatten"],
+    functions=[torch.unflatten, _aten.unflatten.int],
+)
+register("unflatten", Unflatten, arguments=("input", "dim", "unflattened_size"), modules=[nn.Unflatten])

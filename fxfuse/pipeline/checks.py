@@ -1,0 +1,131 @@
+"""What cannot be fused at all, said in one sentence before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.nn.parameter import is_lazy
+
+from fxfuse.modules.lookup import is_norm, paths_below, tensor_paths
+from fxfuse.report.errors import FuseError
+from fxfuse.rules import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fxfuse.rules import Rule
+
+
+def checked_rules(rules: Any) -> tuple[Rule, ...]:
+    """Return the rules as a tuple of functions.
+
+    Raises:
+        FuseError: if they are neither functions nor names of rules.
+    """
+    listed = tuple(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else (rules,)
+    found: list[Any] = [RULES.get(rule, rule) if isinstance(rule, str) else rule for rule in listed]
+    wrong = [rule for rule in found if not callable(rule)]
+    if wrong:
+        raise FuseError(
+            f"rules={rules!r}: {wrong[0]!r} is no rule; pass a list of functions, such as some of "
+            f"fxfuse.rules.DEFAULT_RULES, or of names ({', '.join(RULES)}), or leave it out. Nothing was changed."
+        )
+    return tuple(found)
+
+
+def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None:
+    """Raise for an argument that no part of the pass could do anything with.
+
+    Raises:
+        FuseError: a sentence with the offending value and what to do.
+    """
+    for problem in _problems(model, structure, inplace):
+        raise FuseError(f"{problem} Nothing was changed.")
+
+
+def require_graph(graph_module: Any, constants: Any) -> None:
+    """Raise for what is no graph, and for constants that are none of its inputs.
+
+    Raises:
+        FuseError: a sentence with the offending value and what to do.
+    """
+    if not isinstance(graph_module, fx.GraphModule):
+        raise FuseError(
+            f"fuse_graph changes a torch.fx.GraphModule in place, and got {type(graph_module).__name__}. "
+            "Nothing was changed. For modules and exported programs use fx_fuse."
+        )
+    inputs = {n.name: n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"}
+    if constants is not None and not isinstance(constants, Mapping):
+        raise FuseError(
+            f"constants={constants!r} is no dictionary. Nothing was changed; pass names of placeholders with tensors."
+        )
+    for name, tensor in (constants or {}).items():
+        problem = _problem_of_constant(name, tensor, inputs)
+        if problem:
+            raise FuseError(f"The constant {name!r} {problem}. Nothing was changed; pass names of placeholders.")
+
+
+def _problem_of_constant(name: Any, tensor: Any, inputs: dict[str, Any]) -> str:
+    if name not in inputs:
+        return f"has no placeholder; the inputs are {', '.join(inputs) or 'none'}"
+    if not isinstance(tensor, Tensor):
+        return f"is no tensor but {type(tensor).__name__}"
+    expected = getattr(inputs[name], "shape", tensor.shape)
+    same = len(expected) == tensor.ndim and all(a == b for a, b in zip(expected, tensor.shape, strict=True))
+    return "" if same else f"has the shape {tuple(tensor.shape)}, and its placeholder {tuple(expected)}"
+
+
+def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: FBT001 - private
+    if isinstance(model, ExportedProgram):
+        if structure == "module" or inplace:
+            yield "An ExportedProgram comes back as a new ExportedProgram; leave out structure and inplace."
+        yield from _problems_of_tensors([(n, t) for n, t in model.state_dict.items() if isinstance(t, Tensor)])
+        return
+    if not isinstance(model, nn.Module):
+        got = f"and got {type(model).__name__}; pass the model itself."
+        yield f"fx_fuse takes a torch.nn.Module or an ExportedProgram, {got}"
+        return
+    if isinstance(model, torch.jit.ScriptModule):
+        yield f"{type(model).__name__} is a scripted module; fuse the model before you script or trace it."
+    if type(model).__module__.startswith("torch._dynamo"):
+        yield "The model is compiled already; fuse it first, then compile the result, or pass model._orig_mod."
+    yield from _problems_of_options(model, structure, inplace)
+    modules = [(path, module) for module, path in paths_below(model).items()]
+    yield from _problems_of_norms(modules, type(model).__name__)
+    yield from _problems_of_tensors([(name, tensor) for tensor, name in tensor_paths(model)])
+
+
+def _problems_of_options(model: nn.Module, structure: str | None, inplace: bool) -> Iterator[str]:  # noqa: FBT001
+    if structure not in (None, "graph", "module"):
+        yield f"structure={structure!r} is not known; pass 'graph', 'module', or leave it out."
+    if inplace and not isinstance(model, fx.GraphModule):
+        yield (
+            f"inplace=True changes a torch.fx.GraphModule, and got {type(model).__name__}; leave it out, "
+            "the result shares all weights that are not folded."
+        )
+    if inplace and structure == "module":
+        yield "inplace=True gives back the GraphModule it got; leave structure out."
+
+
+def _problems_of_norms(modules: list[tuple[str, nn.Module]], name: str) -> Iterator[str]:
+    quantized = [path for path, module in modules if "quantized" in type(module).__module__.split(".")]
+    norms = [(path, module) for path, module in modules if is_norm(module) and path not in quantized]
+    if quantized and not norms:
+        yield f"{quantized[0] or name} is quantized, and no norm is left to fold; fuse before you quantize."
+    if norms and all(module.training for _, module in norms):
+        yield (
+            f"{norms[0][0] or name} and every other norm of the model is in training mode, where it uses the "
+            "statistics of each batch; call model.eval() first."
+        )
+
+
+def _problems_of_tensors(tensors: list[tuple[str, Tensor]]) -> Iterator[str]:
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        yield f"{lazy[0]} is not initialised yet; run the model once before fusing, so that it gets its size."
+    elif tensors and all(tensor.is_meta for _, tensor in tensors):
+        yield f"{tensors[0][0]} and all other tensors are on the meta device, without values; load the weights first."

@@ -1,0 +1,34 @@
+"""What the user asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from fxfuse.rules import Rule
+
+Structure = Literal["graph", "module"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; see ``fx_fuse``.
+
+    Attributes:
+        constants: what is passed for some placeholders at every call; see ``fuse_graph``.
+        holder: what holds the tensors of an exported program, the same for every attempt.
+    """
+
+    rules: tuple[Rule, ...]
+    structure: Structure | None = None
+    allow_copies: bool = True
+    guards: bool = True
+    inplace: bool = False
+    allow_growth: bool = False
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    holder: nn.Module | None = None

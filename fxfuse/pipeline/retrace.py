@@ -1,0 +1,84 @@
+"""Whether the Python forwards of a result still do what the edited graphs say.
+
+A forward that is kept runs again, on the new modules.  If it asks what they are (``isinstance(self.bn, BatchNorm2d)``,
+``self.conv.bias is None``), or reaches the old ones in a way that cannot be exchanged (a closure, a named tuple), it
+does something else than it did while it was traced.  So the result is traced again, and must give the edited graph.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from fxfuse.capture.tracer import Tracer
+from fxfuse.graph.call import operator_at
+from fxfuse.graph.graph import Graph
+from fxfuse.graph.uses import asks_shape
+from fxfuse.modules.guards import require_value
+from fxfuse.operators.noops import Noop
+from fxfuse.report.errors import out_of_memory
+from fxfuse.report.reasons import Reason, Refusal
+from fxfuse.write_back.replacements import folded_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import fx, nn
+
+    from fxfuse.capture.capture import Part
+    from fxfuse.edit.editor import Editor
+    from fxfuse.edit.history import Origin
+    from fxfuse.pipeline.attempt import Attempt
+
+
+def unfaithful(attempt: Attempt, result: nn.Module) -> dict[nn.Module, Refusal]:
+    """Return the modules to leave alone, since with them the result would not do what its graph says."""
+    kept: dict[nn.Module, Refusal] = {}
+    for part, editor in attempt.by_module:
+        traced = part.module not in attempt.captured.opaque
+        if editor.plans and traced and not _same_calls(attempt, part, editor, result):
+            for fold in folded_modules([(part, editor)]):
+                paths = [attempt.captured.paths[module] for module in fold]
+                kept |= dict.fromkeys(fold, Refusal(Reason.OWN_FORWARD, value=", ".join(sorted(paths))))
+    return kept
+
+
+class _Strict(Tracer):
+    """A call of a module that is left whole must be one that its forward accepts: an identity has one argument."""
+
+    def _leave_whole(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
+        inspect.signature(m.forward).bind(*args, **kwargs)
+        return super()._leave_whole(m, path, forward, args, kwargs)
+
+
+def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module) -> bool:
+    paths = attempt.captured.paths
+    boundaries = [result.get_submodule(paths[module]) for module in part.boundaries]
+    distrusted = [result.get_submodule(paths[module]) for module in part.distrusted]
+    tracer = _Strict(boundaries, part.passed, distrusted)
+    try:
+        again = Graph(tracer.capture(result.get_submodule(part.path)))
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return False  # whatever it raises, it is not what it was
+    return _calls(again, {}) == _calls(editor.graph, editor.origin)
+
+
+def _calls(graph: Graph, origins: Mapping[fx.Node, Origin]) -> list[tuple[str, object]]:
+    """Return what a graph calls, in order and under the names of the model, but for what does nothing."""
+    return [
+        (node.op, origins[node].target if node in origins else node.target)
+        for node in graph.graph_module.graph.nodes
+        if node.op in ("call_module", "call_function", "call_method")
+        and node not in graph.dead
+        and node not in graph.constants
+        and node.target is not require_value
+        and not asks_shape(node)
+        and not _does_nothing(graph, node)
+    ]
+
+
+def _does_nothing(graph: Graph, node: fx.Node) -> bool:
+    row = operator_at(node, graph.module(node))
+    return row is not None and issubclass(row.view, Noop)

@@ -1,0 +1,188 @@
+"""What the pass did and why it did not do the rest: reasons, decisions and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+from torch.export import ExportedProgram
+
+from fxfuse.report.cost import Cost
+from fxfuse.report.errors import FuseError
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.report.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one rule did at one node, and why.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import explain
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8)).eval()
+        >>> decision = explain(model).folded[0]
+        >>> decision.rule, decision.path, decision.kind, decision.into, decision.assumed
+        ('fold_upstream', '1', 'BatchNorm1d', ('0',), True)
+
+    Attributes:
+        rule: the name of the rule.
+        path: the module that does the operation, as the user wrote it (``layer1.0.bn1``), or the node's name.
+        kind: the class of that module, or the function's name.
+        into: what absorbed it; empty where it stayed.
+        reason: why it stayed; None where it was folded.
+        detail: the reason as a sentence with its facts, or what the fold rests on.
+        assumed: the fold rests on an assumption, which ``detail`` names.
+        copied_bytes: what untying a shared weight costs.
+        onwards: why it could not move into what follows, where that was tried as well.
+        before: what the operations of a merge cost, told once for all of them; None for other folds.
+        after: what the one costs that is left of them.
+    """
+
+    rule: str
+    path: str
+    kind: str
+    into: tuple[str, ...] = ()
+    reason: Reason | None = None
+    detail: str = ""
+    assumed: bool = False
+    copied_bytes: int = 0
+    onwards: Reason | None = None
+    before: Cost | None = None
+    after: Cost | None = None
+
+    @property
+    def folded(self) -> bool:
+        """Whether the operation is gone."""
+        return self.reason is None
+
+    @property
+    def outcome(self) -> str:
+        """``"folded"`` or ``"skipped"``."""
+        return "folded" if self.folded else "skipped"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        reasons = {"reason": self.reason, "onwards": self.onwards}
+        names = {key: None if reason is None else reason.name for key, reason in reasons.items()}
+        pairs = {"before": self.before, "after": self.after}.items()
+        costs = {key: None if cost is None else dict(cost.__dict__) for key, cost in pairs}
+        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names, **costs}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the pass decided; prints as a table, and is true if anything was folded.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import fx_fuse
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
+        >>> Report.of(fx_fuse(model)).folded[0].into
+        ('0',)
+
+    Attributes:
+        decisions: one for every operation that was folded and every batch norm that was not.
+        structure: ``"graph"`` or ``"module"``: which kind of object came back.
+        notes: what else a user should know, a sentence each (methods that a GraphModule cannot keep, say).
+        renamed: state_dict names of the argument -> names in the result, where they differ.
+    """
+
+    decisions: tuple[Decision, ...] = ()
+    structure: str = "graph"
+    notes: tuple[str, ...] = ()
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folded(self) -> tuple[Decision, ...]:
+        """The decisions that removed something."""
+        return tuple(d for d in self.decisions if d.folded)
+
+    @property
+    def skipped(self) -> tuple[Decision, ...]:
+        """The decisions that left something, each with its reason."""
+        return tuple(d for d in self.decisions if not d.folded)
+
+    @property
+    def copied_bytes(self) -> int:
+        """The bytes that untying shared weights costs."""
+        return sum(d.copied_bytes for d in self.decisions)
+
+    @property
+    def saved(self) -> Cost:
+        """What the merges save: multiply-adds where the sizes of the values are known, parameters and kernels."""
+        pairs = [(d.before, d.after) for d in self.decisions]
+        return sum((b - a for b, a in pairs if b is not None and a is not None), Cost(None))
+
+    def by_reason(self) -> Counter[Reason]:
+        """Return how many operations stayed for each reason."""
+        return Counter(d.reason for d in self.decisions if d.reason is not None)
+
+    def __bool__(self) -> bool:
+        """Whether anything was folded."""
+        return bool(self.folded)
+
+    def __str__(self) -> str:
+        """Return a table: folded operations first, then what stayed and why, then totals."""
+        rows = [(d.path, d.kind, _result(d), d.detail) for d in (*self.folded, *self.skipped)]
+        table = tabulate(
+            rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
+        )
+        assumed = sum(d.assumed for d in self.folded)
+        total = f"{len(self.folded)} folded, {len(self.skipped)} left"
+        total += f"; {assumed} of the folds rest on an assumption" if assumed else ""
+        total += f"; shared weights untied: {self.copied_bytes:,} bytes" if self.copied_bytes else ""
+        total += f"; merges saved {self.saved}" if self.saved.kernels else ""
+        return "\n".join([*([table, ""] if rows else []), total, *self.notes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return {
+            "structure": self.structure,
+            "folded": [d.to_dict() for d in self.folded],
+            "skipped": [d.to_dict() for d in self.skipped],
+            "copied_bytes": self.copied_bytes,
+            "saved": dict(self.saved.__dict__),
+            "notes": list(self.notes),
+            "renamed": self.renamed,
+        }
+
+    @staticmethod
+    def of(result: object) -> Report:
+        """Return the report of a model that ``fx_fuse`` returned.
+
+        Args:
+            result: a ``GraphModule``, a model of the user's class, or an ``ExportedProgram``.
+
+        Raises:
+            FuseError: if the object carries no report.
+        """
+        result = result.graph_module if isinstance(result, ExportedProgram) else result
+        meta = getattr(result, "meta", None)
+        report = meta.get(KEY) if isinstance(meta, dict) else getattr(result, "__dict__", {}).get(ATTRIBUTE)
+        if not isinstance(report, Report):
+            raise FuseError(f"{type(result).__name__} carries no report; pass what fx_fuse returned.")
+        return report
+
+    def attach(self, result: fx.GraphModule | Any) -> None:
+        """Leave the report where ``of`` finds it."""
+        if isinstance(getattr(result, "meta", None), dict):
+            result.meta = {**result.meta, KEY: self}
+        else:
+            result.__dict__[ATTRIBUTE] = self
+
+
+def _result(decision: Decision) -> str:
+    """Return what became of an operation, in a word or by the names of what absorbed it."""
+    if not decision.folded:
+        return "stays"
+    return "-> " + ", ".join(decision.into) if decision.into else "removed"
+
+
+KEY = "fxfuse"
+ATTRIBUTE = "_fxfuse_report"

@@ -1,0 +1,4 @@
+"""What the rules that merge layers share.
+
+Start with ``merger.py``.
+"""

@@ -1,0 +1,143 @@
+"""An exported program, put together again after its graph was edited."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx
+from torch.export import ExportedProgram, ModuleCallEntry
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputSpec, TensorArgument
+
+from fxfuse.capture.exported_program import _constant_specs, _tensors
+from fxfuse.modules.lookup import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
+    """Return the program with the edited graph, and with the parameters that this needs.
+
+    Args:
+        program: what was captured.
+        draft: the graph made of it by ``capture_program``, after the edits.
+    """
+    needed = {str(n.target): fetch(draft, str(n.target)) for n in draft.graph.nodes if n.op == "get_attr"}
+    needed = {path: value for path, value in needed.items() if isinstance(value, Tensor)}
+    before = _tensors(program)
+    kept = _kept_unused(program, before, needed)
+    after = {**kept, **needed}
+    specs = _input_specs(program, before, after)
+    graph, names = _lifted(draft.graph, specs, program)
+    signature = ExportGraphSignature(specs, _output_specs(program, names))
+    return ExportedProgram(
+        root=program.graph_module,
+        graph=graph,
+        graph_signature=signature,
+        state_dict=_replaced(program.state_dict, before, after),
+        range_constraints=program.range_constraints,
+        module_call_graph=[_copied_entry(entry) for entry in program.module_call_graph],
+        example_inputs=program.example_inputs,
+        constants={n: v for n, v in program.constants.items() if n not in before or n in kept or needed.get(n) is v},
+        verifiers=program.verifiers,
+    )
+
+
+def _copied_entry(entry: ModuleCallEntry) -> ModuleCallEntry:
+    """Return an entry of which torch may rename the arguments."""
+    signature = entry.signature
+    if signature is None:
+        return copy.copy(entry)
+    inputs, outputs = ([copy.copy(argument) for argument in part] for part in (signature.inputs, signature.outputs))
+    return replace(entry, signature=replace(signature, inputs=inputs, outputs=outputs))
+
+
+def _kept_unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return constants that no node ever read, but those of a module of which all others went: of a folded norm."""
+    users = {node.name: node.users for node in program.graph.nodes if node.op == "placeholder"}
+    used = {str(s.target) for s in _constant_specs(program) if users[s.arg.name]}
+    emptied = {_module(path) for path in used} - {_module(path) for path in needed}
+    return {path: value for path, value in before.items() if path not in used and _module(path) not in emptied}
+
+
+def _module(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _input_specs(program: ExportedProgram, before: dict[str, Tensor], after: dict[str, Tensor]) -> list[InputSpec]:
+    """Return what the inputs are now: old ones in their order, new parameters behind the old parameters."""
+    specs: list[InputSpec] = []
+    for spec in program.graph_signature.input_specs:
+        path = str(spec.target)
+        if path not in before:
+            specs.append(spec)
+        elif path in after:
+            same = after[path] is before[path]
+            specs.append(spec if same else replace(spec, kind=InputKind.PARAMETER, persistent=None))
+    taken = {spec.arg.name for spec in specs} | {node.name for node in program.graph.nodes}
+    new = [path for path in after if path not in before]
+    added = [InputSpec(InputKind.PARAMETER, TensorArgument(_free(path, taken)), path) for path in new]
+    first = next((n for n, spec in enumerate(specs) if spec.kind != InputKind.PARAMETER), len(specs))
+    return [*specs[:first], *added, *specs[first:]]
+
+
+def _free(path: str, taken: set[str]) -> str:
+    name = stem = "p_" + re.sub(r"\W", "_", path)
+    number = 0
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name
+
+
+def _lifted(draft: fx.Graph, specs: list[InputSpec], program: ExportedProgram) -> tuple[fx.Graph, list[str | None]]:
+    """Return the graph with placeholders for what it reads, and the names of its outputs."""
+    graph, placeholders, values = fx.Graph(), dict[str, fx.Node](), dict[fx.Node, fx.Node]()
+    old = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    read = {str(node.target): node for node in reversed(draft.nodes) if node.op == "get_attr"}
+    for spec in specs:
+        node = placeholders[spec.arg.name] = graph.placeholder(spec.arg.name)
+        node.name = spec.arg.name
+        source = read.get(str(spec.target), old.get(spec.arg.name))
+        node.meta = dict(source.meta) if source is not None else {}
+    by_path = {str(spec.target): placeholders[spec.arg.name] for spec in specs if spec.target is not None}
+    for node in draft.nodes:
+        if node.op == "placeholder":
+            values[node] = placeholders[node.name]
+        elif node.op == "get_attr" and node.target in by_path:
+            values[node] = by_path[node.target]
+        else:
+            values[node] = graph.node_copy(node, values.__getitem__)
+    outputs = next(node for node in graph.nodes if node.op == "output").args[0]
+    return graph, [item.name if isinstance(item, fx.Node) else None for item in _listed(outputs)]
+
+
+def _listed(outputs: Any) -> Iterable[Any]:
+    return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+
+
+def _output_specs(program: ExportedProgram, names: list[str | None]) -> list[OutputSpec]:
+    specs = program.graph_signature.output_specs
+    return [
+        spec if name is None else replace(spec, arg=replace(spec.arg, name=name))
+        for spec, name in zip(specs, names, strict=True)
+    ]
+
+
+def _replaced(state: dict[str, Any], before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the state, in its order, with new entries behind those of the same module."""
+    added: dict[str, list[str]] = {}
+    for path in (path for path in after if path not in before):
+        added.setdefault(_module(path), []).append(path)
+    result: dict[str, Any] = {}
+    for path, value in state.items():
+        if path in after:
+            result[path] = after[path]
+        elif path not in before:
+            result[path] = value
+        result |= {new: after[new] for new in added.pop(_module(path), ())}
+    return {**result, **{new: after[new] for left in added.values() for new in left}}
