@@ -55,20 +55,17 @@ class Tracer(OneThread):
 
     def __init__(
         self,
-        boundaries: Collection[nn.Module] = (),
         passed: Mapping[str, Any] | None = None,
         distrusted: Collection[nn.Module] = (),
     ) -> None:
         """Trace with some modules left whole from the start.
 
         Args:
-            boundaries: modules of which the result must stay as it is, since untraced code reads it.
             passed: arguments that the root is known to be called with; those without tensors are constants.
             distrusted: modules of which a trace is known to be wrong.
         """
         super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
         self.proxy_buffer_attributes = True
-        self.boundaries = {id(module) for module in boundaries}
         self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
@@ -142,7 +139,7 @@ class Tracer(OneThread):
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
         layer = is_layer_of_torch(m) and not isinstance(m, Derived)
-        return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
+        return operator_of(m) is not None or layer or is_hooked(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -165,8 +162,8 @@ class Tracer(OneThread):
                 self.left_whole[m], self.failure = sentence(error), None
             else:
                 return result
-        elif operator_of(m) is None and (is_hooked(m) or id(m) in self.boundaries):
-            self.left_whole.setdefault(m, "it has hooks" if is_hooked(m) else "untraced code reads its result")
+        elif operator_of(m) is None and is_hooked(m):
+            self.left_whole.setdefault(m, "it has hooks")
         return self._leave_whole(m, path, forward, args, kwargs)
 
     def _leave_whole(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:

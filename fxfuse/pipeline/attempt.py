@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import fx
 
+from fxfuse.capture.names import reads_layers
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
 from fxfuse.pipeline.engine import run
+from fxfuse.modules.lookup import is_hooked
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
-from fxfuse.source.layer_attributes import reads_layers
 from fxfuse.write_back.into_classes import replacements
 from fxfuse.write_back.other_methods import changed_elsewhere, read_elsewhere
-from fxfuse.write_back.replacements import Replacements
+from fxfuse.write_back.replacements import Replacements, modules_of
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from fxfuse.capture.capture import Capture, Part
+    from fxfuse.capture.names import Names
+    from fxfuse.graph.plan import Plan
     from fxfuse.pipeline.options import Options, Structure
     from fxfuse.report.report import Decision
 
@@ -79,7 +82,7 @@ class Attempt:
             FuseError: if a graph is asked for, and the model cannot be traced as a whole.
         """
         model = captured.model
-        structure = options.structure or ("graph" if captured.whole else "module")
+        structure = options.structure or ("graph" if captured.whole and not is_hooked(model) else "module")
         # The class of a GraphModule is GraphModule, so both structures are the same.
         structure = "graph" if isinstance(model, fx.GraphModule) or captured.program is not None else structure
         if structure == "graph" and captured.root is None:
@@ -97,7 +100,7 @@ class Attempt:
             editor = Editor(
                 _graph(captured, part, options, kept, holders, layers_are_read=None if as_graph else layers_are_read)
             )
-            found = run(editor, rules)
+            found = run(editor, rules, [_Untraced(captured.names, part, editor)])
             if part.assumed:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
             decisions += found
@@ -120,6 +123,18 @@ class Attempt:
             editor = self.edits[0][1]
             return into_graph_module(self.captured, editor, decisions, self.replaced, inplace=self.inplace)
         return into_modules(self.captured, decisions, self.replaced, expected or {})
+
+
+class _Untraced(NamedTuple):
+    """Says before an edit whether untraced code forbids it."""
+
+    names: Names
+    part: Part
+    editor: Editor
+
+    def __call__(self, plan: Plan) -> Refusal | None:
+        """Return why a plan must not be carried out, None if it may."""
+        return self.names.refusal(modules_of(plan, self.part, self.editor))
 
 
 def _graph(

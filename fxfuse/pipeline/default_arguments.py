@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fxfuse.capture.capture import capture
-from fxfuse.capture.forward_arguments import ANY_VALUE
+from fxfuse.capture.forward_arguments import ANY_VALUE, asks_what_it_gets
 from fxfuse.pipeline.attempt import Attempt
-from fxfuse.source.reach import asks_what_it_gets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +43,7 @@ def _asked(module: nn.Module) -> dict[str, Any]:
     required = [
         p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    return {name: Tensor for name in required if asks_what_it_gets(forward, [name], around=False)}
+    return {name: Tensor for name in required if asks_what_it_gets(forward, [name])}
 
 
 def _decisive(attempt: Attempt, root: Part, options: Options) -> Mapping[str, Any]:
@@ -67,7 +66,7 @@ def _other(value: Any) -> Any:
 
 
 def _folds_with(attempt: Attempt, model: nn.Module, passed: Mapping[str, Any], options: Options) -> object:
-    captured = capture(model, passed)
+    captured = capture(model, passed, hooks=options.hooks)
     return _folds(Attempt.of(captured, options, attempt.kept)) if captured.root is not None else None
 
 

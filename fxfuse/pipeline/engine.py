@@ -18,7 +18,7 @@ from fxfuse.rules.fold_downstream import fold_downstream
 from fxfuse.rules.fold_upstream import fold_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import fx, nn
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from fxfuse.graph.plan import Merge
     from fxfuse.rules import Rule
 
+    Veto = Callable[[Plan], "Refusal | None"]
 
-def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
+
+def run(editor: Editor, rules: Sequence[Rule], vetoes: Sequence[Veto] = ()) -> list[Decision]:
     """Apply the rules to one graph, and return a decision for every fold and for every norm that stays.
 
     What a merge leaves is looked at again, until there is nothing more to merge: a norm behind a sum of convolutions
@@ -36,7 +38,7 @@ def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
     """
     folded: list[tuple[Decision, Plan]] = []
     while True:
-        found, skipped = _round(editor, rules)
+        found, skipped = _round(editor, rules, vetoes)
         folded += found
         if not any(plan.merge is not None for _, plan in found):
             break
@@ -78,7 +80,9 @@ def _untried(editor: Editor, node: fx.Node, folds: Sequence[Rule]) -> Decision |
     return refused
 
 
-def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
+def _round(
+    editor: Editor, rules: Sequence[Rule], vetoes: Sequence[Veto]
+) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
     """Try each rule at each node, from the last to the first, so that a chain of norms is composed before it folds."""
     folded: list[tuple[Decision, Plan]] = []
     skipped: dict[fx.Node, Decision | None] = {}
@@ -87,12 +91,12 @@ def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, 
             if editor.gone(node):
                 continue
             try:
-                offer = _offer(editor, rule, node)
+                offer = _offer(editor, rule, node, vetoes)
             except Refusal as refusal:
                 skipped[node] = _both(skipped.get(node), _skipped(editor, rule, node, refusal))
                 continue
             if offer is not None:
-                offer = _cheapest(editor, offer, rules[number + 1 :], node)
+                offer = _cheapest(editor, offer, rules[number + 1 :], node, vetoes)
                 decisions = _folded(editor, offer)
                 editor.apply(offer.plan)
                 folded += [(decision, offer.plan) for decision in decisions]
@@ -110,8 +114,11 @@ class _Offer(NamedTuple):
 _OURS = frozenset(map(id, RULES.values()))  # a rule of the user's may be anything that can be called
 
 
-def _offer(editor: Editor, rule: Rule, node: fx.Node) -> _Offer | None:
+def _offer(editor: Editor, rule: Rule, node: fx.Node, vetoes: Sequence[Veto]) -> _Offer | None:
     plan = rule(editor.graph, node) if id(rule) in _OURS else _plan_of_theirs(editor.graph, node, rule)
+    refusals = (veto(plan) for veto in vetoes) if plan is not None else ()
+    for refusal in (refusal for refusal in refusals if refusal is not None):
+        raise refusal
     return None if plan is None else _Offer(rule, plan, editor.copied_bytes(plan))
 
 
@@ -138,11 +145,13 @@ def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
     )
 
 
-def _cheapest(editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node) -> _Offer:
+def _cheapest(
+    editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node, vetoes: Sequence[Veto]
+) -> _Offer:
     """Return the offer of a later rule for the same node, where that costs less: the way onwards may be free."""
     for rule in later if offer.copied else ():
         try:
-            other = _offer(editor, rule, node)
+            other = _offer(editor, rule, node, vetoes)
         except Refusal:
             continue
         if other is not None and other.copied < offer.copied:

@@ -53,9 +53,8 @@ class _Strict(Tracer):
 
 def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module) -> bool:
     paths = attempt.captured.paths
-    boundaries = [result.get_submodule(paths[module]) for module in part.boundaries]
-    distrusted = [result.get_submodule(paths[module]) for module in part.distrusted]
-    tracer = _Strict(boundaries, part.passed, distrusted)
+    distrusted = {result.get_submodule(paths[module]) for module in part.distrusted}
+    tracer = _Strict(part.passed, distrusted)
     try:
         again = Graph(tracer.capture(result.get_submodule(part.path)))
     except Exception as error:

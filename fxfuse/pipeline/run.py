@@ -9,7 +9,6 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from fxfuse.capture.capture import Capture, capture, capture_graph
-from fxfuse.capture.chains import add_chains
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, holder_of_program, runnable
 from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
@@ -93,22 +92,19 @@ def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options
         assert options.holder is not None  # noqa: S101 - made before
         return capture_program(model, options.holder)
     if isinstance(model, fx.GraphModule):
-        captured = capture_graph(model, options.constants)
+        captured = capture_graph(model, options.constants, options.hooks)
         if inputs is not None:
             prove(captured, inputs)
         return captured
     if inputs is None:
-        captured = capture(model)
-        add_chains(captured)
-        return captured
+        return capture(model, hooks=options.hooks)
     passed, distrusted = inputs.bound(model), set[nn.Module]()
     while True:
-        captured = capture(model, passed, distrusted)
+        captured = capture(model, passed, distrusted, options.hooks)
         right, wrong = prove(captured, inputs)
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
             captured = replace(captured, parts=parts)
-            add_chains(captured)
             return captured
         distrusted.update(wrong)
 

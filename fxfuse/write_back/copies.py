@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxfuse.modules.lookup import ATOMS, paths_below, shallow_copy
-from fxfuse.write_back.rebinding import exchanged, rebound
+from fxfuse.write_back.rebinding import exchanged
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -36,8 +36,7 @@ def copies_of(
             # Most are registries of hooks without any.
             empty = type(value) in (dict, collections.OrderedDict) and not value
             if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
-                hooks = name in ("_forward_hooks", "_forward_pre_hooks")
-                copied.__dict__[name] = rebound(value, copies.of) if hooks else exchanged(value, copies.of)
+                copied.__dict__[name] = exchanged(value, copies.of)
     return copies.made
 
 

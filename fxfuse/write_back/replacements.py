@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fxfuse.capture.capture import Part
     from fxfuse.edit.editor import Editor
+    from fxfuse.graph.plan import Plan
 
 
 def folded_modules(edits: Iterable[tuple[Part, Editor]], *, onwards: bool | None = None) -> list[set[nn.Module]]:
@@ -23,13 +24,19 @@ def folded_modules(edits: Iterable[tuple[Part, Editor]], *, onwards: bool | None
         edits: what was done.
         onwards: only the folds into what follows, or only the others; None for all.
     """
-    found: list[set[nn.Module]] = []
-    for part, editor in edits:
-        for plan in (plan for plan in editor.plans if onwards in (None, plan.onwards)):
-            nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass] + [*plan.dropped]
-            origins = [editor.origin[node] for node in nodes if node in editor.origin]
-            found.append({o.module if o.module is not None else owner_at(part.module, o.owner) for o in origins})
-    return found
+    return [
+        modules_of(plan, part, editor)
+        for part, editor in edits
+        for plan in editor.plans
+        if onwards in (None, plan.onwards)
+    ]
+
+
+def modules_of(plan: Plan, part: Part, editor: Editor) -> set[nn.Module]:
+    """Return the modules of the user's that a plan changes, before or after it is carried out."""
+    nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass] + [*plan.dropped]
+    origins = [editor.origin[node] for node in nodes if node in editor.origin]
+    return {o.module if o.module is not None else owner_at(part.module, o.owner) for o in origins}
 
 
 @dataclass

@@ -41,10 +41,10 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
 def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[Reason, str]:
     """Return why no graph contains a norm, as a sentence too."""
     kept, caller = captured.kept.get(module), _opaque_parent(captured, path)
-    if caller is None:
-        return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     if kept is not None and kept.reason is Reason.HOOKED:
         return kept.reason, str(kept)
+    if caller is None:
+        return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     name, why = caller
     return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
 
