@@ -181,6 +181,8 @@ class _Session:
         if module in self.seen or operator_of(module) is not None:
             return
         self.seen.add(module)
+        if not any(inner._parameters or inner._buffers for inner in module.modules()):
+            return  # nothing in it could fold
         root = module is self.result.model
         if is_hooked(module) and not self.looks_only:
             self._leave(module, "it has hooks")

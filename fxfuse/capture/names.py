@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fxfuse.modules.code import mentions
-from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, contents_of
+from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, ancestors, contents_of, splitting
 from fxfuse.modules.origin import is_users
 from fxfuse.report.reasons import Reason, Refusal
 
@@ -208,6 +208,11 @@ class Code:
                 if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
                     self._pending += forwards_of(held)  # Base.forward(self, x)
 
+    @property
+    def functions(self) -> list[FunctionType]:
+        """All functions that were read."""
+        return [function for function, _ in self._seen]
+
     def touched(self, hands: Iterable[nn.Module]) -> set[nn.Module]:
         """Return the modules that the code may call, or look into, by themselves.
 
@@ -287,15 +292,15 @@ class Names:
         self._paths = paths
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())
-        self._inside = functools.cache(lambda module: frozenset(module.modules()))
-        below = {inner for module in opaque for child in module.children() for inner in self._inside(child)}
-        self._codes = [self._code_of(module) for module in opaque if module not in below]
+        self._above = ancestors(paths) if opaque else {}
+        self._codes = [self._code_of(module) for module in opaque if self._above[module].isdisjoint(opaque.keys() - {module})]
 
     def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, set[nn.Module]]:
         """Return the untraced code in a module, with what it may use by itself."""
-        inside = [module for module in self._inside(outermost) if module in self._opaque]
+        inside = [module for module in self._opaque if outermost in self._above[module]]
         entries = [entry for module in inside for entry in self._members.called_by(module)]
         code = Code(self._members, [*entries, *self._members.implicit])
+        code.opens = code.opens or "train" in code.names  # it switches what is inside
         return outermost, code, code.touched(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:
@@ -304,21 +309,19 @@ class Names:
         Args:
             modules: those that the fold changes.
         """
-        fold = set(modules)
+        split = splitting(modules, self._above) if self._codes and modules else frozenset()
         for outermost, code, touched in self._codes:
-            for module in touched:
-                inside = self._inside(module)
-                parts = not inside.isdisjoint(fold) and not inside.issuperset(fold)
-                if parts or (module in fold and not code.names.isdisjoint((*module._parameters, *module._buffers))):
-                    value = self._paths[outermost] or type(outermost).__name__
-                    return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost])
+            read = (m for m in modules if m in touched and not code.names.isdisjoint((*m._parameters, *m._buffers)))
+            if not touched.isdisjoint(split) or any(read):
+                value = self._paths[outermost] or type(outermost).__name__
+                return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost])
         return None
 
     def switched(self, modules: Iterable[nn.Module]) -> set[nn.Module]:
         """Return those modules of which untraced code may set an attribute that their code reads."""
         found: set[nn.Module] = set()
         for module in modules:
-            stored = {name for outermost, code, _ in self._codes if module in self._inside(outermost) for name in code.stored}
+            stored = {name for outermost, code, _ in self._codes if outermost in self._above[module] for name in code.stored}
             entries = forwards_of(type(module)) if stored else []
             if entries and not stored.isdisjoint(Code(self._members, entries).names):
                 found.add(module)

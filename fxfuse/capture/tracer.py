@@ -152,9 +152,12 @@ class Tracer(OneThread):
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
             scope = self.scope.module_path, self.scope.module_type
+            before = State(m, alone=True)
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
+                if changed := before.restore():
+                    raise Untraceable(changed)  # noqa: TRY301 - the module is left whole for that, too
                 self.require_no_failure()
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self._take_back(last)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Words by which code comes to modules, or to their tensors, without the names of these.
 _OPENING = frozenset(
     "children modules named_children named_modules get_submodule __dict__ _modules apply eval exec vars locals "
-    "attrgetter state_dict named_parameters named_buffers buffers get_parameter get_buffer train".split()
+    "attrgetter state_dict named_parameters named_buffers buffers get_parameter get_buffer".split()
 )
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
 _SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
@@ -125,6 +125,53 @@ def own_names(function: FunctionType) -> set[str] | None:
         elif not (step.opname.startswith("LOAD") and "PUSH_NULL" in (before, then.opname)):
             return None
     return found
+
+
+def hands_on(code: CodeType, first: str, second: str) -> bool:
+    """Whether a method calls ``self.first`` once, and gives the result to ``self.second``, and to nothing else.
+
+    Example:
+        >>> def forward(self, x): return self.bn(self.conv(x)).relu()
+        >>> hands_on(forward.__code__, "conv", "bn"), hands_on(forward.__code__, "bn", "conv")
+        (True, False)
+    """
+    steps = list(dis.get_instructions(code))
+    found = [[n for n, step in enumerate(steps) if step.argval == name] for name in (first, second)]
+    if [len(numbers) for numbers in found] != [1, 1]:
+        return False
+    ends = [_end_of_call(steps, numbers[0]) for numbers in found]
+    plain = [step for step in steps[ends[0] + 1 :] if step.opname not in _SILENT]
+    if ends[0] < 0 or ends[1] < 0 or steps[ends[1]].arg != 1:
+        return False
+    if plain and plain[0] is steps[ends[1]]:
+        return True
+    pairs = [pair for step in plain[:7] for pair in _loads_and_stores(step)]
+    stored, own, method, loaded, call, after = pairs[:6] if len(pairs) > 5 else [("", "")] * 6
+    named = stored[0] == "STORE" and own == ("LOAD", code.co_varnames[0]) and method[1] == second
+    return named and loaded == ("LOAD", stored[1]) and call[0] == "CALL" and after[0] in ("RETURN_VALUE", stored[0]) and (
+        after[0] == "RETURN_VALUE" or after[1] == stored[1]
+    )
+
+
+def _end_of_call(steps: list[dis.Instruction], start: int) -> int:
+    """Return the number of the step that makes the call of a method that is loaded at ``start``, -1 if there is none."""
+    depth = 0
+    for number in range(start + 1, len(steps)):
+        if steps[number].opname.startswith(("JUMP", "POP_JUMP", "FOR_ITER", "RETURN")):
+            return -1
+        depth += dis.stack_effect(steps[number].opcode, steps[number].arg)
+        if depth < 0:
+            return number
+    return -1
+
+
+def _loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
+    """Return what a step does with variables, one after the other; some steps do two things at once."""
+    if "FAST" not in step.opname:
+        return [("CALL" if step.opname.startswith("CALL") else step.opname, step.argval)]
+    kinds = [part for part in step.opname.split("_") if part in ("LOAD", "STORE")]
+    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return list(zip(kinds, names, strict=False))
 
 
 def _mentions(code: CodeType) -> Mentions:

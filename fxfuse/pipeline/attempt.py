@@ -17,7 +17,7 @@ from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.write_back.into_classes import replacements
-from fxfuse.write_back.other_methods import changed_elsewhere, read_elsewhere
+from fxfuse.write_back.other_methods import OtherMethods, read_elsewhere
 from fxfuse.write_back.replacements import Replacements, modules_of
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
 
@@ -62,7 +62,7 @@ class Attempt:
         paths = self.captured.paths
         unwritable = {m: Refusal(Reason.OWN_FORWARD, value=paths[m]) for m in self.replaced.conflicts}
         read = read_elsewhere(self.captured.model, self.replaced.modules, paths)
-        return {**changed_elsewhere(self.captured, self.by_module), **read, **unwritable}
+        return {**read, **unwritable}
 
     @property
     def by_module(self) -> list[tuple[Part, Editor]]:
@@ -92,6 +92,7 @@ class Attempt:
             )
         edits: list[tuple[Part, Editor]] = []
         decisions: list[Decision] = []
+        others = OtherMethods(captured.paths)
         layers_are_read = functools.cache(functools.partial(reads_layers, model))  # the same for all parts
         for part in captured.parts:
             as_graph = structure == "graph" and not part.path
@@ -100,7 +101,7 @@ class Attempt:
             editor = Editor(
                 _graph(captured, part, options, kept, holders, layers_are_read=None if as_graph else layers_are_read)
             )
-            found = run(editor, rules, [_Untraced(captured.names, part, editor)])
+            found = run(editor, rules, [_Untraced(captured.names, None if as_graph else others, part, editor)])
             if part.assumed:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
             decisions += found
@@ -126,15 +127,20 @@ class Attempt:
 
 
 class _Untraced(NamedTuple):
-    """Says before an edit whether untraced code forbids it."""
+    """Says before an edit whether code that is not traced forbids it."""
 
     names: Names
+    others: OtherMethods | None
     part: Part
     editor: Editor
 
     def __call__(self, plan: Plan) -> Refusal | None:
         """Return why a plan must not be carried out, None if it may."""
-        return self.names.refusal(modules_of(plan, self.part, self.editor))
+        modules = modules_of(plan, self.part, self.editor)
+        refusal = self.names.refusal(modules)
+        if refusal is None and self.others is not None:
+            refusal = self.others.refusal(modules, onwards=plan.onwards)
+        return refusal
 
 
 def _graph(

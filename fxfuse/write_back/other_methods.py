@@ -14,20 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fxfuse.capture.names import Code, Members, forwards_of, functions_of
-from fxfuse.modules.code import returns_nothing
-from fxfuse.modules.lookup import look_up
+from fxfuse.graph.registry import operator_of
+from fxfuse.modules.code import hands_on, mentions, returns_nothing
+from fxfuse.modules.lookup import ancestors, look_up, splitting
 from fxfuse.modules.origin import is_users
+from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.write_back.replacements import folded_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Mapping
     from types import FunctionType
 
     from torch import nn
-
-    from fxfuse.capture.capture import Capture, Part
-    from fxfuse.edit.editor import Editor
 
 # A method of such a name is the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``.
 _FOR_THE_FUSED = ("fuse", "deploy")
@@ -59,6 +57,8 @@ class _Method:
     @functools.cached_property
     def touched(self) -> set[nn.Module]:
         """The modules that it may use by themselves."""
+        if self.used:
+            self.code.opens = False  # where it goes through lists of modules, the forward does so too, and was traced
         return self.code.touched([self.module])
 
     @property
@@ -67,19 +67,40 @@ class _Method:
         codes = [function.__code__ for function, _ in self.functions]
         return any(code.co_argcount + code.co_kwonlyargcount > 1 or code.co_flags & 0xC for code in codes)
 
-    def divides(self, fold: Collection[nn.Module]) -> set[nn.Module]:
-        """Return what it computes with that holds a part of a fold, and not all of it."""
-        found = {module for module in self.touched if _is_part(frozenset(module.modules()), fold)} if len(fold) > 1 else set()
-        names = {name for module in self.module.modules() for name, child in module._modules.items() if child in found}
+    def joins(self, fold: Collection[nn.Module], *, onwards: bool) -> bool:
+        """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
+        linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
+        order = [*linear, *(m for m in fold if m not in linear)][:: -1 if onwards else 1]
+        names = [[n for n, child in self.module._modules.items() if child is m] for m in order]
+        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1] or self.code.opens:
+            return False
+        (one,), (two,) = names
+        using = [f for f in self.code.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
+        return len(using) == 1 and hands_on(using[0].__code__, one, two)
+
+    def splits(
+        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, onwards: bool
+    ) -> set[nn.Module]:
+        """Return what it computes with that holds a part of a fold, and not all of it.
+
+        Args:
+            fold: the modules that the fold changes.
+            split: all modules that hold a part of it.
+            onwards: whether it goes into what follows.
+        """
+        found = self.touched & split
+        covered = {inner for module in found for inner in module.modules()} if self.used else set()
+        if covered.issuperset(fold) or self.joins(fold, onwards=onwards):
+            return set()
+        if not found or self.code.calls or not self.code.all_called.isdisjoint(self._names_of(found)):
+            return found
         tensors = {name for module in fold for name in (*module._parameters, *module._buffers)}
-        calls = self.code.calls or not self.code.all_called.isdisjoint({*names, "forward", "__call__"})
-        computes = calls or (self.takes_input and not tensors.isdisjoint(self.code.names))
-        return found if computes else set()
+        return found if self.takes_input and not tensors.isdisjoint(self.code.names) else set()
 
-
-def _is_part(inside: Collection[nn.Module], fold: Collection[nn.Module]) -> bool:
-    shared = [module for module in fold if module in inside]
-    return 0 < len(shared) < len(fold)
+    def _names_of(self, found: set[nn.Module]) -> set[str]:
+        """Return the names under which modules are held, and those by which any can be called."""
+        names = {name for module in self.module.modules() for name, child in module._modules.items() if child in found}
+        return {*names, "forward", "__call__"}
 
 
 class OtherMethods:
@@ -88,6 +109,7 @@ class OtherMethods:
     def __init__(self, paths: Mapping[nn.Module, str]) -> None:
         """Look at the classes of the modules at some paths."""
         self._paths = paths
+        self._above = ancestors(paths)
         self._members = Members(paths)
         self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
         self._methods: dict[nn.Module, list[_Method]] = {}
@@ -99,10 +121,12 @@ class OtherMethods:
             modules: those that the fold changes.
             onwards: whether the values between are others, as a norm goes into what follows.
         """
-        for method in self.methods() if len(modules) > 1 else ():
-            split = method.divides(modules) if onwards or not method.used else ()
-            if split:
-                alone = ", ".join(sorted(self._paths[module] for module in split))
+        split = splitting(modules, self._above)
+        around = frozenset.intersection(*(self._above[module] for module in modules)) if split else ()
+        for method in (method for module in around for method in self.methods_of(module)):
+            found = method.splits(modules, split, onwards=onwards) if onwards or not method.used else ()
+            if found:
+                alone = ", ".join(sorted(self._paths[module] for module in found))
                 return Refusal(Reason.REACHED_INTO, value=alone, users=self.name_of(method))
         return None
 
@@ -110,13 +134,12 @@ class OtherMethods:
         """Return the path of a method."""
         return f"{self._paths[method.module] or type(method.module).__name__}.{method.name}"
 
-    def methods(self) -> Iterator[_Method]:
-        """Yield the methods of all modules."""
-        for module in self._paths:
-            if module not in self._methods:
-                found = self._of_class(type(module))
-                self._methods[module] = [_Method(module, name, *entry, self._members) for name, entry in found.items()]
-            yield from self._methods[module]
+    def methods_of(self, module: nn.Module) -> list[_Method]:
+        """Return the methods of a module that may give a value."""
+        if module not in self._methods:
+            found = self._of_class(type(module))
+            self._methods[module] = [_Method(module, name, *entry, self._members) for name, entry in found.items()]
+        return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
         """Return the methods of a class that may give a value, each with its functions and whether the forward uses it."""
@@ -137,17 +160,6 @@ class OtherMethods:
         return self._kinds[kind]
 
 
-def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
-    """Return the modules that must stay, since another method calls only a part of what was folded."""
-    edits, others = list(edits), OtherMethods(captured.paths)
-    result: dict[nn.Module, Refusal] = {}
-    for way in (False, True):
-        for fold in folded_modules(edits, onwards=way):
-            refusal = others.refusal(fold, onwards=way)
-            result |= dict.fromkeys(fold - result.keys(), refusal) if refusal is not None else {}
-    return result
-
-
 def read_elsewhere(
     model: nn.Module, replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
 ) -> dict[nn.Module, Refusal]:
@@ -163,7 +175,7 @@ def read_elsewhere(
     changed = {m: names for m, new in replaced.items() if is_users(m) and (names := _changed(m, new))}
     result: dict[nn.Module, Refusal] = {}
     others = OtherMethods(paths) if changed else None
-    for method in others.methods() if others is not None else ():
+    for method in (m for module in paths for m in others.methods_of(module)) if others is not None else ():
         for module, names in changed.items():
             if module in method.touched and not names.isdisjoint(method.code.names):
                 assert others is not None  # noqa: S101 - it has the method
