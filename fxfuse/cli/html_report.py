@@ -97,7 +97,7 @@ class _Page(string.Template):
 
 def _filled(title: str, report: Report, data: dict[str, Any]) -> str:
     """Return the page; what the user named can end neither an element nor the script."""
-    template = resources.files(fxfuse).joinpath("html_report.html").read_text(encoding="utf-8")
+    template = resources.files("fxfuse.cli").joinpath("html_report.html").read_text(encoding="utf-8")
     text = json.dumps({"title": title, **data}, separators=(",", ":")).replace("<", "\\u003c")
     return _Page(template).substitute(title=html.escape(title), report=html.escape(str(report)), data=text)
 
