@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
-from torch.fx.graph_module import reduce_graph_module
 
 from fxfuse.graph.lazy_graph_module import share
 from fxfuse.source.syntax import mentions
 from fxfuse.write_back.copies import renew_parameters
+from fxfuse.write_back.saved_graph import SavedGraph, load_graph, save_graph
 
 _HOOKS = tuple(
     "_forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called _forward_pre_hooks "
@@ -85,14 +85,13 @@ class FusedGraphModule(fx.GraphModule):
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Store hooks, attributes and the report beside what a plain GraphModule stores."""
-        _, (body, imports) = super().__reduce__()
+        """Store the graph as it is, what it refers to, hooks, attributes and the report."""
         extras = self._extras()
-        body = {name: value for name, value in body.items() if name not in extras}
         if "_kept" in extras:
             methods = {name: cls for name, cls in self._kept["methods"].items() if _importable(cls)}
             extras["_kept"] = {**self._kept, "methods": methods}
-        return _restore, (body, imports, type(self).__name__, extras)
+        contents = {name: value for name, value in self.__dict__.items() if name not in extras and name != "_graph"}
+        return _restore, (contents, save_graph(self.graph), type(self).__name__, extras)
 
     def _extras(self) -> dict[str, Any]:
         names = [*_HOOKS, "_kept", "meta", *self.__dict__.get("_kept", {}).get("attributes", {})]
@@ -107,11 +106,11 @@ class FusedGraphModule(fx.GraphModule):
             module.training = modes.get(path, module.training)
 
 
-def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, Any]) -> FusedGraphModule:
-    plain = reduce_graph_module({**nn.Module().__dict__, **body}, imports)
-    assert isinstance(plain, fx.GraphModule)  # noqa: S101 - that is what it makes
-    result = FusedGraphModule(plain, plain.graph, name)
-    result.training = plain.training
+def _restore(contents: dict[str, Any], graph: SavedGraph, name: str, extras: dict[str, Any]) -> FusedGraphModule:
+    root = nn.Module()
+    root.__dict__.update(contents)
+    result = FusedGraphModule(root, load_graph(graph), name)
+    result.training = root.training
     result._take(extras)
     return result
 
