@@ -16,7 +16,7 @@ from fxfuse.capture import symbolic_sizes as shape_numbers
 from fxfuse.capture import tracer
 from fxfuse.modules import lookup as modules
 from fxfuse.pipeline import checks
-from tests.helpers import Model, folds, trained, unchanged, values
+from tests.support.helpers import Model, folds, trained, unchanged, values
 
 
 class Failing:
