@@ -19,8 +19,8 @@ from fxfuse import FusePass, Report, fuse_graph, fx_fuse
 from fxfuse.capture.lifted import copied
 from fxfuse.frontends.backend import Compiled, fxfuse
 from tests.faults.models import IMAGE, RULES, everything, parts
-from tests.graph_forms import untouched
-from tests.helpers import leaves, run, unchanged
+from tests.support.graph_forms import untouched
+from tests.support.helpers import leaves, run, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import assert_same, folds, reasons, run, trained, unchanged, values
+from tests.support.helpers import assert_same, folds, reasons, run, trained, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.helpers import Structure
+    from tests.support.helpers import Structure
 
 IMAGE = (2, 3, 6, 6)
 

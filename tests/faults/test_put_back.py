@@ -14,7 +14,7 @@ from fxfuse import FuseError, fx_fuse
 from fxfuse.capture import patches, tracer
 from fxfuse.modules import lookup as modules
 from fxfuse.pipeline import checks
-from tests.helpers import Model, folds, trained, unchanged, values
+from tests.support.helpers import Model, folds, trained, unchanged, values
 
 
 class Failing:

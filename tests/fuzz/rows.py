@@ -10,7 +10,7 @@ from fxfuse.operators import OPERATORS
 from tests.operators.calls import FirstItem
 from tests.operators.sample import Sample
 from tests.operators.samples import NEVER_FOLDED, samples
-from tests.samples import parameter, randn
+from tests.support.samples import parameter, randn
 
 
 def name(target: Any) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 
 from fxfuse import Report, fx_fuse
 from fxfuse.operators import OPERATORS
-from tests.helpers import assert_same, trained, values
 from tests.operators import exported_calls
 from tests.operators.gpu_norms import CUDNN, MIOPEN
 from tests.operators.samples import NEVER_FOLDED
+from tests.support.helpers import assert_same, trained, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

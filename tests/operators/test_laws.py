@@ -18,10 +18,10 @@ from fxfuse.operators.roles import AffineSource, Carrier, Linear, View
 from fxfuse.operators.slices import Piece
 from fxfuse.operators.sums import Sum
 from fxfuse.report.reasons import Reason, Refusal
-from tests.helpers import assert_equal, run
 from tests.operators.samples import NEVER_FOLDED, samples
 from tests.operators.views import seen
-from tests.samples import randn
+from tests.support.helpers import assert_equal, run
+from tests.support.samples import randn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

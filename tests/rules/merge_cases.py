@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.cli.measure import count_kernels
 from fxfuse.graph.call import operator_at
-from tests.helpers import Model, trained
+from tests.support.helpers import Model, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""``fold_downstream``: a norm, or the weight and bias of one, goes into the weights of all who read it."""
+"""Hazards 20, 23: ``fold_downstream`` puts a norm, or the weight and bias of one, into all who read it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
-from tests.samples import assert_refused, graph_text, lines
+from tests.support.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
+from tests.support.samples import assert_refused, graph_text, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What merges, in every graph form and in the user's own classes: exact, and nothing of it left."""
+"""Hazards 24, 25: what merges, in every graph form and in the user's own classes: exact, and nothing of it left."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from torch import nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.graph_forms import FORMS, Form
-from tests.helpers import Structure, assert_equal, assert_same, unchanged, values
 from tests.rules.merge_cases import CHAINS, OF_MODULES, STACKS, SUMS, Case, calls, kernels
+from tests.support.graph_forms import FORMS, Form
+from tests.support.helpers import Structure, assert_equal, assert_same, unchanged, values
 
 CASES = SUMS + CHAINS + STACKS
 

@@ -1,4 +1,4 @@
-"""What does not merge, and what is said of it; nothing changes then, or only what is right."""
+"""Hazards 24, 25: what does not merge, and what is said of it; nothing changes then, or only what is right."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import assert_same, unchanged, values
 from tests.rules.merge_cases import IMAGE, SEQUENCE, TWO, Case, conv, kernels, norm, pool, same
+from tests.support.helpers import assert_same, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.helpers import Structure
+    from tests.support.helpers import Structure
 
 R = Reason
 

@@ -9,7 +9,7 @@ import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.cli.models import randomize
-from tests.samples import FOLDS
+from tests.support.samples import FOLDS
 from tests.zoo.checks import error
 
 if TYPE_CHECKING:
