@@ -4,6 +4,7 @@ from fxfuse.api import explain, fuse_graph, fx_fuse
 from fxfuse.frontends.conv_bn import fuse_conv_bn
 from fxfuse.frontends.fuse_pass import FusePass
 from fxfuse.frontends.verify import verify
+from fxfuse.modules.example_inputs import Inputs
 from fxfuse.operators import register
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FuseError",
     "FusePass",
+    "Inputs",
     "Reason",
     "Report",
     "__version__",

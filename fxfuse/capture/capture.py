@@ -43,6 +43,7 @@ class Part:
         boundaries: modules inside that are single nodes, since untraced code calls them too.
         passed: arguments that it is known to be called with.
         distrusted: modules inside that were left whole, since their trace was seen to be wrong.
+        recorded: it is a run on example inputs, and holds for that.
     """
 
     module: nn.Module
@@ -53,6 +54,7 @@ class Part:
     boundaries: Collection[nn.Module] = ()
     passed: Mapping[str, Any] = field(default_factory=dict)
     distrusted: Collection[nn.Module] = ()
+    recorded: bool = False
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Capture:
         program: the exported program that was captured, if it was one.
         lifted: paths in the captured graph -> tensors that the caller of the graph passes at every call.
         placeholders: the same paths -> the placeholders for which they are passed.
+        note: what the user should know of how it was captured.
     """
 
     model: nn.Module
@@ -79,6 +82,7 @@ class Capture:
     program: ExportedProgram | None = None
     lifted: Mapping[str, Tensor] = field(default_factory=dict)
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def root(self) -> Part | None:

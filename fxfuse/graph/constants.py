@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.graph.mutations import COMPUTES, mutated
+from fxfuse.graph.nodes import UNTRACED
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.lookup import fetch, look_up
 from fxfuse.modules.random_state import chance, same_chance, set_chance
@@ -52,7 +53,8 @@ class Constants:
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
             self._changed[_memory(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
-        if node.op in COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
+        computes = node.op in COMPUTES and UNTRACED not in node.meta
+        if computes and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
 
     def require_unchanged(self, tensor: Tensor, *, name: str, of: object) -> None:

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 LEFT_WHOLE = "fxfuse_left_whole"
 """Where a node notes why its module was not traced."""
 
+UNTRACED = "fxfuse_untraced"
+"""Where a node of a recorded run notes that code called it which was not traced: it stays as it is."""
+
+PART = "fxfuse_part"
+"""Where a node of a recorded run notes the call of a traced module that it is part of."""
+
 _OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
 
 

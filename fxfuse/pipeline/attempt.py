@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from fxfuse.edit.editor import Editor
+from fxfuse.edit.recorded_editor import RecordedEditor
 from fxfuse.graph.graph import Graph
 from fxfuse.pipeline.engine import run
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.source.layer_attributes import reads_layers
+from fxfuse.write_back.by_owner import with_checks
 from fxfuse.write_back.into_classes import replacements
 from fxfuse.write_back.other_methods import changed_elsewhere, read_elsewhere
 from fxfuse.write_back.replacements import Replacements
@@ -43,6 +45,7 @@ class Attempt:
         replaced: the modules that change, where the Python classes are kept.
         kept: modules that had to stay as they are, and why.
         inplace: whether the result will take the place of the argument.
+        guards: whether checks may stay in the model.
     """
 
     captured: Capture
@@ -52,6 +55,7 @@ class Attempt:
     replaced: Replacements
     kept: Mapping[nn.Module, Refusal]
     inplace: bool = False
+    guards: bool = True
 
     @property
     def conflicts(self) -> dict[nn.Module, Refusal]:
@@ -94,15 +98,19 @@ class Attempt:
             as_graph = structure == "graph" and not part.path
             rules = [rule for rule in options.rules if as_graph or rule is not drop_noops]
             holders = {} if structure == "graph" else captured.holders
-            editor = Editor(
-                _graph(captured, part, options, kept, holders, layers_are_read=None if as_graph else layers_are_read)
-            )
+            # A recording has seen who reads tensors of a layer; settings of a layer that stays do not change.
+            asked = None if as_graph else _never if part.recorded else layers_are_read
+            graph = _graph(captured, part, options, kept, holders, layers_are_read=asked)
+            editor = RecordedEditor(graph) if part.recorded else Editor(graph)
             found = run(editor, rules)
+            if isinstance(editor, RecordedEditor):
+                found = [replace(d, recorded=True) if d.folded and d.path in editor.on_record else d for d in found]
+                found = [d for d in found if d not in decisions]  # each run of several says the same
             if part.assumed:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
             decisions += found
             edits.append((part, editor))
-        attempt = Attempt(captured, structure, edits, decisions, Replacements(), kept, options.inplace)
+        attempt = Attempt(captured, structure, edits, decisions, Replacements(), kept, options.inplace, options.guards)
         return replace(attempt, replaced=replacements(attempt.by_module))
 
     def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module | ExportedProgram:
@@ -119,7 +127,13 @@ class Attempt:
         if self.structure == "graph":
             editor = self.edits[0][1]
             return into_graph_module(self.captured, editor, decisions, self.replaced, inplace=self.inplace)
-        return into_modules(self.captured, decisions, self.replaced, expected or {})
+        links = [link for _, editor in self.edits if isinstance(editor, RecordedEditor) for link in editor.links]
+        checks = self.guards and with_checks(self.captured.model, self.replaced, links)
+        return into_modules(self.captured, decisions, self.replaced, expected or {}, closes=checks)
+
+
+def _never() -> bool:
+    return False
 
 
 def _graph(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
@@ -16,8 +16,9 @@ from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
 from fxfuse.pipeline.attempt import Attempt
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.default_arguments import decisive_arguments
+from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
-from fxfuse.report.errors import FuseError, out_of_memory
+from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.report import Report
 from fxfuse.write_back.replacements import folded_modules
 
@@ -36,19 +37,18 @@ def fuse(
         options = replace(options, holder=holder_of_program(model))
     if example_inputs is None:
         return _attempt(model, None, options, {})
-    inputs = Inputs.of(example_inputs)
-    expected = reference(runnable(model), inputs)
-    attempt, result = _attempt(model, inputs, options, {})
-    gap = _gap(expected, result, inputs)
+    inputs = Examples.of(runnable(model), example_inputs)
+    attempt, result = _attempt_or_less(model, inputs, options)
+    gap = _gap(result, inputs)
     if gap is None:
         return attempt, result
 
     def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
-        return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
+        return _gap(_attempt(model, inputs, options, kept)[1], inputs)
 
     kept = culprits(folded_modules(attempt.edits), gap_without, gap)
     attempt, result = _attempt(model, inputs, options, kept)
-    if _gap(expected, result, inputs, always=True) is not None:
+    if _gap(result, inputs, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
             "so nothing was changed. Try structure='module', and please report the model."
@@ -56,23 +56,57 @@ def fuse(
     return attempt, result
 
 
-def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, always: bool = False) -> float | None:
+@dataclass(frozen=True)
+class Examples:
+    """Example inputs, and what the model gives on them."""
+
+    calls: list[Inputs]
+    expected: list[Any]
+    records: bool = True
+
+    @staticmethod
+    def of(model: nn.Module, example_inputs: Any) -> Examples:
+        """Run the model."""
+        calls = Inputs.calls_of(example_inputs)
+        return Examples(calls, [reference(model, inputs) for inputs in calls])
+
+
+def _gap(result: nn.Module | ExportedProgram, inputs: Examples, *, always: bool = False) -> float | None:
     """Return the difference that is more than rounding, infinite where the result raises; None for none."""
     if not always and not Report.of(result):
         return None
     model = runnable(result)
+    for call, expected in zip(inputs.calls, inputs.expected, strict=True):
+        try:
+            given = reference(model, call)
+        except FuseError as error:
+            if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
+                raise
+            return float("inf")
+        if not agree(expected, given, [*model.parameters(), *model.buffers()]):
+            return difference(expected, given)
+    return None
+
+
+def _attempt_or_less(
+    model: nn.Module | ExportedProgram, inputs: Examples, options: Options
+) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fold on a recorded run if need be; where that fails, for whatever reason, without it."""
     try:
-        given = reference(model, inputs)
-    except FuseError as error:
-        if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
+        return _attempt(model, inputs, options, {})
+    except FuseError:
+        raise
+    except Exception as error:
+        if out_of_memory(error) or not inputs.records:
             raise
-        return float("inf")
-    same = agree(expected, given, [*model.parameters(), *model.buffers()])
-    return None if same else difference(expected, given)
+        note = f"The run on the example inputs could not be used ({sentence(error)}); the folds do without it."
+        attempt, result = _attempt(model, replace(inputs, records=False), options, {})
+        Report.of(result).noted(note).attach(result)
+        return attempt, result
 
 
 def _attempt(
-    model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options, kept: Mapping[nn.Module, Refusal]
+    model: nn.Module | ExportedProgram, inputs: Examples | None, options: Options, kept: Mapping[nn.Module, Refusal]
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fold, and again without what turns out to be impossible to write back."""
     while True:
@@ -87,24 +121,28 @@ def _attempt(
         kept = {**conflicts, **kept}
 
 
-def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options) -> Capture:
+def _captured(model: nn.Module | ExportedProgram, inputs: Examples | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
         assert options.holder is not None  # noqa: S101 - made before
         return capture_program(model, options.holder)
     if isinstance(model, fx.GraphModule):
         captured = capture_graph(model, options.constants)
-        if inputs is not None:
-            prove(captured, inputs)
+        for call in inputs.calls if inputs is not None else ():
+            prove(captured, call)
         return captured
     if inputs is None:
         captured = capture(model)
         add_chains(captured)
         return captured
-    passed, distrusted = inputs.bound(model), set[nn.Module]()
+    passed, distrusted = inputs.calls[0].bound(model), set[nn.Module]()
     while True:
         captured = capture(model, passed, distrusted)
-        right, wrong = prove(captured, inputs)
+        if inputs.records and options.structure != "graph" and not captured.whole:
+            return capture_runs(captured, inputs.calls, inputs.expected)
+        found = [prove(captured, call) for call in inputs.calls]
+        right, wrong = ([m for pair in found for m in pair[which]] for which in (0, 1))
+        right = [module for module in right if module not in wrong]
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
             captured = replace(captured, parts=parts)

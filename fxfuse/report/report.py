@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -38,6 +38,7 @@ class Decision:
         reason: why it stayed; None where it was folded.
         detail: the reason as a sentence with its facts, or what the fold rests on.
         assumed: the fold rests on an assumption, which ``detail`` names.
+        recorded: the fold rests on what untraced code did on the example inputs, and is checked at run time.
         copied_bytes: what untying a shared weight costs.
         onwards: why it could not move into what follows, where that was tried as well.
         before: what the operations of a merge cost, told once for all of them; None for other folds.
@@ -55,6 +56,14 @@ class Decision:
     onwards: Reason | None = None
     before: Cost | None = None
     after: Cost | None = None
+    recorded: bool = False
+
+    @property
+    def evidence(self) -> str:
+        """What a fold rests on: ``"traced"`` code, a ``"recorded"`` run, or what is ``"assumed"``; empty for none."""
+        if not self.folded:
+            return ""
+        return "assumed" if self.assumed else "recorded" if self.recorded else "traced"
 
     @property
     def folded(self) -> bool:
@@ -72,7 +81,7 @@ class Decision:
         names = {key: None if reason is None else reason.name for key, reason in reasons.items()}
         pairs = {"before": self.before, "after": self.after}.items()
         costs = {key: None if cost is None else dict(cost.__dict__) for key, cost in pairs}
-        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names, **costs}
+        return {"outcome": self.outcome, "evidence": self.evidence, **self.__dict__, "into": list(self.into), **names, **costs}
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,10 @@ class Report:
         if not isinstance(report, Report):
             raise FuseError(f"{type(result).__name__} carries no report; pass what fx_fuse returned.")
         return report
+
+    def noted(self, note: str) -> Report:
+        """Return the report with one note more."""
+        return replace(self, notes=(*self.notes, note))
 
     def attach(self, result: fx.GraphModule | Any) -> None:
         """Leave the report where ``of`` finds it."""

@@ -23,6 +23,8 @@ from fxfuse.write_back.replacements import Replacements
 
 if TYPE_CHECKING:
     from fxfuse.capture.capture import Part
+    from fxfuse.edit.history import Bypass
+    from fxfuse.graph.plan import Write
 
 
 def replacements(edits: list[tuple[Part, Editor]]) -> Replacements:
@@ -103,7 +105,8 @@ def _replace_owners(edits: list[tuple[Part, Editor]], result: Replacements) -> N
             calls[part.module.get_submodule(owner)].append((editor, nodes))
     for module, instances in calls.items():
         if any(_changed(editor, node) for editor, nodes in instances for node in nodes):
-            _replace(module, _edited(module, *instances[0]) if len(instances) == 1 else None, result)
+            same = all(_same_edits(instances[0], other) for other in instances[1:])
+            _replace(module, _edited(module, *instances[0]) if same else None, result)
 
 
 def _own_nodes(editor: Editor) -> dict[tuple[str, str], list[fx.Node]]:
@@ -113,6 +116,30 @@ def _own_nodes(editor: Editor) -> dict[tuple[str, str], list[fx.Node]]:
         if node.op in ("call_function", "call_method"):
             found[origin.owner, origin.instance].append(node)
     return found
+
+
+def _same_edits(one: tuple[Editor, list[fx.Node]], other: tuple[Editor, list[fx.Node]]) -> bool:
+    """Whether two calls of one forward make the same calls, and got the same edits."""
+    (first, ours), (second, theirs) = one, other
+    return len(ours) == len(theirs) and all(
+        a.target == b.target
+        and (a in first.dropped) == (b in second.dropped)
+        and _kept_of(first.bypassed.get(a)) == _kept_of(second.bypassed.get(b))
+        and _same_writes(first.writes.get(a), second.writes.get(b))
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _kept_of(bypass: Bypass | None) -> object:
+    return bypass and (bypass.argument, bypass.guard)
+
+
+def _same_writes(one: Write | None, other: Write | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    names = one.constants.keys() == other.constants.keys() and dict(one.attributes) == dict(other.attributes)
+    pairs = [(one.constants[name], other.constants.get(name)) for name in one.constants]
+    return names and all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
 def _changed(editor: Editor, node: fx.Node) -> bool:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from fxfuse.capture.lifted import release
-from fxfuse.modules.derived_class import with_check
+from fxfuse.modules.derived_class import with_change, with_check
+from fxfuse.modules.handed_on import Closing
 from fxfuse.modules.lookup import fetch, is_norm, paths_below
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Decision, Report
@@ -118,11 +119,25 @@ def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
 
 
 def into_modules(
-    captured: Capture, decisions: list[Decision], replaced: Replacements, expected: Mapping[str, Any]
+    captured: Capture,
+    decisions: list[Decision],
+    replaced: Replacements,
+    expected: Mapping[str, Any],
+    *,
+    closes: bool = False,
 ) -> nn.Module:
-    """Return a model of the same class with the replacements in their places."""
+    """Return a model of the same class with the replacements in their places.
+
+    Args:
+        captured: what was captured.
+        decisions: what the rules decided.
+        replaced: what takes the place of which module.
+        expected: arguments that the result must be called with.
+        closes: the result checks that nothing leaves it which one of its modules has to take.
+    """
     result = copies_of(captured.model, replaced.modules)[captured.model]
-    notes: list[str] = []
+    notes: list[str] = [captured.note] if captured.note else []
+    result = with_change(result, Closing()) if closes else result
     if expected:
         result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())
