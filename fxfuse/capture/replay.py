@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,8 +95,9 @@ class Replay:
         """Add a node that does the same, unless it handles no tensors."""
         read: list[fx.Node] = []
         fx.node.map_arg(lifted, read.append)
-        if not read and not isinstance(value, Tensor):
-            return _Result(value, None)
+        opens = target in (operator.getitem, getattr) and not isinstance(lifted[0][0], fx.Node)
+        if opens or (not read and not isinstance(value, Tensor)):
+            return _Result(value, None)  # the recorder knows the tensors in it
         added = self.recorder.add(node.op, target, lifted, self._stack(node))
         added.meta.update({key: item for key, item in node.meta.items() if key not in ("nn_module_stack",)})
         added.meta[PART] = self.call
