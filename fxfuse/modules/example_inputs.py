@@ -106,6 +106,26 @@ def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
         ) from error
 
 
+def amplifies_rounding(model: nn.Module, inputs: Inputs, expected: Any) -> bool:
+    """Whether a model gives another result where its inputs change by no more than rounding in it does.
+
+    A model that selects (the best boxes, say) can select others then, so that no comparison of results says anything.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        noise = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
+        return (value * (1 + 32 * torch.finfo(value.dtype).eps * noise.to(value.device))).to(value.dtype)
+
+    for _ in range(3):
+        args, kwargs = pytree.tree_map(moved, (inputs.args, inputs.kwargs))
+        if not agree(expected, reference(model, Inputs(*args, **kwargs)), [*model.parameters(), *model.buffers()]):
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Put buffers, attributes and random generators back to what they were before a run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from fxfuse.capture.capture import Capture, capture, capture_graph
 from fxfuse.capture.chains import add_chains
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, holder_of_program, runnable
-from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
+from fxfuse.modules.example_inputs import Inputs, agree, amplifies_rounding, difference, reference
 from fxfuse.pipeline.attempt import Attempt
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.default_arguments import decisive_arguments
@@ -42,6 +43,10 @@ def fuse(
     gap = _gap(result, inputs)
     if gap is None:
         return attempt, result
+    if math.isfinite(gap) and inputs.amplify(runnable(model)):
+        note = f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        Report.of(result).noted(note).attach(result)
+        return attempt, result
 
     def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
         return _gap(_attempt(model, inputs, options, kept)[1], inputs)
@@ -69,6 +74,10 @@ class Examples:
         """Run the model."""
         calls = Inputs.calls_of(example_inputs)
         return Examples(calls, [reference(model, inputs) for inputs in calls])
+
+    def amplify(self, model: nn.Module) -> bool:
+        """Whether the model gives something else on inputs that differ by rounding."""
+        return any(amplifies_rounding(model, *pair) for pair in zip(self.calls, self.expected, strict=True))
 
 
 def _gap(result: nn.Module | ExportedProgram, inputs: Examples, *, always: bool = False) -> float | None:
