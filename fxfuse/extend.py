@@ -19,23 +19,22 @@ from fxfuse.algebra.affine import Affine
 from fxfuse.algebra.linear_map import LinearMap
 from fxfuse.graph.graph import Graph
 from fxfuse.graph.plan import Fold, Guard, Merge, Plan, ValueSlice, Write
-from fxfuse.operators import OPERATORS
 from fxfuse.operators.activations import Homogeneous
 from fxfuse.operators.noops import Copy, Identity
 from fxfuse.operators.passage import Passage
 from fxfuse.operators.register import register
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.report.cost import Cost
 from fxfuse.report.reasons import Reason, Refusal, require
-from fxfuse.rules import DEFAULT_RULES, RULES
+from fxfuse.rules import DEFAULT_RULES
 
 __all__ = [
     "DEFAULT_RULES",
-    "OPERATORS",
-    "RULES",
     "Affine",
     "AffineSource",
     "Carrier",
     "Copy",
+    "Cost",
     "Fold",
     "Graph",
     "Guard",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import fx, nn
 
 from fxfuse.cli.html_lanes import lanes
-from fxfuse.graph.plan import Merge
 from fxfuse.graph.nodes import name_of_target
+from fxfuse.graph.plan import Merge
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence

@@ -63,7 +63,7 @@ def page(model: nn.Module | ExportedProgram, example_inputs: Any = None, *, titl
 
     Example:
         >>> import torch
-        >>> from fxfuse.cli import html_report
+        >>> from fxfuse import html_report
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
         >>> html_report.page(model).splitlines()[0]
         '<!DOCTYPE html>'

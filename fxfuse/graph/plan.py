@@ -148,15 +148,14 @@ class Fold(Plan):
     """An affine goes into the layers before it or after it.
 
     Example:
-        >>> import torch
         >>> from torch import fx, nn
-        >>> from fxfuse.extend import Fold, Graph
-        >>> from fxfuse.rules import RULES
+        >>> from fxfuse.extend import DEFAULT_RULES, Graph
+        >>> _, fold_upstream, *_ = DEFAULT_RULES
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
         >>> graph = Graph(fx.symbolic_trace(model))
-        >>> fold = RULES["fold_upstream"](graph, graph.nodes[2])
-        >>> isinstance(fold, Fold), fold.hosts, fold.removed, fold.downstream
-        (True, (_0,), (_1,), False)
+        >>> fold = fold_upstream(graph, graph.nodes[2])
+        >>> type(fold).__name__, fold.hosts, fold.removed, fold.downstream
+        ('Fold', (_0,), (_1,), False)
 
     Attributes:
         downstream: True if it went into layers after it, which read other values from now on.
@@ -180,6 +179,12 @@ class Fold(Plan):
 class ValueSlice(NamedTuple):
     """A value that becomes a slice of another one.
 
+    Example:
+        >>> from torch import fx
+        >>> from fxfuse.extend import ValueSlice
+        >>> ValueSlice(fx.Graph().placeholder("key"), axis=-1, start=64, length=64)
+        ValueSlice(node=key, axis=-1, start=64, length=64)
+
     Attributes:
         node: the value.
         axis: the axis to slice along, counted from the last.
@@ -198,15 +203,13 @@ class Merge(Plan):
     """Layers become one layer, which gives the result of all from now on.
 
     Example:
-        >>> import torch
         >>> from torch import fx, nn
-        >>> from fxfuse.extend import Graph, Merge
-        >>> from fxfuse.rules import RULES
-        >>> model = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 4)).eval()
-        >>> graph = Graph(fx.symbolic_trace(model), allow_growth=True)
-        >>> merge = RULES["merge_chain"](graph, graph.nodes[2])
-        >>> isinstance(merge, Merge), merge.hosts, merge.removed, merge.after.kernels
-        (True, (_1,), (_0,), 1)
+        >>> from fxfuse.extend import DEFAULT_RULES, Graph
+        >>> *_, merge_chain, _, _ = DEFAULT_RULES
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 2)).eval()))
+        >>> merge = merge_chain(graph, graph.nodes[2])
+        >>> type(merge).__name__, merge.hosts, merge.removed, merge.after.kernels
+        ('Merge', (_0,), (_1,), 1)
 
     Attributes:
         start: the value that all of them are computed from, with as many axes as the result.
