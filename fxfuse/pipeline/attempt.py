@@ -105,15 +105,20 @@ class Attempt:
         attempt = Attempt(captured, structure, edits, decisions, Replacements(), kept, options.inplace)
         return replace(attempt, replaced=replacements(attempt.by_module))
 
+    @property
+    def told(self) -> list[Decision]:
+        """All decisions in the order of the model, with those about norms that no graph calls."""
+        order = {path: position for position, path in enumerate(self.captured.paths.values())}
+        decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
+        return sorted(decisions, key=lambda decision: order.get(decision.path, len(order)))
+
     def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module | ExportedProgram:
         """Return the object that the user gets, with its report.
 
         Args:
             expected: arguments that a model of the user's class must be called with.
         """
-        decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
-        order = {path: position for position, path in enumerate(self.captured.paths.values())}
-        decisions.sort(key=lambda decision: order.get(decision.path, len(order)))
+        decisions = self.told
         if self.captured.program is not None:
             return into_program(self.captured, self.edits[0][1], decisions)
         if self.structure == "graph":

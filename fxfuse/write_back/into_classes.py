@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from fxfuse.capture.tracer import Tracer
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
-from fxfuse.graph.plan import Plan
+from fxfuse.graph.plan import Guard, Plan
 from fxfuse.graph.uses import asks_shape
 from fxfuse.modules.derived_class import with_forward
 from fxfuse.modules.guards import AssumedRank, require_rank
@@ -150,7 +150,8 @@ def _repeat(local: Editor, node: fx.Node, editor: Editor, twin: fx.Node) -> None
     """Make the edit that ``twin`` got at ``node``."""
     bypass, source = editor.bypassed.get(twin), local.graph.source(node)
     if bypass is not None:
-        local.apply(Plan(bypass=((node, bypass.value(source)),), guard=bypass.guard), where=bypass.where)
+        guard = None if bypass.guard is None else Guard(node, bypass.guard)
+        local.apply(Plan(bypass=((node, bypass.value(source)),), guard=guard), where=bypass.where)
     elif twin in editor.dropped:
         # Nobody uses its result any more, so that whatever it read stands for it.
         read = [value for value in source.all_input_nodes if value not in local.graph.constants]

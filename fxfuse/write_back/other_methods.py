@@ -85,7 +85,7 @@ class _Method:
 def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
     """Return the modules that must stay, since another method calls only a part of what was folded."""
     edits = list(edits)
-    back, onwards = (_several(folded_modules(edits, onwards=way)) for way in (False, True))
+    back, onwards = (_several(folded_modules(edits, downstream=way)) for way in (False, True))
     result: dict[nn.Module, Refusal] = {}
     paths = captured.paths
     for module in captured.model.modules() if back or onwards else ():

@@ -16,18 +16,17 @@ if TYPE_CHECKING:
     from fxfuse.edit.editor import Editor
 
 
-def folded_modules(edits: Iterable[tuple[Part, Editor]], *, onwards: bool | None = None) -> list[set[nn.Module]]:
+def folded_modules(edits: Iterable[tuple[Part, Editor]], *, downstream: bool | None = None) -> list[set[nn.Module]]:
     """Return the modules of the user's that each fold changes, in the order in which they were done.
 
     Args:
         edits: what was done.
-        onwards: only the folds into what follows, or only the others; None for all.
+        downstream: True for the folds into later layers alone, False for the others, None for all.
     """
     found: list[set[nn.Module]] = []
     for part, editor in edits:
-        for plan in (plan for plan in editor.plans if onwards in (None, plan.onwards)):
-            nodes = [write.call.node for write in plan.writes] + [node for node, _ in plan.bypass] + [*plan.dropped]
-            origins = [editor.origin[node] for node in nodes if node in editor.origin]
+        for plan in (plan for plan in editor.plans if downstream in (None, plan.downstream)):
+            origins = [editor.origin[node] for node in plan.nodes if node in editor.origin]
             found.append({o.module if o.module is not None else owner_at(part.module, o.owner) for o in origins})
     return found
 
