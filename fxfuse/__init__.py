@@ -12,6 +12,9 @@ from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Report
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -29,7 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fxfuse.cli import html_report as html_report
+    html_report: ModuleType
 else:
 
     def __getattr__(name: str) -> Any:
