@@ -18,7 +18,7 @@ from fxfuse.rules.fold_downstream import fold_downstream
 from fxfuse.rules.fold_upstream import fold_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import fx, nn
 
@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     from fxfuse.rules import Rule
 
 
-def run(editor: Editor, rules: Sequence[Rule]) -> list[Decision]:
+def run(editor: Editor, rules: Sequence[Rule], vetoes: Sequence[Callable[[Plan], None]] = ()) -> list[Decision]:
     """Apply the rules to one graph, and return a decision for every fold and for every norm that stays.
 
     What a merge leaves is looked at again, until there is nothing more to merge: a norm behind a sum of convolutions
     folds once they are one.
+
+    Args:
+        editor: the graph, which is changed.
+        rules: the rules, in the order in which they are tried.
+        vetoes: asked about every plan before it is applied; each may raise a ``Refusal``.
     """
     folded: list[tuple[Decision, Plan]] = []
     while True:
-        found, skipped = _round(editor, rules)
+        found, skipped = _round(editor, rules, vetoes)
         folded += found
         if not any(plan.merge is not None for _, plan in found):
             break
@@ -78,7 +83,9 @@ def _untried(editor: Editor, node: fx.Node, folds: Sequence[Rule]) -> Decision |
     return refused
 
 
-def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
+def _round(
+    editor: Editor, rules: Sequence[Rule], vetoes: Sequence[Callable[[Plan], None]]
+) -> tuple[list[tuple[Decision, Plan]], dict[fx.Node, Decision | None]]:
     """Try each rule at each node, from the last to the first, so that a chain of norms is composed before it folds."""
     folded: list[tuple[Decision, Plan]] = []
     skipped: dict[fx.Node, Decision | None] = {}
@@ -87,12 +94,12 @@ def _round(editor: Editor, rules: Sequence[Rule]) -> tuple[list[tuple[Decision, 
             if editor.gone(node):
                 continue
             try:
-                offer = _offer(editor, rule, node)
+                offer = _offer(editor, rule, node, vetoes)
             except Refusal as refusal:
                 skipped[node] = _both(skipped.get(node), _skipped(editor, rule, node, refusal))
                 continue
             if offer is not None:
-                offer = _cheapest(editor, offer, rules[number + 1 :], node)
+                offer = _cheapest(editor, offer, rules[number + 1 :], node, vetoes)
                 decisions = _folded(editor, offer)
                 editor.apply(offer.plan)
                 folded += [(decision, offer.plan) for decision in decisions]
@@ -110,9 +117,14 @@ class _Offer(NamedTuple):
 _OURS = frozenset(map(id, RULES.values()))  # a rule of the user's may be anything that can be called
 
 
-def _offer(editor: Editor, rule: Rule, node: fx.Node) -> _Offer | None:
+def _offer(editor: Editor, rule: Rule, node: fx.Node, vetoes: Sequence[Callable[[Plan], None]]) -> _Offer | None:
     plan = rule(editor.graph, node) if id(rule) in _OURS else _plan_of_theirs(editor.graph, node, rule)
-    return None if plan is None else _Offer(rule, plan, editor.copied_bytes(plan))
+    if plan is None:
+        return None
+    copied = editor.copied_bytes(plan)
+    for veto in vetoes:
+        veto(plan)
+    return _Offer(rule, plan, copied)
 
 
 def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
@@ -138,11 +150,13 @@ def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
     )
 
 
-def _cheapest(editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node) -> _Offer:
+def _cheapest(
+    editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node, vetoes: Sequence[Callable[[Plan], None]]
+) -> _Offer:
     """Return the offer of a later rule for the same node, where that costs less: the way onwards may be free."""
     for rule in later if offer.copied else ():
         try:
-            other = _offer(editor, rule, node)
+            other = _offer(editor, rule, node, vetoes)
         except Refusal:
             continue
         if other is not None and other.copied < offer.copied:

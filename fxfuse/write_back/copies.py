@@ -55,7 +55,7 @@ class _Copies:
         if module not in self.members:
             return module
         if module not in self.made:
-            self.made[module] = self.replaced[module] if module in self.replaced else _copy(module)
+            self.made[module] = _copy(self.replaced.get(module, module))
             if self.made[module] is not module:
                 self.pending.append(self.made[module])
         return self.made[module]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from fxfuse.capture.lifted import release
+from fxfuse.capture.lifted import attributes_as_inputs
 from fxfuse.modules.derived_class import with_check
-from fxfuse.modules.lookup import fetch, is_norm, paths_below
+from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Decision, Report
 from fxfuse.write_back.copies import SeparateOnConversion, copies_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from fxfuse.capture.capture import Capture
     from fxfuse.edit.editor import Editor
-    from fxfuse.write_back.replacements import Replacements
 
 
 def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
@@ -62,7 +61,12 @@ def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
 
 
 def into_graph_module(
-    captured: Capture, editor: Editor, decisions: list[Decision], replaced: Replacements, *, inplace: bool
+    captured: Capture,
+    editor: Editor,
+    decisions: list[Decision],
+    replaced: Mapping[nn.Module, nn.Module],
+    *,
+    inplace: bool,
 ) -> FusedGraphModule:
     """Return the edited graph as a GraphModule that keeps what it can of the model.
 
@@ -74,8 +78,11 @@ def into_graph_module(
         inplace: share the modules and Parameter objects of the argument, of which the result will take the place.
     """
     model, graph_module = captured.model, editor.graph_module
-    release(graph_module, captured.placeholders, captured.lifted)
-    place_modules(editor, model, replaced.modules, inplace=inplace)
+    if captured.lifted:  # what was folded stays an attribute
+        unchanged = {path for path, tensor in captured.lifted.items() if holds(graph_module, path, tensor)}
+        names = {path: name for path, name in captured.placeholders.items() if path in unchanged}
+        attributes_as_inputs(graph_module.graph, names)
+    place_modules(editor, model, replaced, inplace=inplace)
     editor.drop_dead()
     graph_module.graph.lint()
     name = type(model).__name__
@@ -118,10 +125,10 @@ def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
 
 
 def into_modules(
-    captured: Capture, decisions: list[Decision], replaced: Replacements, expected: Mapping[str, Any]
+    captured: Capture, decisions: list[Decision], replaced: Mapping[nn.Module, nn.Module], expected: Mapping[str, Any]
 ) -> nn.Module:
     """Return a model of the same class with the replacements in their places."""
-    result = copies_of(captured.model, replaced.modules)[captured.model]
+    result = copies_of(captured.model, replaced)[captured.model]
     notes: list[str] = []
     if expected:
         result = with_check(result, dict(expected))
