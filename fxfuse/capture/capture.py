@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.capture.forward_arguments import has_own_call
-from fxfuse.capture.lifted import inputs_as_attributes
+from fxfuse.capture.lifted import copy_of, inputs_as_attributes
 from fxfuse.capture.tracer import Tracer
 from fxfuse.graph.lazy_graph_module import Draft, hold, module_calls
 from fxfuse.graph.nodes import LEFT_WHOLE
@@ -102,17 +102,12 @@ class Capture:
 
     def copied(self) -> Capture:
         """Return the same with graphs of its own, which can be changed."""
-        parts = [replace(part, graph_module=_copy_of(part.graph_module)) for part in self.parts]
-        return replace(self, parts=parts)
+        return replace(self, parts=[replace(p, graph_module=copy_of(p.graph_module)) for p in self.parts])
 
     @property
     def whole(self) -> bool:
         """Whether one graph holds the whole model, but for modules with hooks."""
         return self.root is not None and not self.opaque
-
-
-def _copy_of(draft: Draft) -> Draft:
-    return Draft(draft, inputs_as_attributes(draft.graph, {}), type(draft).__name__)
 
 
 def capture_graph(graph_module: fx.GraphModule, constants: Mapping[str, Tensor] | None = None) -> Capture:

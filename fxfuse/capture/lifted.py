@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
-from fxfuse.graph.lazy_graph_module import hold
+from fxfuse.graph.lazy_graph_module import Draft, hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,11 @@ def inputs_as_attributes(graph: fx.Graph, paths: Mapping[str, str], *, keep: boo
             result.erase_node(node)
     result.set_codegen(graph._codegen)
     return result
+
+
+def copy_of(draft: Draft) -> Draft:
+    """Return the same graph with the same modules and tensors, to be changed by itself."""
+    return Draft(draft, inputs_as_attributes(draft.graph, {}), type(draft).__name__)
 
 
 def holder_of(tensors: Mapping[str, Tensor]) -> nn.Module:

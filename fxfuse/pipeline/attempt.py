@@ -139,23 +139,25 @@ def apply_rules(captured: Capture, options: Options, kept: Mapping[nn.Module, Re
     layers_are_read = functools.cache(functools.partial(reads_layers, captured.model))  # the same for all parts
     editors = [(p, _editor(captured, p, options, kept, structure, layers_are_read)) for p in captured.parts]
     written = [(part, editor) for part, editor in editors if editor.graph.keeps_code]
-    calls, methods = Calls(written), OtherMethods(captured.model, captured.paths)
-    edited: list[Edited] = []
-    for part, editor in editors:
-        if not editor.graph.keeps_code:
-            edited.append(Edited(part, editor, run(editor, options.rules)))
-            continue
-        rules = [rule for rule in options.rules if rule is not drop_noops]
-        vetoes = [Vetoes(part, editor, rules, calls, methods, captured.paths)]
-        edited.append(Edited(part, editor, _assumed(part, run(editor, rules, vetoes))))
-    return Attempt(captured, structure, [_written(e, calls) for e in edited], options.inplace)
+    into_classes = _into_classes(captured, written, options) if written else []
+    graphs = [Edited(p, e, run(e, options.rules)) for p, e in editors if not e.graph.keeps_code]
+    return Attempt(captured, structure, [*graphs, *into_classes], options.inplace)
+
+
+def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: Options) -> list[Edited]:
+    """Run the rules over the graphs that are written back into the user's classes."""
+    calls, methods = Calls(edits), OtherMethods(captured.model, captured.paths)
+    rules = [rule for rule in options.rules if rule is not drop_noops]
+    found: list[Edited] = []
+    for part, editor in edits:
+        decisions = run(editor, rules, [Vetoes(part, editor, rules, calls, methods, captured.paths)])
+        found.append(Edited(part, editor, _assumed(part, decisions)))
+    return [_written(edited, calls) for edited in found]
 
 
 def _written(edited: Edited, calls: Calls) -> Edited:
     """Return the same with what takes the place of modules; without its edits where one would need several."""
-    if not edited.editor.graph.keeps_code:
-        return edited
-    replaced = calls.replaced(edited.editor)
+    replaced = calls.replaced(edited.part, edited.editor)
     return edited.undone() if replaced is None else replace(edited, replaced=replaced)
 
 

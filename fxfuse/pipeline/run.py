@@ -63,7 +63,8 @@ def _fused(
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
     attempt = apply_rules(captured, options, kept or {})
-    attempt = attempt.without(unfaithful(attempt))
+    if attempt.replaced:
+        attempt = attempt.without(unfaithful(attempt))
     return attempt, attempt.finish()
 
 
@@ -93,7 +94,8 @@ def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options
         return captured
     if inputs is None:
         captured = capture(model)
-        add_chains(captured)
+        if captured.read:
+            add_chains(captured)
         return captured
     passed, distrusted = inputs.bound(model), set[nn.Module]()
     while True:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
 from torch import nn
 
 from fxfuse.graph.uses import asks_shape
 from fxfuse.modules.guards import AssumedRank
 from fxfuse.modules.lookup import owner_at
+from fxfuse.write_back.fates import fate_of, same
 from fxfuse.write_back.local_edit import LocalEdit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import fx
 
     from fxfuse.capture.capture import Part
     from fxfuse.edit.editor import Editor
+    from fxfuse.edit.history import Bypass
     from fxfuse.graph.plan import Plan
+
+Site: TypeAlias = "tuple[Editor, fx.Node]"
+"""A node, with the editor of its graph."""
 
 
 def changed_nodes(plan: Plan) -> list[fx.Node]:
@@ -38,19 +42,28 @@ class Calls:
     """What the graphs call that are written back into the user's classes.
 
     Attributes:
-        modules: a module -> the nodes that call it, each with the editor of its graph.
+        modules: a module -> the nodes that call it.
         owners: a module -> the calls of functions and methods in its own forward, once for each call of the module.
         foreign: modules of which another module's forward reads a tensor.
+        sites: a node -> all nodes that the same piece of the user's code makes.
     """
 
     def __init__(self, edits: Iterable[tuple[Part, Editor]]) -> None:
         """Look at all graphs before anything is changed."""
-        self.modules: dict[nn.Module, list[tuple[Editor, fx.Node]]] = defaultdict(list)
+        self.modules: dict[nn.Module, list[Site]] = defaultdict(list)
         self.owners: dict[nn.Module, list[tuple[Editor, list[fx.Node]]]] = defaultdict(list)
         self.foreign: set[nn.Module] = set()
+        self.sites: dict[fx.Node, list[Site]] = {}
         self._edits: dict[nn.Module, LocalEdit | None] = {}
         for part, editor in edits:
             self._note(part, editor)
+        for calls in self.modules.values():
+            self.sites |= dict.fromkeys((node for _, node in calls), calls)
+        for instances in self.owners.values():
+            if _alike(instances):
+                for column in zip(*(nodes for _, nodes in instances), strict=True):
+                    sites = [(editor, node) for (editor, _), node in zip(instances, column, strict=True)]
+                    self.sites |= dict.fromkeys(column, sites)
 
     def _note(self, part: Part, editor: Editor) -> None:
         own: dict[tuple[str, str], list[fx.Node]] = defaultdict(list)
@@ -70,64 +83,61 @@ class Calls:
         """Return what edits the forward of a module, None where that is impossible."""
         if owner not in self._edits:
             instances = self.owners[owner]
-            self._edits[owner] = LocalEdit.of(owner, *instances[0]) if len(instances) == 1 else None
+            self._edits[owner] = LocalEdit.of(owner, *instances[0]) if _alike(instances) else None
         return self._edits[owner]
 
-    def replaced(self, editor: Editor) -> dict[nn.Module, nn.Module] | None:
+    def differing(self, site: Site, plans: Sequence[Plan] = ()) -> Site | None:
+        """Return a node that the same code makes, and of which something else becomes, so that no code does for both.
+
+        Args:
+            site: the node.
+            plans: what will be done besides what was done.
+        """
+        editor, node = site
+        sites = self.sites.get(node, [])
+        if len(sites) < 2:
+            return None
+        exact, fate = editor.origin[node].module is None, fate_of(editor, node, plans)
+        # A call of a module of which nobody uses the result may stay or go, ...
+        counted = sites if exact else [s for s in sites if s[1] not in s[0].graph.dead] or sites
+        for other in counted:
+            if not same(fate, fate_of(*other, plans), exact=exact):
+                return other
+        # ... unless it would meet a check that is not meant for it.
+        return site if fate.guard is not None and len(counted) < len(sites) else None
+
+    def replaced(self, part: Part, editor: Editor) -> dict[nn.Module, nn.Module] | None:
         """Return what takes the place of each module that the edits of one graph changed.
 
         Returns:
             The new modules; None if one module would need several.
         """
-        found: dict[nn.Module, nn.Module | None] = {}
-        for module, calls in self.modules.items():
-            if any(one is editor and _changed(one, node) for one, node in calls):
-                found[module] = _bypassed(calls) or _rewritten(calls)
-        for module, instances in self.owners.items():
-            if any(one is editor and any(_changed(one, n) for n in nodes) for one, nodes in instances):
-                edit = self.local_edit(module)
-                found[module] = None if edit is None else edit.module()
-        whole = {module: new for module, new in found.items() if new is not None}
-        for module, new in whole.items():
+        fates = {node: fate for node in editor.origin if not (fate := fate_of(editor, node)).stays}
+        if any(self.differing((editor, node)) is not None for node in fates):
+            return None
+        functions = [origin for node in fates if (origin := editor.origin[node]).module is None]
+        edits = {owner: self.local_edit(owner) for owner in {owner_at(part.module, o.owner) for o in functions}}
+        if None in edits.values():
+            return None
+        found = {owner: edit.module() for owner, edit in edits.items() if edit is not None}
+        for node, fate in fates.items():
+            module = editor.origin[node].module
+            if module is not None and fate.argument is not None:
+                found[module] = _stand_in(editor.bypassed[node])
+            elif module is not None and not fate.dropped:
+                found[module] = editor.rewritten[node]
+            elif module is not None:
+                found.setdefault(module, nn.Identity())  # another call may say more
+        for module, new in found.items():
             new.training = module.training
-        return whole if len(whole) == len(found) else None
+        return found
 
 
-def live(calls: list[tuple[Editor, fx.Node]]) -> list[tuple[Editor, fx.Node]]:
-    """Return the calls of which somebody uses the result, or all where nobody uses any."""
-    return [(editor, node) for editor, node in calls if node not in editor.graph.dead] or calls
+def _stand_in(bypass: Bypass) -> nn.Module:
+    return nn.Identity() if bypass.guard is None else AssumedRank(bypass.guard, bypass.where)
 
 
-def _changed(editor: Editor, node: fx.Node) -> bool:
-    return editor.gone(node) or node in editor.writes
-
-
-def _bypassed(calls: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
-    """Return what stands for a module that every call bypasses."""
-    # A call of which nobody uses the result may stay or go, unless it would meet a check that is not meant for it.
-    found = live(calls)
-    bypasses = [editor.bypassed.get(node) for editor, node in found if node not in editor.dropped]
-    guarded = [bypass for bypass in bypasses if bypass is not None and bypass.guard is not None]
-    if None in bypasses or (guarded and len(bypasses) < len(calls)):
-        return None
-    return AssumedRank(guarded[0].guard or 0, guarded[0].where) if guarded else nn.Identity()
-
-
-def _rewritten(calls: list[tuple[Editor, fx.Node]]) -> nn.Module | None:
-    """Return the new module, if every call wants the same."""
-    left = [(editor, node) for editor, node in live(calls) if node not in editor.dropped]
-    wanted = [None if node in editor.bypassed else editor.rewritten.get(node) for editor, node in left]
-    if None in wanted or not wanted:
-        return None
-    first, *others = [module for module in wanted if module is not None]
-    return first if all(_equal(first, other) for other in others) else None
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    tensors = [list(m.state_dict().values()) for m in (one, other)]
-    same = type(one) is type(other) and one.extra_repr() == other.extra_repr()  # sizes, stride, padding
-    return (
-        same
-        and len(tensors[0]) == len(tensors[1])
-        and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
-    )
+def _alike(instances: list[tuple[Editor, list[fx.Node]]]) -> bool:
+    """Whether every call of a forward makes the same calls of functions."""
+    made = [[(node.op, node.target) for node in nodes] for _, nodes in instances]
+    return all(other == made[0] for other in made)
