@@ -124,20 +124,20 @@ def _asked(module: nn.Module) -> dict[str, Any]:
     return {name: Tensor for name in required if asks_what_it_gets(forward, [name], around=False)}
 
 
-def apply_rules(captured: Capture, options: Options, kept: Mapping[nn.Module, Refusal]) -> Attempt:
+def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal]) -> Attempt:
     """Run the rules over all captured graphs.
 
     Args:
         captured: the graphs, which are changed.
         options: what the user asked for.
-        kept: modules that must stay as they are, and why.
+        frozen_modules: modules that must stay as they are, and why.
 
     Raises:
         FuseError: if a graph is asked for, and the model cannot be traced as a whole.
     """
     structure = _structure(captured, options)
     layers_are_read = functools.cache(functools.partial(reads_layers, captured.model))  # the same for all parts
-    editors = [(p, _editor(captured, p, options, kept, structure, layers_are_read)) for p in captured.parts]
+    editors = [(p, _editor(captured, p, options, frozen_modules, structure, layers_are_read)) for p in captured.parts]
     written = [(part, editor) for part, editor in editors if editor.graph.keeps_code]
     into_classes = _into_classes(captured, written, options) if written else []
     graphs = [Edited(p, e, run(e, options.rules)) for p, e in editors if not e.graph.keeps_code]
@@ -186,7 +186,7 @@ def _editor(
     captured: Capture,
     part: Part,
     options: Options,
-    kept: Mapping[nn.Module, Refusal],
+    frozen_modules: Mapping[nn.Module, Refusal],
     structure: Structure,
     layers_are_read: Callable[[], bool],
 ) -> Editor:
@@ -194,7 +194,7 @@ def _editor(
         part.graph_module,
         part.path,
         root=part.module,
-        kept={**captured.kept, **kept},
+        kept={**captured.kept, **frozen_modules},
         holders={} if structure == "graph" else captured.holders,
         allow_copies=options.allow_copies,
         guards=options.guards,

@@ -45,8 +45,8 @@ def fuse(
     if gap is None:
         return attempt, result
 
-    def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
-        return _gap(expected, _fused(captured.copied(), options, kept)[1], inputs)
+    def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
+        return _gap(expected, _fused(captured.copied(), options, frozen_modules)[1], inputs)
 
     folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
     attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
@@ -59,10 +59,10 @@ def fuse(
 
 
 def _fused(
-    captured: Capture, options: Options, kept: Mapping[nn.Module, Refusal] | None = None
+    captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
-    attempt = apply_rules(captured, options, kept or {})
+    attempt = apply_rules(captured, options, frozen_modules or {})
     if attempt.replaced:
         attempt = attempt.without(unfaithful(attempt))
     return attempt, attempt.finish()

@@ -29,8 +29,8 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
     needed = {str(n.target): fetch(draft, str(n.target)) for n in draft.graph.nodes if n.op == "get_attr"}
     needed = {path: value for path, value in needed.items() if isinstance(value, Tensor)}
     before = _tensors(program)
-    kept = _kept_unused(program, before, needed)
-    after = {**kept, **needed}
+    unused = _unused(program, before, needed)
+    after = {**unused, **needed}
     specs = _input_specs(program, before, after)
     names = _lift(draft.graph, specs, program)
     signature = ExportGraphSignature(specs, _output_specs(program, names))
@@ -42,7 +42,7 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
         range_constraints=program.range_constraints,
         module_call_graph=[_copied_entry(entry) for entry in program.module_call_graph],
         example_inputs=program.example_inputs,
-        constants={n: v for n, v in program.constants.items() if n not in before or n in kept or needed.get(n) is v},
+        constants={n: v for n, v in program.constants.items() if n not in before or n in unused or needed.get(n) is v},
         verifiers=program.verifiers,
     )
 
@@ -56,7 +56,7 @@ def _copied_entry(entry: ModuleCallEntry) -> ModuleCallEntry:
     return replace(entry, signature=replace(signature, inputs=inputs, outputs=outputs))
 
 
-def _kept_unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return constants that no node ever read, but those of a module of which all others went: of a folded norm."""
     users = {node.name: node.users for node in program.graph.nodes if node.op == "placeholder"}
     used = {str(s.target) for s in _constant_specs(program) if users[s.arg.name]}

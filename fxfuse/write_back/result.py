@@ -89,7 +89,7 @@ def into_graph_module(
     result = FusedGraphModule.of(graph_module, name)
     result.training = model.training
     _copy_modes(model, result)
-    lost = result._keep(model)
+    lost = result._carry_over(model)
     notes: list[str] = []
     if lost:
         some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
