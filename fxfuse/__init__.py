@@ -1,5 +1,8 @@
 """Fold batch norms, and every other constant scale and shift, into the layers around them."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fxfuse.api import explain, fuse_graph, fx_fuse
 from fxfuse.frontends.conv_bn import fuse_conv_bn
 from fxfuse.frontends.fuse_pass import FusePass
@@ -24,3 +27,13 @@ __all__ = [
     "register",
     "verify",
 ]
+
+if TYPE_CHECKING:
+    from fxfuse.cli import html_report as html_report
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import ``fxfuse.html_report`` when it is asked for: nothing else here needs the command line."""
+        if name == "html_report":
+            return importlib.import_module("fxfuse.cli.html_report")
+        raise AttributeError(f"module 'fxfuse' has no attribute {name!r}")

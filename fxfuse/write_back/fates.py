@@ -51,7 +51,7 @@ def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan] = ()) -> Fate:
         for value in (value for gone, value in plan.bypass if gone is node):
             source = editor.graph.source(node)
             argument = position_of(source, value) if value in source.all_input_nodes else ("", None)
-            guard = plan.guard if node is (plan.guarded or plan.bypass[-1][0]) else None
+            guard = plan.guard.axes if plan.guard is not None and plan.guard.node is node else None
     return Fate(dropped, argument, guard, write)
 
 

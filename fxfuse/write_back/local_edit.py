@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from fxfuse.capture.tracer import Tracer
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
-from fxfuse.graph.plan import Plan
+from fxfuse.graph.plan import Guard, Plan
 from fxfuse.modules.derived_class import can_be_derived, with_forward
 from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.modules.lookup import fetch, holds, shallow_copy
@@ -87,7 +87,8 @@ class LocalEdit:
         editor, graph = self.editor, self.local.graph
         bypass, source = editor.bypassed.get(twin), graph.source(node)
         if bypass is not None:
-            self.local.apply(Plan(bypass=((node, bypass.value(source)),), guard=bypass.guard), where=bypass.where)
+            guard = None if bypass.guard is None else Guard(node, bypass.guard)
+            self.local.apply(Plan(bypass=((node, bypass.value(source)),), guard=guard), where=bypass.where)
         elif twin in editor.dropped:
             # Nobody uses its result any more, so that whatever it read stands for it.
             read = [value for value in source.all_input_nodes if value not in graph.constants]

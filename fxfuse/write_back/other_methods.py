@@ -101,19 +101,19 @@ class OtherMethods:
                 found.append((module, set(module.modules()), methods))
         return found
 
-    def require_same(self, fold: set[nn.Module], *, onwards: bool) -> None:
+    def require_same(self, fold: set[nn.Module], *, downstream: bool) -> None:
         """Refuse a fold of which a method calls only a part.
 
         Args:
             fold: the modules that it changes; one alone does the same for everybody who calls it.
-            onwards: whether values between them are others from now on.
+            downstream: whether values between them are others from now on.
 
         Raises:
             Refusal: with the method that keeps them.
         """
         for _, inside, methods in self._methods if len(fold) > 1 else ():
             for method, used in methods if fold <= inside else ():
-                if (used and not onwards) or _is_for_the_fused(method.name):
+                if (used and not downstream) or _is_for_the_fused(method.name):
                     continue
                 if _configures(method.name) and not set(method.found.called) - method.found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one

@@ -27,14 +27,9 @@ Site: TypeAlias = "tuple[Editor, fx.Node]"
 """A node, with the editor of its graph."""
 
 
-def changed_nodes(plan: Plan) -> list[fx.Node]:
-    """Return the nodes that a plan writes into or takes out."""
-    return [*(write.call.node for write in plan.writes), *(node for node, _ in plan.bypass), *plan.dropped]
-
-
 def changed_modules(part: Part, editor: Editor, plan: Plan) -> set[nn.Module]:
     """Return the user's modules that a plan changes: layers that are called, and owners of functions."""
-    origins = [editor.origin[node] for node in changed_nodes(plan) if node in editor.origin]
+    origins = [editor.origin[node] for node in plan.nodes if node in editor.origin]
     return {o.module if o.module is not None else owner_at(part.module, o.owner) for o in origins}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fxfuse.modules.lookup import owner_at
 from fxfuse.report.errors import out_of_memory
 from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.write_back.replacements import changed_modules, changed_nodes
+from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -62,7 +62,7 @@ class Vetoes:
             raise self._refusal(module)
         self._require_stand_in(plan)
         self._require_one_replacement(plan)
-        self.methods.require_same(changed, onwards=plan.onwards)
+        self.methods.require_same(changed, downstream=plan.downstream)
         self._require_editable(plan)
 
     def _refusal(self, module: nn.Module) -> Refusal:
@@ -81,7 +81,7 @@ class Vetoes:
 
     def _require_one_replacement(self, plan: Plan) -> None:
         """Refuse a plan for one of several calls of a module, unless the rules want the same for the others."""
-        plans, touched = [plan], changed_nodes(plan)
+        plans, touched = [plan], [*plan.nodes]
         for node in touched:  # which grows
             while (other := self.calls.differing((self.editor, node), plans)) is not None:
                 editor, call = other
@@ -89,7 +89,7 @@ class Vetoes:
                 if twin is None:
                     raise self._refusal(self._module_at(node))
                 plans.append(twin)
-                touched += changed_nodes(twin)
+                touched += twin.nodes
 
     def _module_at(self, node: fx.Node) -> nn.Module:
         origin = self.editor.origin[node]
@@ -101,8 +101,8 @@ class Vetoes:
         nodes = dict.fromkeys(node for editor, node in sites if editor is self.editor and not editor.gone(node))
         for node in nodes:
             for rule in self.rules:
-                changed = (plan := self._offer(rule, node)) and changed_nodes(plan)
-                if plan is not None and changed and call in changed and not set(changed) & set(touched):
+                plan = self._offer(rule, node)
+                if plan is not None and call in plan.nodes and not set(plan.nodes) & set(touched):
                     return plan
         return None
 
@@ -119,7 +119,7 @@ class Vetoes:
     def _require_editable(self, plan: Plan) -> None:
         """Refuse to change calls of functions in a forward that cannot be edited."""
         writes = {write.call.node: write for write in plan.writes}
-        for node in changed_nodes(plan):
+        for node in plan.nodes:
             origin = self.editor.origin.get(node)
             if origin is None or origin.module is not None:
                 continue

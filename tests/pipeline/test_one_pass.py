@@ -15,7 +15,7 @@ import fxfuse
 from fxfuse import Reason, fx_fuse
 from fxfuse.capture.capture import capture
 from fxfuse.capture.tracer import Tracer
-from fxfuse.pipeline import attempt, run
+from fxfuse.pipeline import attempt, engine, run
 from tests.hazards.blocks import Block, layers
 from tests.support.helpers import Model, assert_equal, assert_same, folds, reasons, trained, values
 
@@ -81,14 +81,14 @@ def test_no_module_is_captured_twice(monkeypatch: pytest.MonkeyPatch, name: str)
     model, x = trained(MODELS[name]()), values(*IMAGE)
     captured: collections.Counter[tuple[type, nn.Module]] = collections.Counter()
     runs: Any = []
-    trace, engine = Tracer.capture, attempt.run
+    trace = Tracer.capture
 
     def counted(tracer: Tracer, root: nn.Module) -> Any:
         captured[type(tracer), root] += 1
         return trace(tracer, root)
 
     monkeypatch.setattr(Tracer, "capture", counted)
-    monkeypatch.setattr(attempt, "run", lambda editor, *args: runs.append(editor) or engine(editor, *args))
+    monkeypatch.setattr(attempt, "run", lambda editor, *args: runs.append(editor) or engine.run(editor, *args))
     fused = fx_fuse(model, structure="module")
     assert_same(model, fused, x)
     assert set(captured.values()) == {1}

@@ -1,4 +1,4 @@
-"""The operations on some routes, as filters, with what they cost."""
+"""The operations on routes as filters, and what they cost."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from fxfuse.rules.merging.routes import Route
 
 
-class Pieces:
-    """The operations of some routes from one value, as filters.
+class RouteFilters:
+    """Reads the operations of some routes from one value as filters.
 
     Attributes:
         channels: the channels of that value.
         spatial: the number of its spatial axes.
-        unproven: numbers of axes that are not proven, each with the value that has it, where a meaning rests on them.
+        unproven: the numbers of axes that a filter relies on and that are not proven, each with its value.
     """
 
     def __init__(self, graph: Graph, host: Linear) -> None:
