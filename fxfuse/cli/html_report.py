@@ -104,7 +104,7 @@ def _filled(title: str, report: Report, data: dict[str, Any]) -> str:
 
 def _data(attempt: Attempt, report: Report) -> dict[str, Any]:
     """Return everything that the page shows."""
-    captured, decisions = attempt.captured, attempt.told
+    captured, decisions = attempt.captured, attempt.decisions
     order = {path: number for number, path in enumerate(captured.paths.values())}
     parts = [
         {"path": part.path, "assumed": part.assumed, "rows": rows_of(editor, decisions)}

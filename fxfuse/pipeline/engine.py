@@ -11,7 +11,7 @@ from fxfuse.operators.roles import AffineSource
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.report.report import Decision
-from fxfuse.rules import MERGES, RULES, name_of
+from fxfuse.rules import MERGES, RULES, STARTS, name_of
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
@@ -85,8 +85,9 @@ class _Engine:
         """
         skipped: dict[fx.Node, Decision] = {}
         for number, rule in enumerate(self.rules):
+            start = STARTS.get(id(rule))  # a rule of the user's may start anywhere
             for node in reversed(self.graph.nodes):
-                if self.editor.gone(node):
+                if self.editor.gone(node) or (start is not None and not self.graph.may_be(node, start)):
                     continue
                 try:
                     offer = self._offer(rule, node)

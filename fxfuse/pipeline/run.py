@@ -1,4 +1,7 @@
-"""A pass from beginning to end: capture, rules, result, and whatever has to be undone on the way."""
+"""A pass from beginning to end: capture once, run the rules once, write back once.
+
+Only example inputs can show that something has to be undone.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ from torch.export import ExportedProgram
 from fxfuse.capture.capture import Capture, capture, capture_graph
 from fxfuse.capture.chains import add_chains
 from fxfuse.capture.check_on_inputs import prove
-from fxfuse.capture.exported_program import capture_program, holder_of_program, runnable
+from fxfuse.capture.exported_program import capture_program, runnable
 from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
-from fxfuse.pipeline.attempt import Attempt
+from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
-from fxfuse.pipeline.default_arguments import decisive_arguments
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory
 from fxfuse.report.report import Report
-from fxfuse.write_back.replacements import folded_modules
+from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
 
@@ -32,28 +35,37 @@ def fuse(
     model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
-    if isinstance(model, ExportedProgram):
-        options = replace(options, holder=holder_of_program(model))
     if example_inputs is None:
-        return _attempt(model, None, options, {})
+        return _fused(_captured(model, None, options), options)
     inputs = Inputs.of(example_inputs)
     expected = reference(runnable(model), inputs)
-    attempt, result = _attempt(model, inputs, options, {})
+    captured = _captured(model, inputs, options)
+    attempt, result = _fused(captured.copied(), options)
     gap = _gap(expected, result, inputs)
     if gap is None:
         return attempt, result
 
-    def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
-        return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
+    def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
+        return _gap(expected, _fused(captured.copied(), options, frozen_modules)[1], inputs)
 
-    kept = culprits(folded_modules(attempt.edits), gap_without, gap)
-    attempt, result = _attempt(model, inputs, options, kept)
+    folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
+    attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
     if _gap(expected, result, inputs, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
             "so nothing was changed. Try structure='module', and please report the model."
         )
     return attempt, result
+
+
+def _fused(
+    captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None
+) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Run the rules over what was captured, and return what they did, and what comes of it."""
+    attempt = apply_rules(captured, options, frozen_modules or {})
+    if attempt.replaced:
+        attempt = attempt.without(unfaithful(attempt))
+    return attempt, attempt.finish()
 
 
 def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, always: bool = False) -> float | None:
@@ -71,27 +83,10 @@ def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, 
     return None if same else difference(expected, given)
 
 
-def _attempt(
-    model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options, kept: Mapping[nn.Module, Refusal]
-) -> tuple[Attempt, nn.Module | ExportedProgram]:
-    """Fold, and again without what turns out to be impossible to write back."""
-    while True:
-        attempt = Attempt.of(_captured(model, inputs, options), options, kept)
-        conflicts = attempt.conflicts
-        if conflicts.keys() <= kept.keys():
-            result = attempt.finish(decisive_arguments(attempt, options))
-            by_class = result if attempt.structure == "module" and isinstance(result, nn.Module) else None
-            conflicts = {} if by_class is None else unfaithful(attempt, by_class)
-            if conflicts.keys() <= kept.keys():
-                return attempt, result
-        kept = {**conflicts, **kept}
-
-
 def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
-        assert options.holder is not None  # noqa: S101 - made before
-        return capture_program(model, options.holder)
+        return capture_program(model)
     if isinstance(model, fx.GraphModule):
         captured = capture_graph(model, options.constants)
         if inputs is not None:
@@ -99,7 +94,8 @@ def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options
         return captured
     if inputs is None:
         captured = capture(model)
-        add_chains(captured)
+        if captured.read:
+            add_chains(captured)
         return captured
     passed, distrusted = inputs.bound(model), set[nn.Module]()
     while True:

@@ -164,7 +164,10 @@ class _Upstream(Walk):
 
     def _require_alone(self, value: fx.Node, reader: fx.Node) -> None:
         """Refuse a value that has other readers, unless these read other slices of it."""
-        users = with_items(self.graph, self.graph.users(value))
+        users = self.graph.users(value)
+        if users == [reader]:
+            return
+        users = with_items(self.graph, users)
         if users == [reader]:
             return
         others = [user for user in users if user is not reader]
