@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.capture.forward_arguments import has_own_call
-from fxfuse.capture.lifted import copied
+from fxfuse.capture.lifted import copy_of, inputs_as_attributes
 from fxfuse.capture.tracer import Tracer
 from fxfuse.graph.lazy_graph_module import Draft, hold, module_calls
 from fxfuse.graph.nodes import LEFT_WHOLE
@@ -70,7 +70,6 @@ class Capture:
         program: the exported program that was captured, if it was one.
         lifted: paths in the captured graph -> tensors that the caller of the graph passes at every call.
         placeholders: the same paths -> the placeholders for which they are passed.
-        note: what the user should know of how it was captured.
     """
 
     model: nn.Module
@@ -82,7 +81,6 @@ class Capture:
     program: ExportedProgram | None = None
     lifted: Mapping[str, Tensor] = field(default_factory=dict)
     placeholders: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
 
     @property
     def root(self) -> Part | None:
@@ -104,6 +102,10 @@ class Capture:
                     result.setdefault(id(parameter), []).append(path)
         return result
 
+    def copied(self) -> Capture:
+        """Return the same with graphs of its own, which can be changed."""
+        return replace(self, parts=[replace(p, graph_module=copy_of(p.graph_module)) for p in self.parts])
+
     @property
     def whole(self) -> bool:
         """Whether one graph holds the whole model, but for modules with hooks."""
@@ -121,7 +123,7 @@ def capture_graph(graph_module: fx.GraphModule, constants: Mapping[str, Tensor] 
     for name, tensor in (constants or {}).items():
         path = paths[name] = f"{name}_constant" if hasattr(graph_module, name) else name
         hold(holder, path, tensor)
-    graph = copied(graph_module.graph, paths, keep=True)
+    graph = inputs_as_attributes(graph_module.graph, paths, keep=True)
     draft = Draft(holder, graph, type(graph_module).__name__)
     captured = _until_known(graph_module, lambda session: session.take(Part(graph_module, "", draft)))
     captured.lifted = {paths[name]: tensor for name, tensor in (constants or {}).items()}

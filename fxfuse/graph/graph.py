@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
 
 class Graph(Nodes):
-    """A captured graph, as the rules read it; only the editor changes it."""
+    """A captured graph, as the rules read it; only the editor changes it.
+
+    Example:
+        >>> from torch import fx, nn
+        >>> from fxfuse.extend import Graph
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+        >>> [(node.name, graph.path(node), graph.operator(node).name) for node in graph.nodes[1:3]]
+        [('_0', '0', 'conv2d'), ('_1', '1', 'relu')]
+    """
 
     def __init__(  # noqa: PLR0913 - what was captured, and the options of the pass
         self,

@@ -103,6 +103,20 @@ def with_forward(module: nn.Module, graph: fx.Graph, base: type[nn.Module]) -> n
     return _with_class(module, (base, change))
 
 
+def can_be_derived(cls: type[nn.Module]) -> bool:
+    """Whether a class lets others be derived from it; a metaclass or ``__init_subclass__`` may refuse."""
+    if type(cls) is not type or any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1]):
+        try:
+            type(cls.__name__, _bases(cls), {"__module__": cls.__module__})
+        except TypeError:
+            return False
+    return True
+
+
+def _bases(cls: type[nn.Module]) -> tuple[type, ...]:
+    return (cls,) if issubclass(cls, Derived) else (Derived, cls)
+
+
 def with_check(module: nn.Module, expected: dict[str, Any]) -> nn.Module:
     """Return a module with the attributes of ``module``, which raises unless it is called with ``expected``."""
     return with_change(module, CheckedForward(expected))
@@ -130,5 +144,4 @@ def _derive(recipe: tuple[Any, Change]) -> type[nn.Module]:
     base = _derive(base) if isinstance(base, tuple) else base
     body = {UNCHECKED: base.forward} if isinstance(change, CheckedForward) else {}
     body |= {"forward": change.forward(base), "_fxfuse_recipe": recipe, "__module__": base.__module__}
-    bases = (base,) if issubclass(base, Derived) else (Derived, base)
-    return type(base.__name__, bases, body)
+    return type(base.__name__, _bases(base), body)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 class Homogeneous(Passage):
-    """ReLU, leaky ReLU and PReLU, whatever the slopes are."""
+    """ReLU, leaky ReLU and PReLU, whatever the slopes are.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse.extend import Homogeneous, register
+        >>> register("abs", Homogeneous, arguments=["input"], functions=[torch.abs], methods=["abs"]).name
+        'abs'
+    """
 
     def passes(self, affine: Affine) -> None:
         """Refuse a shift, and scales that turn values round."""

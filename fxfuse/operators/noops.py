@@ -36,7 +36,14 @@ class Noop(Passage):
 
 
 class Identity(Noop):
-    """``x -> x``."""
+    """``x -> x``.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse.extend import Identity, register
+        >>> register("detach", Identity, arguments=["input"], methods=["detach"]).view.__name__
+        'Identity'
+    """
 
 
 class Dropout(Noop):
@@ -58,7 +65,14 @@ class AlphaDropout(Dropout):
 
 
 class Copy(Noop):
-    """``contiguous`` and ``clone``: the same values in memory of their own, on which later code may rely; it stays."""
+    """``contiguous`` and ``clone``: the same values in memory of their own, on which later code may rely; it stays.
+
+    Example:
+        >>> import copy
+        >>> from fxfuse.extend import Copy, register
+        >>> register("copy", Copy, arguments=["x"], functions=[copy.copy]).view.__name__
+        'Copy'
+    """
 
     @property
     def gives_order(self) -> bool:

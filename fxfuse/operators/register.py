@@ -29,14 +29,14 @@ def register(  # noqa: PLR0913 - a row has as many columns
 
     Example:
         >>> from torch import nn
-        >>> from fxfuse.operators.noops import Identity
+        >>> from fxfuse.extend import Identity
         >>> class Tap(nn.Identity): ...
         >>> register("tap", Identity, arguments=["input"], modules=[Tap]).name
         'tap'
 
     Args:
         name: the field's name of the operation.
-        view: a subclass of ``Linear``, ``AffineSource`` or ``Carrier`` from ``fxfuse.operators.roles``.
+        view: a subclass of ``Linear``, ``AffineSource`` or ``Carrier`` from ``fxfuse.extend``.
         arguments: the names of the arguments in the order of positional ones, the transformed value first.
         modules: module classes; an instance counts if the class, or a subclass that changes nothing that
             ``forward`` uses, is in the table.

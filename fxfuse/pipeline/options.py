@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fxfuse.rules import Rule
 
@@ -21,7 +21,6 @@ class Options:
 
     Attributes:
         constants: what is passed for some placeholders at every call; see ``fuse_graph``.
-        holder: what holds the tensors of an exported program, the same for every attempt.
     """
 
     rules: tuple[Rule, ...]
@@ -31,4 +30,3 @@ class Options:
     inplace: bool = False
     allow_growth: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
-    holder: nn.Module | None = None

@@ -35,31 +35,30 @@ def capture_runs(static: Capture, calls: Sequence[Inputs], expected: Sequence[An
         FuseError: if the model gives something else while it is watched.
     """
     model = static.model
-    untraced: set[nn.Module] = set()
-    runs = [_record(model, inputs, given, untraced) for inputs, given in zip(calls, expected, strict=True)]
-    called = {module for recording, _ in runs for module in recording.called}
-    parts = [Part(model, "", draft, recorded=True) for _, draft in runs]
-    parts += [part for part in static.parts if part.module is not model and called.isdisjoint(paths_below(part.module))]
-    left = {module for part in parts[len(runs) :] for module in paths_below(part.module)}
+    called, draft = _record(model, calls, expected)
+    others = [part for part in static.parts if part.module is not model]
+    unseen = [part for part in others if called.isdisjoint(paths_below(part.module))]
+    parts = [Part(model, "", draft, recorded=True), *unseen]
+    left = {module for part in unseen for module in paths_below(part.module)}
     kept = {m: refusal for m, refusal in static.kept.items() if m in left or refusal.reason is Reason.HOOKED}
-    for _, draft in runs:
-        kept |= _read_by_untraced(model, draft)
+    kept |= _read_by_untraced(model, draft)
     opaque = {m: why for m, why in static.opaque.items() if m not in called}
     return Capture(model, parts, {**opaque, model: static.opaque.get(model, WHY)}, kept=kept)
 
 
-def _record(model: nn.Module, inputs: Inputs, expected: Any, untraced: set[nn.Module]) -> tuple[Recording, Draft]:
-    """Watch one run, again without traces that turn out to be wrong."""
+def _record(model: nn.Module, calls: Sequence[Inputs], expected: Sequence[Any]) -> tuple[set[nn.Module], Draft]:
+    """Watch the runs, again without traces that turn out to be wrong; return what was called, and the graph."""
+    untraced: set[nn.Module] = set()
     while True:
         recording = Recording(model, untraced)
+        given: list[Any] = []
         try:
-            given = recording.run(inputs)
+            given += (recording.run(inputs) for inputs in calls)
         except Exception:
             if not recording.wrong - untraced:
                 raise
-            given = None
-        if not recording.wrong - untraced and agree(expected, given):
-            return recording, recording.graph_module()
+        if not recording.wrong - untraced and all(map(agree, expected, given)):
+            return recording.called, recording.graph_module()
         wrong = recording.wrong - untraced or recording.traced
         if not wrong:
             raise FuseError("The model gives something else while it is watched.")

@@ -1,9 +1,12 @@
-"""A pass from beginning to end: capture, rules, result, and whatever has to be undone on the way."""
+"""A pass from beginning to end: capture once, run the rules once, write back once.
+
+Only example inputs can show that something has to be undone.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
@@ -12,20 +15,21 @@ from torch.export import ExportedProgram
 from fxfuse.capture.capture import Capture, capture, capture_graph
 from fxfuse.capture.chains import add_chains
 from fxfuse.capture.check_on_inputs import prove
-from fxfuse.capture.exported_program import capture_program, holder_of_program, runnable
-from fxfuse.modules.example_inputs import Inputs, agree, amplifies_rounding, difference, reference
-from fxfuse.pipeline.attempt import Attempt
+from fxfuse.capture.exported_program import capture_program, runnable
+from fxfuse.modules.example_inputs import Inputs
+from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
-from fxfuse.pipeline.default_arguments import decisive_arguments
+from fxfuse.pipeline.examples import Examples
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.report import Report
-from fxfuse.write_back.replacements import folded_modules
+from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
 
@@ -34,26 +38,49 @@ def fuse(
     model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
-    if isinstance(model, ExportedProgram):
-        options = replace(options, holder=holder_of_program(model))
     if example_inputs is None:
-        return _attempt(model, None, options, {})
-    inputs = Examples.of(runnable(model), example_inputs)
-    attempt, result = _attempt_or_less(model, inputs, options)
-    gap = _gap(result, inputs)
+        return _fused(_captured(model, None, options), options)
+    examples = Examples.of(runnable(model), example_inputs)
+    captured = _captured(model, examples.calls, options)
+    if _records(captured, options):
+        try:
+            return _compared(capture_runs(captured, examples.calls, examples.expected), options, examples)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            attempt, result = _compared(_proven(model, captured, examples.calls), options, examples)
+            why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
+            Report.of(result).noted(why).attach(result)
+            return attempt, result
+    return _compared(captured, options, examples)
+
+
+def _records(captured: Capture, options: Options) -> bool:
+    """Whether the model has to be watched: its code goes on running, and could not be traced as a whole."""
+    given = captured.program is not None or isinstance(captured.model, fx.GraphModule)
+    return not given and not captured.whole and options.structure != "graph"
+
+
+def _compared(
+    captured: Capture, options: Options, examples: Examples
+) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fold, and undo what makes a difference on the example inputs."""
+    model = captured.model
+    attempt, result = _fused(captured.copied(), options)
+    gap = examples.gap(result)
     if gap is None:
         return attempt, result
-    if math.isfinite(gap) and inputs.amplify(runnable(model)):
+    if math.isfinite(gap) and examples.amplified():
         note = f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
         Report.of(result).noted(note).attach(result)
         return attempt, result
 
-    def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
-        return _gap(_attempt(model, inputs, options, kept)[1], inputs)
+    def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
+        return examples.gap(_fused(captured.copied(), options, frozen_modules)[1])
 
-    kept = culprits(folded_modules(attempt.edits), gap_without, gap)
-    attempt, result = _attempt(model, inputs, options, kept)
-    if _gap(result, inputs, always=True) is not None:
+    folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
+    attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
+    if examples.gap(result, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
             "so nothing was changed. Try structure='module', and please report the model."
@@ -61,103 +88,48 @@ def fuse(
     return attempt, result
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Example inputs, and what the model gives on them."""
-
-    calls: list[Inputs]
-    expected: list[Any]
-    records: bool = True
-
-    @staticmethod
-    def of(model: nn.Module, example_inputs: Any) -> Examples:
-        """Run the model."""
-        calls = Inputs.calls_of(example_inputs)
-        return Examples(calls, [reference(model, inputs) for inputs in calls])
-
-    def amplify(self, model: nn.Module) -> bool:
-        """Whether the model gives something else on inputs that differ by rounding."""
-        return any(amplifies_rounding(model, *pair) for pair in zip(self.calls, self.expected, strict=True))
-
-
-def _gap(result: nn.Module | ExportedProgram, inputs: Examples, *, always: bool = False) -> float | None:
-    """Return the difference that is more than rounding, infinite where the result raises; None for none."""
-    if not always and not Report.of(result):
-        return None
-    model = runnable(result)
-    for call, expected in zip(inputs.calls, inputs.expected, strict=True):
-        try:
-            given = reference(model, call)
-        except FuseError as error:
-            if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
-                raise
-            return float("inf")
-        if not agree(expected, given, [*model.parameters(), *model.buffers()]):
-            return difference(expected, given)
-    return None
-
-
-def _attempt_or_less(
-    model: nn.Module | ExportedProgram, inputs: Examples, options: Options
+def _fused(
+    captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
-    """Fold on a recorded run if need be; where that fails, for whatever reason, without it."""
-    try:
-        return _attempt(model, inputs, options, {})
-    except FuseError:
-        raise
-    except Exception as error:
-        if out_of_memory(error) or not inputs.records:
-            raise
-        note = f"The run on the example inputs could not be used ({sentence(error)}); the folds do without it."
-        attempt, result = _attempt(model, replace(inputs, records=False), options, {})
-        Report.of(result).noted(note).attach(result)
-        return attempt, result
+    """Run the rules over what was captured, and return what they did, and what comes of it."""
+    attempt = apply_rules(captured, options, frozen_modules or {})
+    if attempt.replaced:
+        attempt = attempt.without(unfaithful(attempt))
+    return attempt, attempt.finish()
 
 
-def _attempt(
-    model: nn.Module | ExportedProgram, inputs: Examples | None, options: Options, kept: Mapping[nn.Module, Refusal]
-) -> tuple[Attempt, nn.Module | ExportedProgram]:
-    """Fold, and again without what turns out to be impossible to write back."""
-    while True:
-        attempt = Attempt.of(_captured(model, inputs, options), options, kept)
-        conflicts = attempt.conflicts
-        if conflicts.keys() <= kept.keys():
-            result = attempt.finish(decisive_arguments(attempt, options))
-            by_class = result if attempt.structure == "module" and isinstance(result, nn.Module) else None
-            conflicts = {} if by_class is None else unfaithful(attempt, by_class)
-            if conflicts.keys() <= kept.keys():
-                return attempt, result
-        kept = {**conflicts, **kept}
-
-
-def _captured(model: nn.Module | ExportedProgram, inputs: Examples | None, options: Options) -> Capture:
+def _captured(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
-        assert options.holder is not None  # noqa: S101 - made before
-        return capture_program(model, options.holder)
+        return capture_program(model)
     if isinstance(model, fx.GraphModule):
         captured = capture_graph(model, options.constants)
-        for call in inputs.calls if inputs is not None else ():
+        for call in calls or ():
             prove(captured, call)
         return captured
-    if inputs is None:
+    if calls is None:
         captured = capture(model)
-        add_chains(captured)
+        if captured.read:
+            add_chains(captured)
         return captured
-    passed, distrusted = inputs.calls[0].bound(model), set[nn.Module]()
+    captured = capture(model, calls[0].bound(model))
+    return captured if _records(captured, options) else _proven(model, captured, calls)
+
+
+def _proven(model: nn.Module, captured: Capture, calls: list[Inputs]) -> Capture:
+    """Return what was captured, but for graphs that do not give on the example inputs what their module gives."""
+    distrusted = set[nn.Module]()
     while True:
-        captured = capture(model, passed, distrusted)
-        if inputs.records and options.structure != "graph" and not captured.whole:
-            return capture_runs(captured, inputs.calls, inputs.expected)
-        found = [prove(captured, call) for call in inputs.calls]
-        right, wrong = ([m for pair in found for m in pair[which]] for which in (0, 1))
-        right = [module for module in right if module not in wrong]
+        found = [prove(captured, call) for call in calls]
+        wrong = {module for pair in found for module in pair[1]}
+        right = {module for pair in found for module in pair[0]} - wrong
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
             captured = replace(captured, parts=parts)
             add_chains(captured)
             return captured
         distrusted.update(wrong)
+        captured = capture(model, calls[0].bound(model), distrusted)
 
 
 def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.GraphModule:

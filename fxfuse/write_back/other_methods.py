@@ -15,22 +15,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.lookup import CONTAINERS, look_up
+from fxfuse.modules.lookup import CONTAINERS
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.source.adjacent_layers import always_follows
 from fxfuse.source.hidden_access import calls_listed
 from fxfuse.source.reach import Reach, methods_beside_forward, parsed_methods, reach
 from fxfuse.source.syntax import nodes_of
-from fxfuse.write_back.replacements import folded_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from torch import nn
-
-    from fxfuse.capture.capture import Capture, Part
-    from fxfuse.edit.editor import Editor
 
 
 # How methods begin, after underscores, that initialise, load or configure a model.
@@ -82,67 +78,71 @@ class _Method:
         return any(fold <= set(child.modules()) for child in self.module.children())
 
 
-def changed_elsewhere(captured: Capture, edits: Iterable[tuple[Part, Editor]]) -> dict[nn.Module, Refusal]:
-    """Return the modules that must stay, since another method calls only a part of what was folded."""
-    edits = list(edits)
-    back, onwards = (_several(folded_modules(edits, onwards=way)) for way in (False, True))
-    result: dict[nn.Module, Refusal] = {}
-    paths = captured.paths
-    for module in captured.model.modules() if back or onwards else ():
-        methods = _other_methods(module)
-        inside = set(module.modules()) if methods else set()
-        for method, used in methods.items():
-            if _is_for_the_fused(method):
-                continue
-            read = _Method(module, method)
-            for fold in (fold for fold in (onwards if used else back + onwards) if fold <= inside):
-                if _configures(method) and not set(read.found.called) - read.found.escaped:
+class OtherMethods:
+    """The methods beside the forwards of a model, and what each of them keeps from being folded."""
+
+    def __init__(self, model: nn.Module, paths: Mapping[nn.Module, str]) -> None:
+        """Look at nothing yet.
+
+        Args:
+            model: the model.
+            paths: where its modules stand.
+        """
+        self.model = model
+        self.paths = paths
+
+    @functools.cached_property
+    def _methods(self) -> list[tuple[nn.Module, set[nn.Module], list[tuple[_Method, bool]]]]:
+        """Each module that has such methods, the modules inside, and the methods with whether the forward uses them."""
+        found = []
+        for module in self.model.modules():
+            methods = [(_Method(module, name), used) for name, used in _other_methods(module).items()]
+            if methods:
+                found.append((module, set(module.modules()), methods))
+        return found
+
+    def require_same(self, fold: set[nn.Module], *, downstream: bool) -> None:
+        """Refuse a fold of which a method calls only a part.
+
+        Args:
+            fold: the modules that it changes; one alone does the same for everybody who calls it.
+            downstream: whether values between them are others from now on.
+
+        Raises:
+            Refusal: with the method that keeps them.
+        """
+        for _, inside, methods in self._methods if len(fold) > 1 else ():
+            for method, used in methods if fold <= inside else ():
+                if (used and not downstream) or _is_for_the_fused(method.name):
+                    continue
+                if _configures(method.name) and not set(method.found.called) - method.found.escaped:
                     continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
-                split = fold if read.calls_what_it_finds(fold) else _split(read.found, fold)
-                if split and not _joined(module, method, fold):
-                    name = ".".join(filter(None, [paths[module] or type(module).__name__, method]))
-                    alone = ", ".join(sorted(paths[m] for m in split))
-                    refusal = Refusal(Reason.REACHED_INTO, value=alone, users=name)
-                    result = {**dict.fromkeys(fold, refusal), **result}
-    return result
+                split = fold if method.calls_what_it_finds(fold) else _split(method.found, fold)
+                if split and not _joined(method.module, method.name, fold):
+                    alone = ", ".join(sorted(self.paths[m] for m in split))
+                    raise Refusal(Reason.REACHED_INTO, value=alone, users=self._told(method))
 
+    def require_unread(self, owner: nn.Module, names: set[str], gone: set[str]) -> None:
+        """Refuse to change tensors that a method reads.
 
-def read_elsewhere(
-    model: nn.Module, replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
-) -> dict[nn.Module, Refusal]:
-    """Return the modules that must stay, since another method reads a tensor of theirs that changed.
+        Args:
+            owner: the module that holds them.
+            names: what they are called there.
+            gone: those that it will not have any more, of which a method cannot ask the shape either.
 
-    Layers are read with the norms that went into them: ``changed_elsewhere`` looks after these.
+        Raises:
+            Refusal: with the method that reads one.
+        """
+        for module, inside, methods in self._methods if names else ():
+            for method, _ in methods if owner in inside else ():
+                found = Reach() if _configures(method.name) else method.found
+                own = module is owner and (found.own & names or found.own_shapes & gone)
+                if own or owner in found.read:
+                    path = self.paths[owner] or type(owner).__name__
+                    raise Refusal(Reason.REACHED_INTO, value=path, users=self._told(method))
 
-    Args:
-        model: the model.
-        replaced: modules of the user's, each with what takes its place.
-        paths: where they stand in the model.
-    """
-    changed = {m: names for m, new in replaced.items() if operator_of(m) is None and (names := _changed(m, new))}
-    result: dict[nn.Module, Refusal] = {}
-    for module in model.modules() if changed else ():
-        for method in _other_methods(module):
-            found = Reach() if _configures(method) else reach(module, (method,))
-            read = {m for m in found.read if m in changed}
-            gone = {name for name in found.own_shapes if look_up(replaced.get(module, module), name) is None}
-            if (found.own | gone) & changed.get(module, set()):
-                read.add(module)
-            name = f"{paths[module] or type(module).__name__}.{method}"
-            for m in read:
-                result[m] = Refusal(Reason.REACHED_INTO, value=paths[m] or type(m).__name__, users=name)
-    return result
-
-
-def _changed(module: nn.Module, new: nn.Module) -> set[str]:
-    """Return the names of the tensors of a module that are others in the new one."""
-    names = {*module._parameters, *module._buffers, *look_up(module, "parametrizations", default={})}
-    return {name for name in names if look_up(new, name) is not look_up(module, name)}
-
-
-def _several(folds: list[set[nn.Module]]) -> list[set[nn.Module]]:
-    """Return the folds that concern several modules: one alone does the same for everybody who calls it."""
-    return [fold for fold in folds if len(fold) > 1]
+    def _told(self, method: _Method) -> str:
+        return f"{self.paths[method.module] or type(method.module).__name__}.{method.name}"
 
 
 def _other_methods(module: nn.Module) -> dict[str, bool]:

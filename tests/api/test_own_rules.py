@@ -9,16 +9,13 @@ import torch
 from torch import nn
 
 from fxfuse import FuseError, Reason, Report, fx_fuse
-from fxfuse.graph.plan import Plan, Write
-from fxfuse.operators.roles import Linear
-from fxfuse.report.reasons import require
-from fxfuse.rules import DEFAULT_RULES
+from fxfuse.extend import DEFAULT_RULES, Linear, Plan, Write, require
 from tests.support.helpers import assert_equal, assert_same, run, trained, unchanged, values
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.graph.graph import Graph
+    from fxfuse.extend import Graph
     from tests.support.graph_forms import Form
     from tests.support.helpers import Structure
 

@@ -6,16 +6,20 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
 import fxfuse
+from fxfuse import extend
 from fxfuse.rules import DEFAULT_RULES
 
 PUBLIC = [
     *("FuseError", "FusePass", "Reason", "Report", "explain", "fuse_conv_bn", "fuse_graph", "fx_fuse", "register"),
     "verify",
 ]
+EXTEND = [name for name in extend.__all__ if inspect.isclass(getattr(extend, name)) or name in ("register", "require")]
 MODULES = [m.name for m in pkgutil.walk_packages(fxfuse.__path__, "fxfuse.") if not m.name.endswith("__main__")]
 
 
@@ -89,3 +93,25 @@ def test_the_examples_in_the_documentation(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_function_has_an_example(name: str) -> None:
     assert ">>> " in (getattr(fxfuse, name).__doc__ or "")
+
+
+@pytest.mark.parametrize("name", EXTEND)
+def test_every_name_for_extensions_has_an_example(name: str) -> None:
+    assert ">>> " in (vars(extend)[name].__doc__ or "")
+
+
+def test_the_names_for_extensions() -> None:
+    names = (
+        "Affine LinearMap Linear AffineSource Carrier Passage Homogeneous Identity Copy register Graph Plan Fold Merge"
+    )
+    names += " Write Guard ValueSlice Cost Reason Refusal require DEFAULT_RULES"
+    assert sorted(extend.__all__) == sorted(names.split())
+
+
+def test_the_page_is_a_name_of_the_package_that_costs_no_import() -> None:
+    code = "import sys, fxfuse; print(any(name.startswith('fxfuse.cli') for name in sys.modules)); "
+    code += "from fxfuse import html_report; print(callable(html_report.write), callable(fxfuse.html_report.page))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", "True", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'html_reports'"):
+        _ = fxfuse.html_reports  # type: ignore[attr-defined] # that is the test

@@ -134,7 +134,7 @@ def test_a_parameter_that_is_not_finite_is_left_where_it_is(path: str, value: fl
         fused = fx_fuse(given, structure=structure)
     (left,) = Report.of(fused).skipped
     assert left.path == ("3" if path == "4.weight" else "1")
-    assert Reason.NOT_FINITE in (left.reason, left.onwards)
+    assert Reason.NOT_FINITE in (left.reason, left.downstream)
     inputs = values(*IMAGE)
     expected, result = run(given, (inputs,)), run(fused, (inputs,))
     assert torch.equal(expected.isfinite(), result.isfinite())

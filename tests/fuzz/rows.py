@@ -9,7 +9,8 @@ import torch
 from fxfuse.operators import OPERATORS
 from tests.operators.calls import FirstItem
 from tests.operators.sample import Sample
-from tests.operators.samples import NEVER_FOLDED, samples
+from tests.operators.samples import samples
+from tests.operators.samples.norms import NEVER_FOLDED
 from tests.support.samples import parameter, randn
 
 

@@ -11,7 +11,8 @@ Each hazard has a number, and each file names the numbers that it tests.
 - ``arithmetic``: 17. the side and the options of an operation; 18. names of new constants; 19. chains.
 - moving: 20. zero padding; 21. pools and activations; 22. slices; 23. the affine of a LayerNorm. These are tests of
   rules: ``tests/rules/test_fold_downstream.py``, ``test_walk.py`` and ``test_walk_joins.py``.
-- ``merging``: 24. branches that do not fit; 25. merges that cost more than they save. See also ``tests/rules``.
+- ``merging``: 24. branches that do not fit; 25. merges that cost more than they save. More are in
+  ``tests/rules/test_merge_*.py``.
 - ``numbers``: 26. half precision; 27. overflow; 28. dtypes and devices.
 - ``result``: 29. the argument is untouched; 30. attributes, hooks, calls; 31. what people do afterwards; 32. other
   sizes.

@@ -14,7 +14,7 @@ from fxfuse import Report, fx_fuse
 from fxfuse.operators import OPERATORS
 from tests.operators import exported_calls
 from tests.operators.gpu_norms import CUDNN, MIOPEN
-from tests.operators.samples import NEVER_FOLDED
+from tests.operators.samples.norms import NEVER_FOLDED
 from tests.support.helpers import assert_same, trained, values
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from fxfuse.operators.roles import AffineSource, Carrier, Linear, View
 from fxfuse.operators.slices import Piece
 from fxfuse.operators.sums import Sum
 from fxfuse.report.reasons import Reason, Refusal
-from tests.operators.samples import NEVER_FOLDED, samples
+from tests.operators.samples import samples
+from tests.operators.samples.norms import NEVER_FOLDED
 from tests.operators.views import seen
 from tests.support.helpers import assert_equal, run
 from tests.support.samples import randn

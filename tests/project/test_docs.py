@@ -110,6 +110,14 @@ def test_every_example_runs_and_prints_what_the_page_says(
             assert comparable(out.getvalue()) == comparable(block.printed)
 
 
+NOTEBOOKS = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("*.py")])
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda p: p.name)
+def test_pages_import_from_the_stable_names_alone(page: pathlib.Path) -> None:
+    assert set(re.findall(r"(?:from|import) (fxfuse[\w.]*)", page.read_text())) <= {"fxfuse", "fxfuse.extend"}
+
+
 def comparable(text: str) -> str:
     """A text without spaces at the ends of lines, and without what a machine decides."""
     return "\n".join(ROUNDING.sub("#", line).rstrip() for line in text.strip("\n").splitlines())

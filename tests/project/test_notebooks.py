@@ -25,6 +25,7 @@ NEEDS = {
     "03_reparameterize": ["timm"],
     "04_compiler": ["onnx", "onnxscript"],
 }
+HELPERS = ("drawing.py", "measuring.py")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 OF_ONE_RUN = re.compile(
     r"/(?:home|root|work|tmp|mnt|Users|usr|opt)/|0x[0-9a-f]{6}|\.py:\d|Traceback|Warning\b|Error\b|\x1b|widget"
@@ -85,11 +86,12 @@ def test_a_notebook_runs_with_warnings_as_errors(name: str, tmp_path: Path, monk
         pytest.skip("fxfuse is not installed, so that torch cannot find its backend by its name")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
-    shutil.copy(FOLDER / "drawing.py", tmp_path)
+    for helper in HELPERS:
+        shutil.copy(FOLDER / helper, tmp_path)
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     runner().execute(notebook, tmp_path)  # an assertion that fails in a cell is an error here
     assert kinds(notebook) == kinds(stored(name))  # each cell still gives what is stored, an image or a text
-    assert not [path for path in tmp_path.iterdir() if path.name not in ("drawing.py", "__pycache__")]
+    assert not [path for path in tmp_path.iterdir() if path.name not in (*HELPERS, "__pycache__")]
 
 
 def _backend_is_installed() -> bool:

@@ -110,7 +110,7 @@ def test_it_is_plain_data_for_machines(structure: Structure) -> None:
     assert data["structure"] == structure
     assert len(data["folded"]) == len(report.folded)
     assert {(d["path"], d["reason"]) for d in data["skipped"]} >= {("late", "NOT_LINEAR"), ("unused", "NOT_CALLED")}
-    keys = {"outcome", "rule", "path", "kind", "into", "reason", "onwards", "detail", "assumed", "copied_bytes"}
+    keys = {"outcome", "rule", "path", "kind", "into", "reason", "downstream", "detail", "assumed", "copied_bytes"}
     keys |= {"before", "after"}
     assert all(d.keys() == keys for d in (*data["folded"], *data["skipped"]))
     assert data["copied_bytes"] == report.copied_bytes

@@ -55,7 +55,7 @@ def test_convolutions_that_read_no_zeros(structure: Structure, options: dict[str
 @pytest.mark.parametrize("layer", [nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(4, 5, 1, padding=(0, 1))], ids=str)
 def test_a_shift_does_not_reach_padded_zeros(layer: nn.Module) -> None:
     decision = assert_refused(before(layer), Reason.NOT_LINEAR)
-    assert decision.onwards is Reason.ZERO_PADDING
+    assert decision.downstream is Reason.ZERO_PADDING
     assert "2 pads its input with zeros" in decision.detail
 
 
@@ -97,7 +97,7 @@ def without_shift(model: nn.Module) -> nn.Module:
 
 def test_transposed_convolutions_take_no_shift() -> None:
     decision = assert_refused(before(nn.ConvTranspose2d(4, 6, 3, groups=2)), Reason.NOT_LINEAR)
-    assert decision.onwards is Reason.ZERO_PADDING
+    assert decision.downstream is Reason.ZERO_PADDING
     assert_fuses(without_shift(before(nn.ConvTranspose2d(4, 6, 3, groups=2))), values(*IMAGE), folded=["1"])
 
 
@@ -219,7 +219,7 @@ def test_a_value_that_is_written_into(structure: Structure, kind: type[Model], c
         fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(*IMAGE))
     assert len(Report.of(fused).folded) == count
-    assert count or {d.onwards for d in Report.of(fused).skipped} == {Reason.MUTATED}
+    assert count or {d.downstream for d in Report.of(fused).skipped} == {Reason.MUTATED}
 
 
 class Returned(Model):

@@ -108,7 +108,7 @@ def test_not_onwards(between: Function, features: int, reason: Reason) -> None:
     fused = fx_fuse(trained(model))
     assert_same(model, fused, x)
     (decision,) = Report.of(fused).skipped
-    assert decision.onwards is reason, str(decision)
+    assert decision.downstream is reason, str(decision)
 
 
 BACK: list[tuple[nn.Module, Function, nn.Module, tuple[int, ...]]] = [
@@ -150,5 +150,5 @@ def test_constants_do_not_grow_to_the_size_of_what_passes() -> None:
     repeated = Between(lambda x: x.mean((2, 3)).repeat(1, 300_000))
     model = trained(Onwards(norm=nn.BatchNorm2d(4), between=repeated, last=nn.Linear(1_200_000, 1)))
     decision = Report.of(fx_fuse(model)).skipped[0]
-    assert decision.onwards is Reason.WOULD_GROW
+    assert decision.downstream is Reason.WOULD_GROW
     assert "1,200,000 elements" in decision.detail

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse import Report, fuse_graph, fx_fuse
 from fxfuse.write_back.saved_graph import load_graph, save_graph
-from tests.helpers import trained
+from tests.support.helpers import trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

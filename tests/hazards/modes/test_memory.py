@@ -102,7 +102,7 @@ def test_an_input_may_lie_in_any_order(structure: Structure) -> None:
     model = made(onwards, norm=nn.BatchNorm2d(4), last=nn.Linear(4, 3))
     fused = fx_fuse(model, structure=structure, example_inputs=values(2, 4, 5, 6))
     assert_same(model, fused, values(2, 4, 6, 5).transpose(2, 3))
-    assert {d.onwards for d in Report.of(fused).skipped} == {Reason.LAYOUT}
+    assert {d.downstream for d in Report.of(fused).skipped} == {Reason.LAYOUT}
 
 
 def test_the_layout_of_a_layer_is_known(structure: Structure) -> None:

@@ -68,9 +68,20 @@ def test_a_sum_that_is_a_module_keeps_its_two_arguments(structure: Structure) ->
 def test_a_module_called_by_keyword_goes_in_a_graph_alone() -> None:
     model, x = trained(Named(conv=nn.Conv2d(3, 4, 3), scale=Scale())), values(2, 3, 5, 5)
     assert_fuses(model, x, folded=["scale"])
-    kept = assert_fuses(model, x, structure="module")
+    kept = assert_fuses(model, x, structure="module", left={"scale": Reason.OWN_FORWARD})
     assert isinstance(kept.scale, Scale)
     assert folds(kept) == []
+
+
+class NamedNorm(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn(input=self.conv(x))
+        return y
+
+
+def test_a_norm_called_by_the_name_of_its_input_goes(structure: Structure) -> None:
+    model = trained(NamedNorm(conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4)))
+    assert_fuses(model, values(2, 3, 5, 5), folded=["bn"], structure=structure)
 
 
 class Third(nn.Module):

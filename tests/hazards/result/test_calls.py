@@ -112,25 +112,11 @@ def test_names_and_defaults_of_arguments_are_kept(structure: Structure) -> None:
 
 
 @pytest.mark.parametrize("name", ["scale", "shift"])
-def test_other_values_of_optional_arguments_are_right_or_an_error(structure: Structure, name: str) -> None:
+def test_other_values_of_optional_arguments_are_an_error(structure: Structure, name: str) -> None:
     model, x, other = net(Called), values(*INPUTS), {"scale": 3.0, "shift": values(4, 1, 1)}[name]
     fused = assert_fuses(model, x, folded=["bn"], structure=structure)
-    if structure == "module":
-        assert_equal_calls(model, fused, x, **{name: other})
-    else:
-        with pytest.raises(ValueError, match=name):
-            fused(x, **{name: other})
-
-
-class Scaled(Model):
-    def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
-        return self.bn(self.conv(x)) * scale
-
-
-def test_a_factor_that_is_an_argument_can_be_another_where_the_forward_is_kept() -> None:
-    model, x = net(Scaled), values(*INPUTS)
-    fused = assert_fuses(model, x, folded=["bn"], structure="module")
-    assert_equal_calls(model, fused, x, scale=3.0)
+    with pytest.raises(ValueError, match=name):
+        fused(x, **{name: other})
 
 
 WRONG: list[dict[str, Any]] = [{}, {"x": 1}, {"image": 1, "more": 2}]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fxfuse import Reason, Report
-from tests.support.helpers import Model, Structure, assert_fuses, trained, values
+from fxfuse import Reason, Report, fx_fuse
+from tests.support.helpers import Model, Structure, assert_fuses, assert_same, reasons, trained, values
 
 WEIGHT_BYTES = 4 * 3 * 3 * 3 * 8
 BIAS_BYTES = 4 * 8
@@ -123,9 +123,10 @@ def test_one_norm_that_folds_at_one_call_only_stays_at_the_other() -> None:
 
 
 def test_one_norm_that_folds_at_one_call_only_stays_in_a_python_forward() -> None:
-    model = trained(OneNormOnceFoldable(first=conv(), second=conv(), bn=nn.BatchNorm2d(4)))
-    left = {"bn": Reason.OWN_FORWARD}
-    assert_fuses(model, values(2, 3, 6, 6), left=left, structure="module")
+    model, inputs = trained(OneNormOnceFoldable(first=conv(), second=conv(), bn=nn.BatchNorm2d(4))), values(2, 3, 6, 6)
+    fused = fx_fuse(model, structure="module")
+    assert_same(model, fused, inputs)
+    assert reasons(fused) == {("bn", Reason.OWN_FORWARD), ("bn", Reason.NOT_LINEAR)}
 
 
 @pytest.mark.parametrize("tie", [{"weight": True}, {"bias": True}, {"weight": True, "bias": True}])

@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from fxfuse import Reason, explain, fx_fuse
-from tests.hazards.tracing import catching
 from tests.hazards.blocks import assert_right, layers, sequence
+from tests.hazards.tracing import catching
 from tests.support.helpers import Model, folds, trained, values
 
 INPUTS = [values(*shape) for shape in ((2, 3, 6, 6), (6, 3, 6, 6))]

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.operators.calls import Function, Single, Swapped
+from tests.operators.calls import Function, Single
 from tests.support.samples import parameter, randn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module], Any, Any]] = {
     1: (nn.Conv1d, nn.ConvTranspose1d, F.conv1d, F.conv_transpose1d),
@@ -57,7 +57,6 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
             yield call, transposed_function, x
         yield _module(conv, {}), conv, x[0]  # without a batch axis
     yield from _linear()
-    yield from _matrix_products()
     for function in (torch.convolution, aten.convolution.default):
         yield from ((call, function, x) for call, x in _core_convolutions(function))
     yield from _overloads()
@@ -102,29 +101,6 @@ def _linear() -> Iterator[tuple[nn.Module, Any, Tensor]]:
         Function(F.linear, weight=weight, by_keyword="input"),
     ):
         yield call, F.linear, randn(3, IN)
-
-
-def _matrix_products() -> Iterator[tuple[nn.Module, Any, Tensor]]:
-    """``x @ weight`` with the weight as ``(in, out)``, and as ``(out, in)`` with its axes swapped in every way."""
-    x, bias = randn(3, IN), parameter(6, seed=1)
-    for mm, addmm in ((torch.mm, torch.addmm), (aten.mm.default, aten.addmm.default)):
-        yield Function(mm, parameter(IN, 6)), mm, x
-        yield Function(addmm, bias, parameter(IN, 6), behind=1), addmm, x
-        yield Function(addmm, bias, parameter(IN, 6), behind=1, beta=1, alpha=1), addmm, x
-    swaps: list[Callable[[Tensor], Tensor]] = [
-        torch.t,
-        lambda weight: weight.t(),
-        lambda weight: weight.permute(1, 0),
-        lambda weight: weight.transpose(0, 1),
-        lambda weight: torch.permute(weight, (1, 0)),
-        lambda weight: torch.transpose(weight, -1, -2),
-        aten.t.default,
-        lambda weight: aten.permute.default(weight, [1, 0]),
-        lambda weight: aten.transpose.int(weight, 0, 1),
-    ]
-    for swap in swaps:
-        yield Swapped(swap, parameter(6, IN)), torch.mm, x
-        yield Swapped(swap, parameter(6, IN), bias), torch.addmm, x
 
 
 def _core_convolutions(function: Any) -> Iterator[tuple[nn.Module, Tensor]]:

@@ -1,4 +1,4 @@
-"""Hazards 24, 25: what does not merge, and what is said of it; nothing changes then, or only what is right."""
+"""Hazards 24, 25: branches that ``merge_branches`` leaves, and what is said of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.rules.merge_cases import IMAGE, SEQUENCE, TWO, Case, conv, kernels, norm, pool, same
-from tests.support.helpers import assert_same, unchanged, values
+from tests.rules.merge_cases import IMAGE, TWO, Case, conv, kernels, norm, pool, same
+from tests.rules.merge_checks import assert_stays
+from tests.support.helpers import assert_same, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,29 +77,12 @@ REFUSED: list[tuple[Case, Reason, str]] = [
      R.MISALIGNED, "before a scale"),
     (Case("a rest with a factor", lambda m, x: m.a(x) + (m.b(x) - x.sigmoid()), TWO, (2, 0, 2)),
      R.MISALIGNED, "(the rest is added with a factor)"),
-    (Case("1x1 with a bias, 3x3 with a border", lambda m, x: m.b(m.a(x)),
-          {"a": conv(4, 8, 1), "b": conv(8, 3, 3, padding=1)}, (2, 0, 0)), R.MISALIGNED, "the bias of the first"),
-    (Case("3x3, 3x3 with a border", lambda m, x: m.b(m.a(x)),
-          {"a": conv(4, 8, 3, bias=False), "b": conv(8, 1, 3, padding=1)}, (2, 0, 0)), R.MISALIGNED, "the second pads"),
-    (Case("a bottleneck", lambda m, x: m.b(m.a(x)), {"a": conv(4, 1, 1), "b": conv(1, 4, 3)}, (2, 0, 0)),
-     R.WOULD_GROW, "multiply-adds"),
-    (Case("a bottleneck of linear layers", lambda m, x: m.b(m.a(x)),
-          {"a": lambda: nn.Linear(4, 1), "b": lambda: nn.Linear(1, 4)}, (2, 0, 0), SEQUENCE), R.WOULD_GROW, "to 16"),
-    (Case("other sizes behind one another", lambda m, x: torch.cat([m.a(x), m.b(x)], 1), TWO, (2, 0, 1)),
-     R.WOULD_GROW, "multiply-adds"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("case", "reason", "words"), REFUSED, ids=[case.name for case, _, _ in REFUSED])
 def test_refused(case: Case, reason: Reason, words: str, structure: Structure) -> None:
-    model, x = case.model(), values(*case.shape)
-    with unchanged(model):
-        fused = fx_fuse(model, x, structure=structure)
-    assert_same(model, fused, x)
-    assert kernels(fused, x) == case.left
-    told = {decision.reason: decision.detail for decision in Report.of(fused).skipped}
-    assert reason in told, str(Report.of(fused))
-    assert words in told[reason]
+    assert_stays(case, reason, words, structure)
 
 
 def test_an_obstacle_on_one_way_does_not_keep_the_others_apart(structure: Structure) -> None:

@@ -1,20 +1,23 @@
-"""Hazards 24, 25: what merges, in every graph form and in the user's own classes: exact, and nothing of it left."""
+"""What tests of the three merges check."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 from torch import nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.rules.merge_cases import CHAINS, OF_MODULES, STACKS, SUMS, Case, calls, kernels
-from tests.support.graph_forms import FORMS, Form
-from tests.support.helpers import Structure, assert_equal, assert_same, unchanged, values
+from tests.rules.merge_cases import SUMS, Case, calls, kernels
+from tests.support.helpers import assert_equal, assert_same, unchanged, values
 
-CASES = SUMS + CHAINS + STACKS
+if TYPE_CHECKING:
+    from tests.support.graph_forms import Form
+    from tests.support.helpers import Structure
 
 
-@pytest.mark.parametrize("case", CASES + OF_MODULES, ids=lambda case: case.name)
-def test_merges(case: Case, structure: Structure) -> None:
+def assert_merges(case: Case, structure: Structure) -> None:
+    """A model merges to what the case says is left, and gives the same for other batches."""
     model, x = case.model(), values(*case.shape)
     with unchanged(model):
         fused = fx_fuse(model, x, structure=structure, **case.options)
@@ -43,9 +46,8 @@ def assert_layers_know_their_sizes(model: nn.Module) -> None:
                 assert list(layer._reversed_padding_repeated_twice) == by_hand
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_merges_in_every_form(case: Case, form: Form) -> None:
+def assert_merges_in(form: Form, case: Case) -> None:
+    """A model in a form of graph merges to what the case says is left."""
     if "stack" in case.name and case in SUMS and form.name.startswith("core"):
         pytest.skip("core ATen has no stack: it is a cat of values with a new axis, which is no sum of them here")
     model, x = case.model(), values(*case.shape)
@@ -53,3 +55,15 @@ def test_merges_in_every_form(case: Case, form: Form) -> None:
     fused = form.fuse(model, (x,), **case.options)
     assert_equal(expected.detach(), fused.run(x))
     assert calls(fused.graph_module) == case.left
+
+
+def assert_stays(case: Case, reason: Reason, words: str, structure: Structure) -> None:
+    """A model does not merge, and is told why; it gives the same."""
+    model, x = case.model(), values(*case.shape)
+    with unchanged(model):
+        fused = fx_fuse(model, x, structure=structure)
+    assert_same(model, fused, x)
+    assert kernels(fused, x) == case.left
+    told = {decision.reason: decision.detail for decision in Report.of(fused).skipped}
+    assert reason in told, str(Report.of(fused))
+    assert words in told[reason]
