@@ -40,6 +40,7 @@ def test_no_file_imports_itself_in_a_circle() -> None:
     graph = grimp.build_graph("fxfuse", exclude_type_checking_imports=False, cache_dir=None)
     needs = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(needs) > 100
+    needs["fxfuse"].discard("fxfuse.cli.html_report")  # when somebody asks for it, and not before
     needs.get("fxfuse.source.hook_effects", set()).discard("fxfuse.source.hooks")  # a record that reads itself
     graphlib.TopologicalSorter(needs).prepare()  # an error names the circle
 
