@@ -54,4 +54,4 @@ def test_the_core_needs_torch_and_tabulate_alone() -> None:
 def test_only_the_editor_takes_nodes_out() -> None:
     users = [path.stem for path in CORE if "replace_all_uses_with" in path.read_text(encoding="utf-8")]
     # The others move what is stored between inputs and attributes, before and after the rules.
-    assert sorted(users) == ["backend", "editor", "lifted"]
+    assert sorted(users) == ["editor", "lifted"]
