@@ -78,7 +78,7 @@ class Walk:
     def require_nobody_tells(self) -> None:
         """Refuse readers that need a value of its own, where a view may take the place of what a source made."""
         for source in self.sources:
-            reader = self.graph.layout.first_stickler(source.node)
+            reader = self.graph.layout.stride_reader(source.node)
             if reader is not None:
                 raise Refusal(Reason.LAYOUT, value=self.name(source.input), users=self.name(reader))
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fxfuse.modules.guards import AssumedRank, require_rank
+from fxfuse.operators import OPERATORS
 from tests.helpers import trained
 from tests.operators import arithmetic, carriers, linears, moves, pieces, resizes, sums, tails
 from tests.operators.calls import FirstItem, Function, Single
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-from fxfuse.modules.guards import AssumedRank, require_rank
 
 # What the decompositions make of norms that use the statistics of the batch: rows that only refuse.
 NEVER_FOLDED = {
     torch.ops.aten._native_batch_norm_legit_functional.default,
     torch.ops.aten._native_batch_norm_legit.no_stats,
 }
+
+
+# The targets of the rows that play a role; of the others, only facts are known.
+WITH_ROLE = {target: row for target, row in OPERATORS.items() if row.plays}
 
 
 def samples() -> list[Sample]:
