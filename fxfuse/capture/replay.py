@@ -56,7 +56,9 @@ class Replay:
             try:
                 for node in self.draft.graph.nodes:
                     self.results[node] = self._run(node)
-                    for read in self.last.get(node, ()) if node.op != "output" else ():  # who holds a value after the run tells what leaves a model
+                    for read in (
+                        self.last.get(node, ()) if node.op != "output" else ()
+                    ):  # who holds a value after the run tells what leaves a model
                         del self.results[read]
                 return self.results.pop(node).value
             except Exception:
@@ -78,7 +80,11 @@ class Replay:
         if node.op == "call_module":
             return self._call_module(node, args, kwargs)
         lifted = self._lifted(node)
-        value = getattr(args[0], str(node.target))(*args[1:], **kwargs) if node.op == "call_method" else node.target(*args, **kwargs)  # type: ignore[operator]  # noqa: E501
+        value = (
+            getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            if node.op == "call_method"
+            else node.target(*args, **kwargs)
+        )  # type: ignore[operator]  # noqa: E501
         return self._added(node, node.target, lifted, value)
 
     def _lifted(self, node: fx.Node) -> tuple[Any, Any]:

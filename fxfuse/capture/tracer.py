@@ -29,8 +29,7 @@ from fxfuse.capture.patches import traced_checks, traced_extremes
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.capture.threads import OneThread, one_at_a_time
 from fxfuse.graph.lazy_graph_module import Draft
-from fxfuse.graph.rank_tables import keeps_rank
-from fxfuse.graph.registry import operator_of
+from fxfuse.graph.registry import operator_of, row_of
 from fxfuse.modules.derived_class import UNCHECKED, Derived
 from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
@@ -245,8 +244,7 @@ class Tracer(OneThread):
     def is_layer(self, node: fx.Node) -> bool:
         """Whether a node calls a module that is sure to give a tensor."""
         module = self.root.get_submodule(str(node.target))
-        cls: Any = type(module)
-        return operator_of(module) is not None or (keeps_rank(cls) and not getattr(module, "return_indices", False))
+        return row_of(module) is not None and not getattr(module, "return_indices", False)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.graph.mutations import COMPUTES, mutated
+from fxfuse.graph.mutations import mutated
 from fxfuse.graph.nodes import UNTRACED
-from fxfuse.graph.registry import operator_of
+from fxfuse.graph.registry import COMPUTES, operator_of
 from fxfuse.modules.lookup import fetch, look_up
 from fxfuse.modules.random_state import chance, same_chance, set_chance
 from fxfuse.report.errors import out_of_memory
@@ -64,7 +64,7 @@ class Constants:
             raise Refusal(Reason.MUTATED, value=f"{name} of {of}", users=user)
 
     def leaves_alone(self, node: fx.Node) -> bool:
-        """Whether it is known that a node changes nothing in place; that it is another layer now changes nothing."""
+        """Whether a node wrote into nothing when the graph was captured."""
         return node in self._idle
 
     def __contains__(self, node: object) -> bool:

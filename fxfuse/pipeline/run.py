@@ -61,9 +61,7 @@ def _records(captured: Capture, options: Options) -> bool:
     return not given and not captured.whole and options.structure != "graph"
 
 
-def _compared(
-    captured: Capture, options: Options, examples: Examples
-) -> tuple[Attempt, nn.Module | ExportedProgram]:
+def _compared(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fold, and undo what makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)
@@ -71,7 +69,9 @@ def _compared(
     if gap is None:
         return attempt, result
     if math.isfinite(gap) and examples.amplified():
-        note = f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        note = (
+            f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        )
         Report.of(result).noted(note).attach(result)
         return attempt, result
 
