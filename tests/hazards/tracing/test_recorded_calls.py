@@ -176,12 +176,12 @@ def test_gradients_pass() -> None:
 
 class Traceable(Model):
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] > 1000:
+        if int(x.shape[0]) > 1000:
             x = -x
         return self.bn(self.conv(x))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace", "ignore::torch.jit.TracerWarning")
 def test_compilers_and_exporters_see_no_check() -> None:
     original = trained(Traceable(conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4)))
     result: Any = fx_fuse(original, X, structure="module")
