@@ -58,7 +58,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
             numbers the model is called.
         rules: the rules to apply, by name (``["fold_upstream", "merge_branches"]``) or as functions, those of
             fxfuse or your own, in the order in which they are tried; by default all of
-            ``fxfuse.rules.DEFAULT_RULES``.
+            ``fxfuse.extend.DEFAULT_RULES``.
         structure: ``"graph"`` for a ``GraphModule``; ``"module"`` for a model of the same class, with its
             attributes and methods.  By default a graph if the model can be traced as a whole, else modules.
         allow_copies: give a call that shares its weights with others a copy of its own; False refuses such folds.

@@ -8,9 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import fx, nn
 
-from fxfuse.graph.registry import operator_of
-from fxfuse.operators import OPERATORS
-from fxfuse.operators.roles import AffineSource, Carrier, Linear
+from fxfuse.extend import AffineSource, Carrier, Graph, Linear
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -73,6 +71,7 @@ def bars(axes: Axes, groups: Sequence[str], values: Mapping[str, Sequence[float]
 
 
 def _draw_one(axes: Axes, graph: fx.GraphModule, places: dict[fx.Node, tuple[float, float]], framed: Any) -> None:
+    read = Graph(graph)
     for node, (x, y) in places.items():
         framed_here = node.name in framed or str(node.target) in framed
         axes.add_patch(
@@ -81,7 +80,7 @@ def _draw_one(axes: Axes, graph: fx.GraphModule, places: dict[fx.Node, tuple[flo
                 WIDTH,
                 HEIGHT,
                 boxstyle="round,pad=0,rounding_size=0.1",
-                facecolor=_colour(graph, node),
+                facecolor=_colour(read, node),
                 edgecolor=TRAVELLER if framed_here else "0.45",
                 linewidth=2 if framed_here else 0.8,
             )
@@ -133,8 +132,8 @@ def _by_name(places: dict[fx.Node, tuple[float, float]], name: str) -> tuple[flo
     return next(place for node, place in places.items() if name in (node.name, str(node.target)))
 
 
-def _colour(graph: fx.GraphModule, node: fx.Node) -> str:
-    row = operator_of(graph.get_submodule(str(node.target))) if node.op == "call_module" else OPERATORS.get(node.target)
+def _colour(graph: Graph, node: fx.Node) -> str:
+    row = graph.operator(node)
     view = row and (row.otherwise if row.otherwise and len(node.all_input_nodes) > 1 else row.view)
     return next((colour for role, (_, colour) in ROLES.items() if view and issubclass(view, role)), OTHER[1])
 

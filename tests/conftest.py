@@ -10,13 +10,13 @@ import torch
 
 from fxfuse.graph import registry as operator_table
 from fxfuse.report.reasons import Reason, Refusal
-from tests.graph_forms import EXPORTED_FORMS, FORMS
+from tests.support.graph_forms import EXPORTED_FORMS, FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.graph_forms import Form
-    from tests.helpers import Structure
+    from tests.support.graph_forms import Form
+    from tests.support.helpers import Structure
 
 
 torch.set_num_threads(1)  # several processes run at once

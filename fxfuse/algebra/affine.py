@@ -22,6 +22,7 @@ class Affine:
 
     Example:
         >>> import torch
+        >>> from fxfuse.extend import Affine
         >>> affine = Affine(torch.tensor([2.0]), torch.tensor([1.0]))
         >>> affine(torch.tensor([3.0, 4.0]))
         tensor([7., 9.])

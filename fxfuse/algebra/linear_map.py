@@ -22,6 +22,12 @@ _SMALL = 1 << 15  # elements that one operation with operands of two dtypes mult
 class LinearMap:
     """A linear map per group and tap, and a bias per output channel.
 
+    Example:
+        >>> import torch
+        >>> from fxfuse.extend import LinearMap
+        >>> LinearMap(torch.ones(2, 4, 3, 5, 5), None).out_channels  # two groups, each from 3 channels to 4
+        8
+
     Scales only gather in ``factor``: the kernel itself is computed, in float64, when it is read or stored.
 
     Attributes:

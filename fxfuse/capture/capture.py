@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.capture.forward_arguments import require_any_call, takes_required_only
 from fxfuse.capture.hooks import changed_by_hooks, kept_by_hooks
-from fxfuse.capture.lifted import copied
+from fxfuse.capture.lifted import copy_of, inputs_as_attributes
 from fxfuse.capture.names import Names
 from fxfuse.capture.tracer import Tracer
 from fxfuse.graph.lazy_graph_module import Draft, hold, module_calls
@@ -43,6 +43,7 @@ class Part:
         specialised: arguments for which the graph holds at one value only.
         passed: arguments that it is known to be called with.
         distrusted: modules inside that were left whole, since their trace was seen to be wrong.
+        recorded: it is a run on example inputs, and holds for that.
     """
 
     module: nn.Module
@@ -52,6 +53,7 @@ class Part:
     specialised: Mapping[str, Any] = field(default_factory=dict)
     passed: Mapping[str, Any] = field(default_factory=dict)
     distrusted: Collection[nn.Module] = ()
+    recorded: bool = False
 
 
 @dataclass
@@ -95,6 +97,10 @@ class Capture:
                     result.setdefault(id(parameter), []).append(path)
         return result
 
+    def copied(self) -> Capture:
+        """Return the same with graphs of its own, which can be changed."""
+        return replace(self, parts=[replace(p, graph_module=copy_of(p.graph_module)) for p in self.parts])
+
     @functools.cached_property
     def names(self) -> Names:
         """What untraced code may use by itself."""
@@ -120,7 +126,7 @@ def capture_graph(
     for name, tensor in (constants or {}).items():
         path = paths[name] = f"{name}_constant" if hasattr(graph_module, name) else name
         hold(holder, path, tensor)
-    graph = copied(graph_module.graph, paths, keep=True)
+    graph = inputs_as_attributes(graph_module.graph, paths, keep=True)
     session = _Session(graph_module, hooks)
     session.take(Part(graph_module, "", Draft(holder, graph, type(graph_module).__name__)))
     captured = session.result

@@ -17,24 +17,19 @@ from torch.export.graph_signature import (
 )
 
 from fxfuse.capture.capture import Capture, Part
-from fxfuse.capture.lifted import copied, holder_of
+from fxfuse.capture.lifted import holder_of, inputs_as_attributes
 from fxfuse.graph.lazy_graph_module import Draft
 
 _CONSTANT = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _MUTATION = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 
 
-def holder_of_program(program: ExportedProgram) -> nn.Module:
-    """Return modules that hold the tensors of a program, under their names."""
+def capture_program(program: ExportedProgram) -> Capture:
+    """Take the graph of a program, with its parameters as attributes of modules that hold them under their names."""
     holder = holder_of(_tensors(program))
     holder._modules |= {n: m for n, m in program.graph_module._modules.items() if n not in holder._modules}
-    return holder
-
-
-def capture_program(program: ExportedProgram, holder: nn.Module) -> Capture:
-    """Take the graph of a program, with its parameters as attributes of what ``holder_of_program`` gave."""
-    names = {spec.arg.name: str(spec.target) for spec in _constant_specs(program)}
-    draft = Draft(holder, copied(program.graph, names), "ExportedProgram")
+    paths = {spec.arg.name: str(spec.target) for spec in _constant_specs(program)}
+    draft = Draft(holder, inputs_as_attributes(program.graph, paths), "ExportedProgram")
     return Capture(holder, [Part(holder, "", draft)], program=program)
 
 

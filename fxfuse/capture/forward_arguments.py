@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.graph.mutations import mutated
 from fxfuse.capture.proxies import Untraceable
+from fxfuse.graph.mutations import mutated
 from fxfuse.modules.code import steps_of, wrappers_of
 
 if TYPE_CHECKING:

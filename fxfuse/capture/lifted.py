@@ -1,4 +1,4 @@
-"""Graphs whose parameters are inputs: read as if they held them, and given back as they were."""
+"""Graphs that take their parameters as inputs become graphs that read them from their module, and back."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
-from fxfuse.graph.lazy_graph_module import hold
-from fxfuse.modules.lookup import fetch
+from fxfuse.graph.lazy_graph_module import Draft, hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def copied(graph: fx.Graph, attributes: Mapping[str, str] | None = None, *, keep: bool = False) -> fx.Graph:
+def inputs_as_attributes(graph: fx.Graph, paths: Mapping[str, str], *, keep: bool = False) -> fx.Graph:
     """Return a copy of a graph in which some placeholders are attributes of the module.
 
     Args:
         graph: the graph.
-        attributes: names of placeholders -> where the module holds what is passed for them.
+        paths: names of placeholders -> where the module holds what is passed for them; none for a plain copy.
         keep: whether the placeholders stay, unused.
     """
     result, values = fx.Graph(tracer_cls=graph._tracer_cls), dict[fx.Node, fx.Node]()
     for node in graph.nodes:
-        path = (attributes or {}).get(node.name) if node.op == "placeholder" else None
+        path = paths.get(node.name) if node.op == "placeholder" else None
         if path is None or keep:
             values[node] = result.node_copy(node, values.__getitem__)
             values[node].name = node.name  # torch.export allows names that other graphs avoid, as "input"
@@ -39,6 +38,11 @@ def copied(graph: fx.Graph, attributes: Mapping[str, str] | None = None, *, keep
     return result
 
 
+def copy_of(draft: Draft) -> Draft:
+    """Return the same graph with the same modules and tensors, to be changed by itself."""
+    return Draft(draft, inputs_as_attributes(draft.graph, {}), type(draft).__name__)
+
+
 def holder_of(tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return empty modules that hold tensors at dotted paths, parameters as parameters."""
     root = nn.Module()
@@ -51,17 +55,30 @@ def holder_of(tensors: Mapping[str, Tensor]) -> nn.Module:
     return root
 
 
-def release(graph_module: fx.GraphModule, placeholders: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Read what is still the caller's from the placeholders again; what was folded stays an attribute.
+def attributes_as_inputs(graph: fx.Graph, names: Mapping[str, str]) -> dict[str, fx.Node]:
+    """Let placeholders give what a graph reads from its module, in place: undo ``inputs_as_attributes``.
 
     Args:
-        graph_module: a graph made by ``copied(..., keep=True)``.
-        placeholders: paths of attributes -> names of placeholders.
-        tensors: paths of attributes -> what the caller passes there.
+        graph: the graph.
+        names: paths of attributes -> names of placeholders; those that are new come after the others.
+
+    Returns:
+        All placeholders by name.
     """
-    inputs = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
-    for node in list(graph_module.graph.nodes):
-        path = str(node.target)
-        if node.op == "get_attr" and path in placeholders and fetch(graph_module, path) is tensors[path]:
-            node.replace_all_uses_with(inputs[placeholders[path]])
-            graph_module.graph.erase_node(node)
+    inputs = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    body = next(node for node in graph.nodes if node.op != "placeholder")
+    readers: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target in names:
+            readers.setdefault(node.target, []).append(node)
+    for path, name in names.items():
+        found = readers.get(path, [])
+        if name not in inputs:
+            with graph.inserting_before(body):
+                new = inputs[name] = graph.placeholder(name)
+            new.name, new.meta = name, dict(found[0].meta) if found else {}
+        for node in found:
+            node.replace_all_uses_with(inputs[name])
+            body = node.next if node is body else body
+            graph.erase_node(node)
+    return inputs

@@ -317,6 +317,12 @@ class Names:
                 return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost])
         return None
 
+    def require(self, modules: Collection[nn.Module]) -> None:
+        """Refuse a fold that untraced code forbids; see ``refusal``."""
+        refusal = self.refusal(modules)
+        if refusal is not None:
+            raise refusal
+
     def switched(self, modules: Iterable[nn.Module]) -> set[nn.Module]:
         """Return those modules of which untraced code may set an attribute that their code reads."""
         found: set[nn.Module] = set()

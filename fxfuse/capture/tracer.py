@@ -29,8 +29,7 @@ from fxfuse.capture.patches import traced_checks, traced_extremes
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.capture.threads import OneThread, one_at_a_time
 from fxfuse.graph.lazy_graph_module import Draft
-from fxfuse.graph.rank_tables import keeps_rank
-from fxfuse.graph.registry import operator_of
+from fxfuse.graph.registry import operator_of, row_of
 from fxfuse.modules.derived_class import UNCHECKED, Derived
 from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
@@ -232,6 +231,9 @@ class Tracer(OneThread):
             return a
         if isinstance(a, nn.Module) and not isinstance(a, fx.GraphModule):
             raise Untraceable(f"it hands a {type(a).__name__} to code that is not traced")
+        if isinstance(a, dict) and dataclasses.is_dataclass(a):  # the outputs of transformers are both
+            values = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
+            return self.create_node("call_function", type(a), (), values)
         if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
             if type(a) is not collections.OrderedDict:
                 raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")
@@ -242,8 +244,7 @@ class Tracer(OneThread):
     def is_layer(self, node: fx.Node) -> bool:
         """Whether a node calls a module that is sure to give a tensor."""
         module = self.root.get_submodule(str(node.target))
-        cls: Any = type(module)
-        return operator_of(module) is not None or (keeps_rank(cls) and not getattr(module, "return_indices", False))
+        return row_of(module) is not None and not getattr(module, "return_indices", False)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""

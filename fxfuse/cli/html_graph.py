@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from fxfuse.cli.html_lanes import lanes
 from fxfuse.graph.nodes import name_of_target
+from fxfuse.graph.plan import Merge
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -58,18 +59,18 @@ def rows_of(editor: Editor, decisions: Sequence[Decision]) -> list[dict[str, Any
 
     Args:
         editor: the graph after, and what it remembers of the graph before.
-        decisions: all decisions about the model.
+        decisions: all decisions about the model, with their nodes.
     """
     before: Graph = {node: origin.inputs for node, origin in editor.origin.items() if node.op != "get_attr"}
     after: Graph = {n: n.all_input_nodes for n in editor.graph_module.graph.nodes if n.op != "get_attr"}
     order = _aligned(list(before), list(after))
     fates = _fates(editor, decisions, order)
-    drawn = [_pieces(order, before), _pieces(order, after)]
+    drawn = [_lines(order, before), _lines(order, after)]
     rows: list[dict[str, Any]] = []
     for number, node in enumerate(order):
         row: dict[str, Any] = {"path": editor.path(node), "group": _group(editor, node), **fates[node].to_dict()}
         row["module"] = node.op == "call_module"
-        row["lanes"] = [pieces[number] for pieces in drawn]
+        row["lanes"] = [lines[number] for lines in drawn]
         row["inputs"] = [_rows_read(order, inputs.get(node, ())) for inputs in (before, after)]
         row["before"] = _cell(editor, node, editor.origin[node].target, before[node]) if node in before else None
         row["after"] = _cell(editor, node, node.target, after[node], new=True) if node in after else None
@@ -96,10 +97,10 @@ def _rows_read(order: Mapping[fx.Node, int], inputs: Iterable[fx.Node]) -> list[
     return [order[node] for node in inputs if node in order]
 
 
-def _pieces(order: Mapping[fx.Node, int], graph: Graph) -> list[Any]:
+def _lines(order: Mapping[fx.Node, int], graph: Graph) -> list[Any]:
     """Return the lines of each row."""
     inputs = {row: _rows_read(order, graph[node]) for node, row in order.items() if node in graph}
-    return [list(piece) for piece in lanes(len(order), inputs)]
+    return [list(lines) for lines in lanes(len(order), inputs)]
 
 
 # -- what became of the nodes
@@ -108,17 +109,15 @@ def _pieces(order: Mapping[fx.Node, int], graph: Graph) -> list[Any]:
 def _fates(editor: Editor, decisions: Sequence[Decision], nodes: Iterable[fx.Node]) -> dict[fx.Node, Fate]:
     alive = set(editor.graph_module.graph.nodes)
     fates = {node: Fate(_untold(editor, node, alive)) for node in nodes}
-    told: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for number, decision in enumerate(decisions):
-        if decision.folded:
-            told.setdefault((decision.path, decision.into), []).append(number)
     for plan in editor.plans:
-        _tell_plan(editor, plan, told, fates)
-    positions = {id(decision): number for number, decision in enumerate(decisions)}
-    for node, decision in editor.left.items():
-        if fates[node].state in ("kept", "changed"):  # else a part of it went, and the rest could not
-            fates[node].state = "left"
-            fates[node].decisions[positions[id(decision)]] = None
+        _tell_plan(editor, plan, fates)
+    for number, decision in enumerate(decisions):
+        for fate in (fates[node] for node in decision.nodes if node in fates):
+            if not decision.folded:
+                if fate.state not in ("kept", "changed", "left"):
+                    continue  # a part of it went, and the rest could not
+                fate.state = "left"
+            fate.decisions[number] = None
     return fates
 
 
@@ -131,30 +130,16 @@ def _untold(editor: Editor, node: fx.Node, alive: Container[fx.Node]) -> str:
     return "changed" if node in editor.writes else "kept"
 
 
-def _tell_plan(
-    editor: Editor, plan: Plan, told: Mapping[tuple[str, tuple[str, ...]], list[int]], fates: Mapping[fx.Node, Fate]
-) -> None:
-    """Note what a plan did to each node, and which decisions tell of it."""
-    hosts = [write.call.node for write in plan.writes if write.call.node not in plan.stripped]
-    if not hosts:
-        return  # something that did nothing was taken out
-    into = tuple(editor.path(node) for node in hosts)
-    went = [*plan.stripped, *(node for node, _ in plan.bypass)] if plan.merge is None else list(plan.merge.gone)
-    numbers: dict[str, int] = {}
-    for node in went or hosts[:1]:
-        path = editor.path(node)
-        known = told.get((path, into), [])
-        if path not in numbers and known:  # of two equal decisions, the first tells of the first plan
-            numbers[path] = known.pop(0) if len(known) > 1 else known[0]
-        if path in numbers and node in fates:
-            fates[node].decisions[numbers[path]] = None
-    gone = went if plan.merge is None else [*went, *(node for node, _ in plan.bypass), *plan.dropped]
-    for node in (node for node in gone if node in fates):
-        fates[node].state = "folded" if plan.merge is None else "merged"
-        fates[node].into |= dict.fromkeys(into)
-    for host in (host for host in hosts if host in fates):
-        fates[host].absorbed |= {editor.path(node): None for node in went if node is not host}
-        fates[host].decisions |= dict.fromkeys(numbers.values())
+def _tell_plan(editor: Editor, plan: Plan, fates: Mapping[fx.Node, Fate]) -> None:
+    """Note what a plan did to each node; where nothing takes anything in, something was only taken out."""
+    into = tuple(map(editor.path, plan.hosts))
+    merged = isinstance(plan, Merge)
+    gone = [*plan.removed, *(node for node, _ in plan.bypass), *plan.dropped] if merged else plan.removed
+    for fate in (fates[node] for node in gone if into and node in fates):
+        fate.state = "merged" if merged else "folded"
+        fate.into |= dict.fromkeys(into)
+    for host in (host for host in plan.hosts if host in fates):
+        fates[host].absorbed |= {editor.path(node): None for node in plan.removed if node is not host}
 
 
 # -- what is written in a row

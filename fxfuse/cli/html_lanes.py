@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Piece(NamedTuple):
+class Lines(NamedTuple):
     """What is drawn in one row; lanes are counted from the column of the nodes outwards.
 
     Attributes:
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
     below: bool = False
 
 
-def lanes(rows: int, inputs: Mapping[int, list[int]]) -> list[Piece]:
+def lanes(rows: int, inputs: Mapping[int, list[int]]) -> list[Lines]:
     """Return what to draw in each row.
 
     Args:
@@ -40,7 +40,7 @@ def lanes(rows: int, inputs: Mapping[int, list[int]]) -> list[Piece]:
     for row, sources in inputs.items():
         last |= {source: row for source in sources if following[source] != row}
     live: dict[int, int] = {}  # row of a value -> its lane
-    pieces: list[Piece] = []
+    drawn: list[Lines] = []
     straight = False
     for row in range(rows):
         sources = [source for source in inputs.get(row, ()) if source in live and following[source] != row]
@@ -53,5 +53,5 @@ def lanes(rows: int, inputs: Mapping[int, list[int]]) -> list[Piece]:
         starting = -1
         if row in last:
             starting = live[row] = next(lane for lane in range(rows) if lane not in live.values())
-        pieces.append(Piece(passing, starting, tuple(ending), tapped, above, straight))
-    return pieces
+        drawn.append(Lines(passing, starting, tuple(ending), tapped, above, straight))
+    return drawn

@@ -63,7 +63,7 @@ def page(model: nn.Module | ExportedProgram, example_inputs: Any = None, *, titl
 
     Example:
         >>> import torch
-        >>> from fxfuse.cli import html_report
+        >>> from fxfuse import html_report
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
         >>> html_report.page(model).splitlines()[0]
         '<!DOCTYPE html>'
@@ -97,14 +97,14 @@ class _Page(string.Template):
 
 def _filled(title: str, report: Report, data: dict[str, Any]) -> str:
     """Return the page; what the user named can end neither an element nor the script."""
-    template = resources.files(fxfuse).joinpath("html_report.html").read_text(encoding="utf-8")
+    template = resources.files("fxfuse.cli").joinpath("html_report.html").read_text(encoding="utf-8")
     text = json.dumps({"title": title, **data}, separators=(",", ":")).replace("<", "\\u003c")
     return _Page(template).substitute(title=html.escape(title), report=html.escape(str(report)), data=text)
 
 
 def _data(attempt: Attempt, report: Report) -> dict[str, Any]:
     """Return everything that the page shows."""
-    captured, decisions = attempt.captured, report.decisions
+    captured, decisions = attempt.captured, attempt.decisions
     order = {path: number for number, path in enumerate(captured.paths.values())}
     parts = [
         {"path": part.path, "assumed": part.assumed, "rows": rows_of(editor, decisions)}
@@ -145,7 +145,7 @@ def _state(decision: Decision) -> str:
 
 def _row(decision: Decision) -> dict[str, Any]:
     """Return a row of the table."""
-    reasons = [reason.name for reason in (decision.reason, decision.onwards) if reason is not None]
+    reasons = [reason.name for reason in (decision.reason, decision.downstream) if reason is not None]
     return {
         "state": _state(decision),
         "path": decision.path,

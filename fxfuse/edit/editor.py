@@ -11,6 +11,7 @@ from fxfuse.edit.call_arguments import write_arguments
 from fxfuse.edit.history import Bypass, Origin, position_of
 from fxfuse.edit.stacked import divide
 from fxfuse.edit.storage import Storage
+from fxfuse.graph.plan import Merge
 from fxfuse.graph.ranks import DESCRIPTIONS
 from fxfuse.graph.uses import asks_rank
 from fxfuse.modules.guards import require_rank
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.plan import Merge, Plan, Write
-    from fxfuse.report.report import Decision
+    from fxfuse.graph.plan import Plan, Write
 
 
 class Editor:
@@ -35,7 +35,6 @@ class Editor:
         dropped: nodes that are computed no longer.
         origin: node -> the module that it called, and whose forward it stood in, before anything was changed.
         plans: what was applied.
-        left: node -> why it stayed, for those of which that is told.
         renamed: old names of parameters -> new names, where a weight could not keep its name.
     """
 
@@ -48,7 +47,6 @@ class Editor:
         self.bypassed: dict[fx.Node, Bypass] = {}
         self.dropped: set[fx.Node] = set()
         self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
-        self.left: dict[fx.Node, Decision] = {}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
         self.writes: dict[fx.Node, Write] = {}
@@ -94,14 +92,14 @@ class Editor:
         self.plans.append(plan)
         for write in plan.writes:
             self._write(write)
-        if plan.merge is not None:
-            self._note_merge(plan, plan.merge)
-        guarded = plan.guarded or (plan.bypass[-1][0] if plan.bypass else None)
+        if isinstance(plan, Merge):
+            self._note_merge(plan)
         for node, value in plan.bypass:
-            self._bypass(node, value, plan.guard if node is guarded else None, where or self.graph.path(node))
-        if plan.merge is not None:
+            guard = plan.guard.axes if plan.guard is not None and plan.guard.node is node else None
+            self._bypass(node, value, guard, where or self.graph.path(node))
+        if isinstance(plan, Merge):
             for node in plan.dropped:
-                self._drop(node, plan.merge.start)
+                self._drop(node, plan.start)
         self.graph.changed()
 
     def _write(self, write: Write) -> None:
@@ -112,15 +110,15 @@ class Editor:
         else:
             write_arguments(self.graph, self.storage, write, self._erase_unused)
 
-    def _note_merge(self, plan: Plan, merge: Merge) -> None:
+    def _note_merge(self, merge: Merge) -> None:
         """Note that a layer gives another value now, perhaps of another shape."""
-        host = plan.writes[0].call.node
+        host = merge.writes[0].call.node
         host.meta.update({key: merge.result.meta[key] for key in DESCRIPTIONS if key in merge.result.meta})
         self.graph.sizes.forget(host)
         self.graph.dead_ends.clear()
-        made = divide(self.graph_module.graph, host, plan.parts) if plan.parts else {}
-        for node, part in made.items():
-            part.node.replace_all_uses_with(node, delete_user_cb=lambda user: user not in made)
+        made = divide(self.graph_module.graph, host, merge.slices) if merge.slices else {}
+        for node, old in made.items():
+            old.replace_all_uses_with(node, delete_user_cb=lambda user: user not in made)
 
     def path(self, node: fx.Node) -> str:
         """Return where the user finds a node: in the model as it was, also where it calls a copy now."""

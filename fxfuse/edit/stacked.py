@@ -1,4 +1,4 @@
-"""A value that takes the place of several, each of which becomes a part of it."""
+"""A value that takes the place of several, each of which becomes a slice of it."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from torch import Tensor, fx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fxfuse.graph.plan import Part
+    from fxfuse.graph.plan import ValueSlice
 
 
-def divide(graph: fx.Graph, whole: fx.Node, parts: Sequence[Part]) -> dict[fx.Node, Part]:
-    """Return nodes that take the parts of ``whole``, which gives all of them behind one another from now on."""
-    axis, length = parts[0].axis, sum(part.length for part in parts)
+def divide(graph: fx.Graph, whole: fx.Node, slices: Sequence[ValueSlice]) -> dict[fx.Node, fx.Node]:
+    """Return new nodes that slice ``whole``, each with the node whose value it gives.
+
+    ``whole`` gives all these values behind one another from now on.
+    """
+    axis, length = slices[0].axis, sum(one.length for one in slices)
     old = {key: value for key, value in whole.meta.items() if isinstance(value, Tensor)}
     whole.meta.pop("tensor_meta", None)
     with graph.inserting_after(whole):
-        made = {_part(graph, whole, part): part for part in reversed(parts)}
-    for node, part in made.items():
-        node.meta = dict(part.node.meta)
-    for key, value in old.items():  # what the graph says of the value, in the fake mode that it has
+        made = {_sliced(graph, whole, one): one.node for one in reversed(slices)}
+    for new, node in made.items():
+        new.meta = dict(node.meta)
+    for key, value in old.items():  # the new size, in the fake mode of the graph
         sizes = list(value.shape)
         sizes[axis] = length
         whole.meta[key] = value.new_empty(sizes)
     return made
 
 
-def _part(graph: fx.Graph, whole: fx.Node, part: Part) -> fx.Node:
+def _sliced(graph: fx.Graph, whole: fx.Node, one: ValueSlice) -> fx.Node:
     target: Any = whole.target
     if isinstance(target, torch._ops.OpOverload):
-        bounds = (part.axis, part.start, part.start + part.length)
+        bounds = (one.axis, one.start, one.start + one.length)
         return graph.call_function(torch.ops.aten.slice.Tensor, (whole, *bounds))
-    return graph.call_function(torch.narrow, (whole, part.axis, part.start, part.length))
+    return graph.call_function(torch.narrow, (whole, one.axis, one.start, one.length))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.api import fuse_graph
-from fxfuse.capture.lifted import copied
+from fxfuse.capture.lifted import attributes_as_inputs, inputs_as_attributes
 from fxfuse.frontends.snapshot import Snapshot
 from fxfuse.modules.lookup import fetch
 from fxfuse.pipeline.checks import checked_rules
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fxfuse.report.report import Report
 
-_KEPT = 8  # sets of parameters of which the folded weights are remembered
+_CACHE_SIZE = 8  # sets of parameters of which the folded weights are remembered
 
 
 def fxfuse(
@@ -160,7 +160,7 @@ class _Folding:
 
     def folded(self, constants: Sequence[Tensor]) -> _Folded:
         """Return the graph with the folded weights as further inputs, and these."""
-        result = fx.GraphModule(self.graph_module, copied(self.graph_module.graph))
+        result = fx.GraphModule(self.graph_module, inputs_as_attributes(self.graph_module.graph, {}))
         with torch.no_grad():
             report = fuse_graph(result, dict(zip(self.names, constants, strict=True)), **self.options)
         return _Folded(result, _lift_new(result), report)
@@ -168,17 +168,13 @@ class _Folding:
 
 def _lift_new(graph_module: fx.GraphModule) -> dict[str, Tensor]:
     """Make inputs of the parameters that a fold has added, behind the others, and return them."""
-    graph, tensors = graph_module.graph, dict[str, Tensor]()
-    new = [n for n in graph.nodes if n.op == "get_attr" and isinstance(fetch(graph_module, n.target), nn.Parameter)]
-    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
-    for node in new:
-        tensors[node.target] = fetch(graph_module, node.target).detach()
-        with graph.inserting_after(last):
-            last = graph.placeholder(f"folded_{len(tensors)}")
-        node.replace_all_uses_with(last)
-        graph.erase_node(node)
+    read = {
+        str(node.target): fetch(graph_module, node.target) for node in graph_module.graph.nodes if node.op == "get_attr"
+    }
+    new = {path: value.detach() for path, value in read.items() if isinstance(value, nn.Parameter)}
+    attributes_as_inputs(graph_module.graph, {path: f"folded_{number}" for number, path in enumerate(new, 1)})
     graph_module.recompile()
-    return tensors
+    return new
 
 
 class Compiled:
@@ -207,7 +203,7 @@ class Compiled:
             tensors = None
         else:
             tensors = list(folded.tensors.values()) if folded.plan == self.plan else None
-        self.known = [(Snapshot(parameters), tensors), *self.known[: _KEPT - 1]]
+        self.known = [(Snapshot(parameters), tensors), *self.known[: _CACHE_SIZE - 1]]
         return tensors
 
 

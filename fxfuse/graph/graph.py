@@ -13,7 +13,7 @@ from fxfuse.graph.call import operator_at, read
 from fxfuse.graph.constants import Constants
 from fxfuse.graph.layout import Layout
 from fxfuse.graph.mutations import mutated
-from fxfuse.graph.nodes import Nodes
+from fxfuse.graph.nodes import UNTRACED, Nodes
 from fxfuse.graph.ranks import ranks
 from fxfuse.graph.readers import Readers
 from fxfuse.graph.registry import tuple_row
@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
 
 class Graph(Nodes):
-    """A captured graph, as the rules read it; only the editor changes it."""
+    """A captured graph, as the rules read it; only the editor changes it.
+
+    Example:
+        >>> from torch import fx, nn
+        >>> from fxfuse.extend import Graph
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+        >>> [(node.name, graph.path(node), graph.operator(node).name) for node in graph.nodes[1:3]]
+        [('_0', '0', 'conv2d'), ('_1', '1', 'relu')]
+    """
 
     def __init__(  # noqa: PLR0913 - what was captured, and the options of the pass
         self,
@@ -92,7 +100,7 @@ class Graph(Nodes):
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls, None for the unknown and for constants."""
         if node not in self._operators:
-            known = node not in self.constants and node not in self._values
+            known = node not in self.constants and node not in self._values and UNTRACED not in node.meta
             row = operator_at(self.source(node), self.module(node)) if known else None
             # A tuple is no value; its first item stands for the call.
             self._operators[node] = row if row is None or row.tuples == (node in self._sources) else None

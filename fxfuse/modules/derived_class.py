@@ -13,7 +13,7 @@ import itertools
 import linecache
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fxfuse.modules.guards import require_value
 
@@ -73,10 +73,17 @@ class CheckedForward:
         return forward
 
 
+class Change(Protocol):
+    """What makes a derived class: pickled with it, so that it can be made again."""
+
+    def forward(self, base: type[nn.Module]) -> Callable[..., Any]:
+        """Return the forward of the class that is derived from ``base``."""
+
+
 class Derived:
     """Marks a derived class, and lets its instances be pickled and copied by its recipe."""
 
-    _fxfuse_recipe: tuple[Any, OwnForward | CheckedForward]
+    _fxfuse_recipe: tuple[Any, Change]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Store the recipe of the class and the attributes."""
@@ -96,27 +103,45 @@ def with_forward(module: nn.Module, graph: fx.Graph, base: type[nn.Module]) -> n
     return _with_class(module, (base, change))
 
 
+def can_be_derived(cls: type[nn.Module]) -> bool:
+    """Whether a class lets others be derived from it; a metaclass or ``__init_subclass__`` may refuse."""
+    if type(cls) is not type or any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1]):
+        try:
+            type(cls.__name__, _bases(cls), {"__module__": cls.__module__})
+        except TypeError:
+            return False
+    return True
+
+
+def _bases(cls: type[nn.Module]) -> tuple[type, ...]:
+    return (cls,) if issubclass(cls, Derived) else (Derived, cls)
+
+
 def with_check(module: nn.Module, expected: dict[str, Any]) -> nn.Module:
     """Return a module with the attributes of ``module``, which raises unless it is called with ``expected``."""
+    return with_change(module, CheckedForward(expected))
+
+
+def with_change(module: nn.Module, change: Change) -> nn.Module:
+    """Return a module with the attributes of ``module``, of a class derived from its class."""
     cls = type(module)
     base = cls._fxfuse_recipe if issubclass(cls, Derived) else cls
-    return _with_class(module, (base, CheckedForward(expected)))
+    return _with_class(module, (base, change))
 
 
-def _with_class(module: nn.Module, recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
+def _with_class(module: nn.Module, recipe: tuple[Any, Change]) -> nn.Module:
     result = _restore(recipe)
     result.__dict__ = module.__dict__
     return result
 
 
-def _restore(recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
+def _restore(recipe: tuple[Any, Change]) -> nn.Module:
     return object.__new__(_derive(recipe))
 
 
-def _derive(recipe: tuple[Any, OwnForward | CheckedForward]) -> type[nn.Module]:
+def _derive(recipe: tuple[Any, Change]) -> type[nn.Module]:
     base, change = recipe
     base = _derive(base) if isinstance(base, tuple) else base
     body = {UNCHECKED: base.forward} if isinstance(change, CheckedForward) else {}
     body |= {"forward": change.forward(base), "_fxfuse_recipe": recipe, "__module__": base.__module__}
-    bases = (base,) if issubclass(base, Derived) else (Derived, base)
-    return type(base.__name__, bases, body)
+    return type(base.__name__, _bases(base), body)

@@ -16,7 +16,24 @@ if TYPE_CHECKING:
 
 
 class Passage(Carrier):
-    """A carrier that an affine passes as it is, or not at all."""
+    """A carrier that an affine passes as it is, or not at all.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from fxfuse import fx_fuse
+        >>> from fxfuse.extend import Passage, register
+        >>> class Negated(nn.Module):
+        ...     def forward(self, input):
+        ...         return -input
+        >>> class Negation(Passage):
+        ...     def passes(self, affine):
+        ...         self.require(not affine.shift.any())  # -(scale * x) == scale * -x
+        >>> row = register("negation", Negation, arguments=["input"], modules=[Negated])
+        >>> layers = nn.Conv2d(3, 8, 3), Negated(), nn.BatchNorm2d(8)
+        >>> [name for name, _ in fx_fuse(nn.Sequential(*layers).eval()).named_children()]
+        ['0', '1']
+    """
 
     @property
     def spatial(self) -> int:

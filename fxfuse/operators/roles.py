@@ -1,14 +1,4 @@
-"""The three roles that an operation can play, and the law of each.
-
-====================  ==================================================================
-role                  law
-====================  ==================================================================
-:class:`Linear`       ``call(x) == linear_map()`` applied to ``x``
-:class:`AffineSource` ``call(x) == affine()(x)``, or of the bare normalisation of ``x``
-:class:`Carrier`      ``affine(call(x)) == call(pulled(x))`` for ``[(x, pulled)] = pull(affine)``, and
-                      ``call(affine(x)) == push(affine, x)(call(x))``
-====================  ==================================================================
-"""
+"""The three roles that an operation can play, each with the law that its views keep."""
 
 from __future__ import annotations
 
@@ -32,7 +22,6 @@ if TYPE_CHECKING:
     from fxfuse.graph.facts import Rank
     from fxfuse.graph.plan import Write
 
-
 LARGEST = 1 << 20  # elements of the constants of a fold
 
 
@@ -40,7 +29,6 @@ class View:
     """A call, seen in one role, without its dialect."""
 
     def __init__(self, call: Call) -> None:
-        """Look at ``call``."""
         self.call = call
 
     def matches(self) -> bool:
@@ -109,7 +97,15 @@ class View:
 
 
 class Linear(View):
-    """A convolution, transposed convolution or linear layer with constant weights."""
+    """A convolution, transposed convolution or linear layer: ``call(x)`` is ``linear_map()`` applied to ``x``.
+
+    Example:
+        >>> from torch import fx, nn
+        >>> from fxfuse.extend import Graph
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 5))))
+        >>> graph.view(graph.nodes[1]).linear_map().kernel.shape
+        torch.Size([1, 8, 3, 5, 5])
+    """
 
     @property
     @abstractmethod
@@ -163,7 +159,14 @@ class Linear(View):
 
 
 class AffineSource(View):
-    """An operation that is nothing but ``scale * x + shift`` with constants.
+    """An operation with ``call(x) == affine()(x)``, or the same of the bare normalisation of ``x``.
+
+    Example:
+        >>> from torch import fx, nn
+        >>> from fxfuse.extend import Graph
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.BatchNorm2d(8)).eval()))
+        >>> graph.view(graph.nodes[1]).affine().scale.shape
+        torch.Size([8, 1, 1])
 
     Attributes:
         gives_order: the result lies in memory in the usual order, whatever the input does.
@@ -214,7 +217,16 @@ class AffineSource(View):
 
 
 class Carrier(View):
-    """An operation that an affine can pass unchanged in meaning.
+    """What an affine can pass: ``affine(call(x)) == call(pulled(x))``, and ``call(affine(x)) == pushed(call(x))``.
+
+    Example:
+        >>> import torch
+        >>> from torch import fx, nn
+        >>> from fxfuse.extend import Affine, Graph
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.ReLU())))
+        >>> [(value, pulled)] = graph.view(graph.nodes[1]).pull(Affine(torch.tensor(2.0), torch.tensor(0.0)))
+        >>> value, pulled.scale  # 2 * relu(x) == relu(2 * x)
+        (input_1, tensor(2.))
 
     Attributes:
         gives_view: the result may lie in memory in another way than a new value would.

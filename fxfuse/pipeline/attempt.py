@@ -3,163 +3,231 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+import inspect
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from torch import fx
+from torch import Tensor, fx, nn
 
+from fxfuse.capture.forward_arguments import asks_what_it_gets
 from fxfuse.capture.names import reads_layers
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
-from fxfuse.pipeline.engine import run
 from fxfuse.modules.lookup import is_hooked
+from fxfuse.pipeline.engine import run
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
-from fxfuse.write_back.into_classes import replacements
-from fxfuse.write_back.other_methods import OtherMethods, read_elsewhere
-from fxfuse.write_back.replacements import Replacements, modules_of
+from fxfuse.write_back.other_methods import OtherMethods
+from fxfuse.write_back.recorded import Link, RecordedVetoes, with_checks
+from fxfuse.write_back.replacements import Calls, changed_modules
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
+from fxfuse.write_back.vetoes import Vetoes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from torch import nn
     from torch.export import ExportedProgram
 
     from fxfuse.capture.capture import Capture, Part
-    from fxfuse.capture.names import Names
     from fxfuse.graph.plan import Plan
     from fxfuse.pipeline.options import Options, Structure
     from fxfuse.report.report import Decision
 
 
 @dataclass(frozen=True, eq=False)
+class Edited:
+    """What the rules did to one captured graph.
+
+    Attributes:
+        part: what was captured.
+        editor: the edits of its graph.
+        decisions: what the rules decided.
+        replaced: a module of the user's -> what takes its place; empty where the graph itself is the result.
+        unwritten: the edits cannot be written back, so the modules stay as they are.
+        links: what has to be checked whenever the result runs, since it rests on a recorded run.
+    """
+
+    part: Part
+    editor: Editor
+    decisions: list[Decision]
+    replaced: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
+    unwritten: bool = False
+    links: Collection[Link] = ()
+
+    def undone(self) -> Edited:
+        """Return the same with the user's modules as they are, and refusals in place of folds."""
+        decisions = [_undone(decision) if decision.folded else decision for decision in self.decisions]
+        return replace(self, decisions=decisions, replaced={}, unwritten=True, links=())
+
+
+def _undone(decision: Decision) -> Decision:
+    told = Reason.OWN_FORWARD.sentence(value=", ".join(sorted({decision.path, *decision.into})))
+    reason = {"reason": Reason.OWN_FORWARD, "detail": told, "into": ()}
+    return replace(decision, **reason, assumed=False, copied_bytes=0, before=None, after=None)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
 class Attempt:
-    """The edits of all parts, and what they mean for the modules of the model.
+    """The edits of all graphs, and what they mean for the modules of the model.
 
     Attributes:
         captured: what they were made on.
         structure: the kind of object that will come back.
-        edits: each part with its editor.
-        decisions: what the rules decided.
-        replaced: the modules that change, where the Python classes are kept.
-        kept: modules that had to stay as they are, and why.
+        edited: what became of each captured graph.
         inplace: whether the result will take the place of the argument.
+        guards: whether checks may stay in the model.
     """
 
     captured: Capture
     structure: Structure
-    edits: list[tuple[Part, Editor]]
-    decisions: list[Decision]
-    replaced: Replacements
-    kept: Mapping[nn.Module, Refusal]
+    edited: list[Edited]
     inplace: bool = False
+    guards: bool = True
 
     @property
-    def conflicts(self) -> dict[nn.Module, Refusal]:
-        """Modules for which the edits cannot be written back, and why."""
-        paths = self.captured.paths
-        unwritable = {m: Refusal(Reason.OWN_FORWARD, value=paths[m]) for m in self.replaced.conflicts}
-        read = read_elsewhere(self.captured.model, self.replaced.modules, paths)
-        return {**read, **unwritable}
+    def edits(self) -> list[tuple[Part, Editor]]:
+        """The graphs with the edits that are in the result."""
+        return [(edited.part, edited.editor) for edited in self.edited if not edited.unwritten]
 
     @property
-    def by_module(self) -> list[tuple[Part, Editor]]:
-        """The edits that are written back into the user's classes."""
-        return [(part, editor) for part, editor in self.edits if self.structure == "module" or part.path]
-
-    @staticmethod
-    def of(captured: Capture, options: Options, kept: Mapping[nn.Module, Refusal]) -> Attempt:
-        """Run the rules.
-
-        Args:
-            captured: the graphs, which are changed.
-            options: what the user asked for.
-            kept: modules that must stay as they are, and why.
-
-        Raises:
-            FuseError: if a graph is asked for, and the model cannot be traced as a whole.
-        """
-        model = captured.model
-        structure = options.structure or ("graph" if captured.whole and not is_hooked(model) else "module")
-        # The class of a GraphModule is GraphModule, so both structures are the same.
-        structure = "graph" if isinstance(model, fx.GraphModule) or captured.program is not None else structure
-        if structure == "graph" and captured.root is None:
-            raise FuseError(
-                f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' "
-                "is not possible; nothing was changed. Leave structure out, or pass structure='module'."
-            )
-        edits: list[tuple[Part, Editor]] = []
-        decisions: list[Decision] = []
-        others = OtherMethods(captured.paths)
-        layers_are_read = functools.cache(functools.partial(reads_layers, model))  # the same for all parts
-        for part in captured.parts:
-            as_graph = structure == "graph" and not part.path
-            rules = [rule for rule in options.rules if as_graph or rule is not drop_noops]
-            holders = {} if structure == "graph" else captured.holders
-            editor = Editor(
-                _graph(captured, part, options, kept, holders, layers_are_read=None if as_graph else layers_are_read)
-            )
-            found = run(editor, rules, [_Untraced(captured.names, None if as_graph else others, part, editor)])
-            if part.assumed:
-                found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
-            decisions += found
-            edits.append((part, editor))
-        attempt = Attempt(captured, structure, edits, decisions, Replacements(), kept, options.inplace)
-        return replace(attempt, replaced=replacements(attempt.by_module))
-
-    def finish(self, expected: Mapping[str, Any] | None = None) -> nn.Module | ExportedProgram:
-        """Return the object that the user gets, with its report.
-
-        Args:
-            expected: arguments that a model of the user's class must be called with.
-        """
-        decisions = [*self.decisions, *left_over(self.captured, self.decisions)]
+    def decisions(self) -> list[Decision]:
+        """What the rules decided, in the order of the model, and of every norm that no graph contains."""
+        found = [decision for edited in self.edited for decision in edited.decisions]
         order = {path: position for position, path in enumerate(self.captured.paths.values())}
-        decisions.sort(key=lambda decision: order.get(decision.path, len(order)))
-        if self.captured.program is not None:
-            return into_program(self.captured, self.edits[0][1], decisions)
-        if self.structure == "graph":
-            editor = self.edits[0][1]
-            return into_graph_module(self.captured, editor, decisions, self.replaced, inplace=self.inplace)
-        return into_modules(self.captured, decisions, self.replaced, expected or {})
+        return sorted([*found, *left_over(self.captured, found)], key=lambda d: order.get(d.path, len(order)))
+
+    @property
+    def replaced(self) -> dict[nn.Module, nn.Module]:
+        """The modules of the user's that change, each with what takes its place."""
+        return {module: new for edited in self.edited for module, new in edited.replaced.items()}
+
+    def without(self, wrong: Collection[Edited]) -> Attempt:
+        """Return the same with some edits undone."""
+        return replace(self, edited=[e.undone() if e in wrong else e for e in self.edited]) if wrong else self
+
+    def finish(self) -> nn.Module | ExportedProgram:
+        """Return the object that the user gets, with its report."""
+        captured, decisions, editor = self.captured, self.decisions, self.edited[0].editor if self.edited else None
+        if self.structure == "module" or editor is None:
+            links = [link for edited in self.edited for link in edited.links] if self.guards else []
+            replaced = with_checks(captured.model, self.replaced, links)
+            return into_modules(captured, decisions, replaced, self._expected(), closes=bool(links))
+        if captured.program is not None:
+            return into_program(captured, editor, decisions)
+        return into_graph_module(captured, editor, decisions, self.replaced, inplace=self.inplace)
+
+    def _expected(self) -> dict[str, Any]:
+        """Return the arguments that a model of the user's class has to be called with, since its graph was."""
+        root = self.captured.root
+        return {**_asked(root.module), **root.specialised} if root is not None and self.replaced else {}
 
 
-class _Untraced(NamedTuple):
-    """Says before an edit whether code that is not traced forbids it."""
-
-    names: Names
-    others: OtherMethods | None
-    part: Part
-    editor: Editor
-
-    def __call__(self, plan: Plan) -> Refusal | None:
-        """Return why a plan must not be carried out, None if it may."""
-        modules = modules_of(plan, self.part, self.editor)
-        refusal = self.names.refusal(modules)
-        if refusal is None and self.others is not None:
-            refusal = self.others.refusal(modules, onwards=plan.onwards)
-        return refusal
+def _asked(module: nn.Module) -> dict[str, Any]:
+    """Return the required arguments of which the forward asks what they are: it was traced with tensors."""
+    forward = type(module).forward
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    required = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return {name: Tensor for name in required if asks_what_it_gets(forward, [name])}
 
 
-def _graph(
+def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal]) -> Attempt:
+    """Run the rules over all captured graphs.
+
+    Args:
+        captured: the graphs, which are changed.
+        options: what the user asked for.
+        frozen_modules: modules that must stay as they are, and why.
+
+    Raises:
+        FuseError: if a graph is asked for, and the model cannot be traced as a whole.
+    """
+    structure = _structure(captured, options)
+    layers_are_read = functools.cache(functools.partial(reads_layers, captured.model))  # the same for all parts
+    editors = [(p, _editor(captured, p, options, frozen_modules, structure, layers_are_read)) for p in captured.parts]
+    written = [(part, editor) for part, editor in editors if editor.graph.keeps_code]
+    into_classes = _into_classes(captured, written, options) if written else []
+    graphs = [
+        Edited(p, e, run(e, options.rules, _untraced(captured, p, e))) for p, e in editors if not e.graph.keeps_code
+    ]
+    return Attempt(captured, structure, [*graphs, *into_classes], options.inplace, options.guards)
+
+
+def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: Options) -> list[Edited]:
+    """Run the rules over the graphs that are written back into the user's classes."""
+    calls, methods = Calls(edits), OtherMethods(captured.paths)
+    rules = [rule for rule in options.rules if rule is not drop_noops]
+    found: list[Edited] = []
+    for part, editor in edits:
+        kind = RecordedVetoes if part.recorded else Vetoes
+        vetoes = kind(part, editor, rules, calls, methods, captured.paths)
+        decisions, links = run(editor, rules, [*_untraced(captured, part, editor), vetoes]), dict[Link, None]()
+        if isinstance(vetoes, RecordedVetoes):
+            links, nodes = vetoes.links()
+            decisions = [replace(d, recorded=True) if not nodes.isdisjoint(d.nodes) else d for d in decisions]
+            decisions = [d for n, d in enumerate(decisions) if d not in decisions[:n]]  # every call says the same
+        found.append(Edited(part, editor, _assumed(part, decisions), links=links))
+    return [_written(edited, calls) for edited in found]
+
+
+def _untraced(captured: Capture, part: Part, editor: Editor) -> list[Callable[[Plan], None]]:
+    """Return the question to a plan whether untraced code may use one of its modules by itself."""
+    if part.recorded or not captured.opaque:
+        return []
+    return [lambda plan: captured.names.require(changed_modules(part, editor, plan))]
+
+
+def _written(edited: Edited, calls: Calls) -> Edited:
+    """Return the same with what takes the place of modules; without its edits where one would need several."""
+    replaced = calls.replaced(edited.part, edited.editor)
+    return edited.undone() if replaced is None else replace(edited, replaced=replaced)
+
+
+def _structure(captured: Capture, options: Options) -> Structure:
+    """Return the kind of object that will come back."""
+    model = captured.model
+    structure = options.structure or ("graph" if captured.whole and not is_hooked(model) else "module")
+    # The class of a GraphModule is GraphModule, so both structures are the same.
+    structure = "graph" if isinstance(model, fx.GraphModule) or captured.program is not None else structure
+    if structure == "graph" and captured.root is None:
+        raise FuseError(
+            f"{type(model).__name__} cannot be traced as a whole ({captured.opaque[model]}), so structure='graph' "
+            "is not possible; nothing was changed. Leave structure out, or pass structure='module'."
+        )
+    return structure
+
+
+def _assumed(part: Part, decisions: list[Decision]) -> list[Decision]:
+    """Return decisions that say that their graph rests on an assumption, if it does."""
+    if not part.assumed:
+        return decisions
+    return [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in decisions]
+
+
+def _no() -> bool:
+    """A recording has seen who reads tensors of layers, and settings of a layer that stays do not change."""
+    return False
+
+
+def _editor(
     captured: Capture,
     part: Part,
     options: Options,
-    kept: Mapping[nn.Module, Refusal],
-    holders: Mapping[int, list[str]],
-    *,
-    layers_are_read: Callable[[], bool] | None,
-) -> Graph:
-    return Graph(
+    frozen_modules: Mapping[nn.Module, Refusal],
+    structure: Structure,
+    layers_are_read: Callable[[], bool],
+) -> Editor:
+    graph = Graph(
         part.graph_module,
         part.path,
         root=part.module,
-        kept={**captured.kept, **kept},
-        holders=holders,
+        kept={**captured.kept, **frozen_modules},
+        holders={} if structure == "graph" else captured.holders,
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,
-        layers_are_read=layers_are_read,
+        layers_are_read=None if structure == "graph" and not part.path else _no if part.recorded else layers_are_read,
     )
+    return Editor(graph)

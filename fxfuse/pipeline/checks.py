@@ -32,7 +32,7 @@ def checked_rules(rules: Any) -> tuple[Rule, ...]:
     if wrong:
         raise FuseError(
             f"rules={rules!r}: {wrong[0]!r} is no rule; pass a list of functions, such as some of "
-            f"fxfuse.rules.DEFAULT_RULES, or of names ({', '.join(RULES)}), or leave it out. Nothing was changed."
+            f"fxfuse.extend.DEFAULT_RULES, or of names ({', '.join(RULES)}), or leave it out. Nothing was changed."
         )
     return tuple(found)
 

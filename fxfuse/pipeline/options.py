@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fxfuse.capture.hooks import Hooks
     from fxfuse.rules import Rule
@@ -23,7 +23,6 @@ class Options:
     Attributes:
         constants: what is passed for some placeholders at every call; see ``fuse_graph``.
         hooks: "keep" leaves what is in modules with hooks, "observe" says that hooks only look.
-        holder: what holds the tensors of an exported program, the same for every attempt.
     """
 
     rules: tuple[Rule, ...]
@@ -34,4 +33,3 @@ class Options:
     allow_growth: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     hooks: Hooks = "keep"
-    holder: nn.Module | None = None

@@ -2,7 +2,8 @@
 
 A forward that is kept runs again, on the new modules.  If it asks what they are (``isinstance(self.bn, BatchNorm2d)``,
 ``self.conv.bias is None``), or reaches the old ones in a way that cannot be exchanged (a closure, a named tuple), it
-does something else than it did while it was traced.  So the result is traced again, and must give the edited graph.
+does something else than it did while it was traced.  So it is traced on the new modules, and must give
+the edited graph.
 """
 
 from __future__ import annotations
@@ -17,30 +18,25 @@ from fxfuse.graph.uses import asks_shape
 from fxfuse.modules.guards import require_value
 from fxfuse.operators.noops import Noop
 from fxfuse.report.errors import out_of_memory
-from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.write_back.replacements import folded_modules
+from fxfuse.write_back.copies import copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import fx, nn
 
-    from fxfuse.capture.capture import Part
-    from fxfuse.edit.editor import Editor
     from fxfuse.edit.history import Origin
-    from fxfuse.pipeline.attempt import Attempt
+    from fxfuse.pipeline.attempt import Attempt, Edited
 
 
-def unfaithful(attempt: Attempt, result: nn.Module) -> dict[nn.Module, Refusal]:
-    """Return the modules to leave alone, since with them the result would not do what its graph says."""
-    kept: dict[nn.Module, Refusal] = {}
-    for part, editor in attempt.by_module:
-        traced = part.module not in attempt.captured.opaque
-        if editor.plans and traced and not _same_calls(attempt, part, editor, result):
-            for fold in folded_modules([(part, editor)]):
-                paths = [attempt.captured.paths[module] for module in fold]
-                kept |= dict.fromkeys(fold, Refusal(Reason.OWN_FORWARD, value=", ".join(sorted(paths))))
-    return kept
+def unfaithful(attempt: Attempt) -> list[Edited]:
+    """Return the edits with which a forward would not do what its edited graph says."""
+    opaque = attempt.captured.opaque
+    changed = [edited for edited in attempt.edited if edited.replaced and edited.part.module not in opaque]
+    if not changed:
+        return []
+    copies = copies_of(attempt.captured.model, attempt.replaced, [edited.part.module for edited in changed])
+    return [edited for edited in changed if not _same_calls(edited, copies)]
 
 
 class _Strict(Tracer):
@@ -51,12 +47,11 @@ class _Strict(Tracer):
         return super()._leave_whole(m, path, forward, args, kwargs)
 
 
-def _same_calls(attempt: Attempt, part: Part, editor: Editor, result: nn.Module) -> bool:
-    paths = attempt.captured.paths
-    distrusted = {result.get_submodule(paths[module]) for module in part.distrusted}
-    tracer = _Strict(part.passed, distrusted)
+def _same_calls(edited: Edited, copies: Mapping[nn.Module, nn.Module]) -> bool:
+    part, editor = edited.part, edited.editor
+    tracer = _Strict(part.passed, {copies.get(module, module) for module in part.distrusted})
     try:
-        again = Graph(tracer.capture(result.get_submodule(part.path)))
+        again = Graph(tracer.capture(copies[part.module]))
     except Exception as error:
         if out_of_memory(error):
             raise

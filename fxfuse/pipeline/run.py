@@ -1,7 +1,11 @@
-"""A pass from beginning to end: capture, rules, result, and whatever has to be undone on the way."""
+"""A pass from beginning to end: capture once, run the rules once, write back once.
+
+Only example inputs can show that something has to be undone.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +14,21 @@ from torch.export import ExportedProgram
 
 from fxfuse.capture.capture import Capture, capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
-from fxfuse.capture.exported_program import capture_program, holder_of_program, runnable
-from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
-from fxfuse.pipeline.attempt import Attempt
+from fxfuse.capture.exported_program import capture_program, runnable
+from fxfuse.modules.example_inputs import Inputs
+from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
-from fxfuse.pipeline.default_arguments import decisive_arguments
+from fxfuse.pipeline.examples import Examples
+from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
-from fxfuse.report.errors import FuseError, out_of_memory
+from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.report import Report
-from fxfuse.write_back.replacements import folded_modules
+from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
 
@@ -31,23 +37,49 @@ def fuse(
     model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
-    if isinstance(model, ExportedProgram):
-        options = replace(options, holder=holder_of_program(model))
     if example_inputs is None:
-        return _attempt(model, None, options, {})
-    inputs = Inputs.of(example_inputs)
-    expected = reference(runnable(model), inputs)
-    attempt, result = _attempt(model, inputs, options, {})
-    gap = _gap(expected, result, inputs)
+        return _fused(_captured(model, None, options), options)
+    examples = Examples.of(runnable(model), example_inputs)
+    captured = _captured(model, examples.calls, options)
+    if _records(captured, options):
+        try:
+            return _compared(capture_runs(captured, examples.calls, examples.expected), options, examples)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            attempt, result = _compared(_proven(model, captured, examples.calls, options), options, examples)
+            why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
+            Report.of(result).noted(why).attach(result)
+            return attempt, result
+    return _compared(captured, options, examples)
+
+
+def _records(captured: Capture, options: Options) -> bool:
+    """Whether the model has to be watched: its code goes on running, and could not be traced as a whole."""
+    given = captured.program is not None or isinstance(captured.model, fx.GraphModule)
+    return not given and not captured.whole and options.structure != "graph"
+
+
+def _compared(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fold, and undo what makes a difference on the example inputs."""
+    model = captured.model
+    attempt, result = _fused(captured.copied(), options)
+    gap = examples.gap(result)
     if gap is None:
         return attempt, result
+    if math.isfinite(gap) and examples.amplified():
+        note = (
+            f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        )
+        Report.of(result).noted(note).attach(result)
+        return attempt, result
 
-    def gap_without(kept: Mapping[nn.Module, Refusal]) -> float | None:
-        return _gap(expected, _attempt(model, inputs, options, kept)[1], inputs)
+    def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
+        return examples.gap(_fused(captured.copied(), options, frozen_modules)[1])
 
-    kept = culprits(folded_modules(attempt.edits), gap_without, gap)
-    attempt, result = _attempt(model, inputs, options, kept)
-    if _gap(expected, result, inputs, always=True) is not None:
+    folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
+    attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
+    if examples.gap(result, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
             "so nothing was changed. Try structure='module', and please report the model."
@@ -55,58 +87,44 @@ def fuse(
     return attempt, result
 
 
-def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, always: bool = False) -> float | None:
-    """Return the difference that is more than rounding, infinite where the result raises; None for none."""
-    if not always and not Report.of(result):
-        return None
-    model = runnable(result)
-    try:
-        given = reference(model, inputs)
-    except FuseError as error:
-        if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
-            raise
-        return float("inf")
-    same = agree(expected, given, [*model.parameters(), *model.buffers()])
-    return None if same else difference(expected, given)
-
-
-def _attempt(
-    model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options, kept: Mapping[nn.Module, Refusal]
+def _fused(
+    captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
-    """Fold, and again without what turns out to be impossible to write back."""
-    while True:
-        attempt = Attempt.of(_captured(model, inputs, options), options, kept)
-        conflicts = attempt.conflicts
-        if conflicts.keys() <= kept.keys():
-            result = attempt.finish(decisive_arguments(attempt, options))
-            by_class = result if attempt.structure == "module" and isinstance(result, nn.Module) else None
-            conflicts = {} if by_class is None else unfaithful(attempt, by_class)
-            if conflicts.keys() <= kept.keys():
-                return attempt, result
-        kept = {**conflicts, **kept}
+    """Run the rules over what was captured, and return what they did, and what comes of it."""
+    attempt = apply_rules(captured, options, frozen_modules or {})
+    if attempt.replaced:
+        attempt = attempt.without(unfaithful(attempt))
+    return attempt, attempt.finish()
 
 
-def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options) -> Capture:
+def _captured(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
-        assert options.holder is not None  # noqa: S101 - made before
-        return capture_program(model, options.holder)
+        return capture_program(model)
     if isinstance(model, fx.GraphModule):
         captured = capture_graph(model, options.constants, options.hooks)
-        if inputs is not None:
-            prove(captured, inputs)
+        for call in calls or ():
+            prove(captured, call)
         return captured
-    if inputs is None:
+    if calls is None:
         return capture(model, hooks=options.hooks)
-    passed, distrusted = inputs.bound(model), set[nn.Module]()
+    captured = capture(model, calls[0].bound(model), hooks=options.hooks)
+    return captured if _records(captured, options) else _proven(model, captured, calls, options)
+
+
+def _proven(model: Any, captured: Capture, calls: list[Inputs], options: Options) -> Capture:
+    """Return what was captured, but for graphs that do not give on the example inputs what their module gives."""
+    distrusted = set[nn.Module]()
     while True:
-        captured = capture(model, passed, distrusted, options.hooks)
-        right, wrong = prove(captured, inputs)
+        found = [prove(captured, call) for call in calls]
+        wrong = {module for pair in found for module in pair[1]}
+        right = {module for pair in found for module in pair[0]} - wrong
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
             captured = replace(captured, parts=parts)
             return captured
         distrusted.update(wrong)
+        captured = capture(model, calls[0].bound(model), distrusted, options.hooks)
 
 
 def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.GraphModule:

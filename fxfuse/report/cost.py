@@ -9,6 +9,11 @@ from dataclasses import dataclass
 class Cost:
     """Multiply-adds, parameters and kernels.
 
+    Example:
+        >>> from fxfuse.extend import Cost
+        >>> str(Cost(None, 36, 1) + Cost(None, 8, 1))
+        '44 parameters, 2 kernels'
+
     Attributes:
         multiply_adds: for one element of the batch; None where the sizes of the values are not known.
         parameters: elements of weights, biases and statistics.

@@ -109,6 +109,11 @@ class Reason(Enum):
         "use structure='graph' where the model can be traced as a whole, else pass example_inputs if there were none"
     )
 
+    @property
+    def advice(self) -> str:
+        """What to do about it, the same for every case."""
+        return self.value.rpartition("; ")[2]
+
     def sentence(self, **facts: object) -> str:
         """Return the reason with its facts filled in, as one sentence with advice."""
         known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", **facts}
@@ -123,15 +128,37 @@ class _Facts(dict[str, object]):
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error, and never leaves the engine
-    """A rewrite that was not done.  Private: raised deep inside, and caught by the engine."""
+    """What a rule or a view raises where something forbids a rewrite; the report says why.
+
+    Example:
+        >>> from fxfuse.extend import Reason, Refusal
+        >>> str(Refusal(Reason.MUTATED, value="conv1", users="add_"))
+        'conv1 is changed in place by add_; use the out-of-place form of that operation'
+
+    Args:
+        reason: what forbids it.
+        facts: what the sentence of the reason names: ``value``, ``users``, ``detail`` and others.
+    """
 
     def __init__(self, reason: Reason, **facts: object) -> None:
-        """Remember the reason and its facts."""
         super().__init__(reason.sentence(**facts))
         self.reason = reason
 
 
 def require(condition: bool, reason: Reason, **facts: object) -> None:  # noqa: FBT001 - reads as a sentence
-    """Refuse the rewrite under way unless ``condition`` holds."""
+    """Refuse the rewrite under way unless a condition holds.
+
+    Example:
+        >>> from fxfuse.extend import Reason, require
+        >>> require(True, Reason.TRAINING)
+
+    Args:
+        condition: what must hold.
+        reason: why the rewrite is refused if it does not.
+        facts: as for ``Refusal``.
+
+    Raises:
+        Refusal: if the condition does not hold.
+    """
     if not condition:
         raise Refusal(reason, **facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -39,9 +39,12 @@ class Decision:
         detail: the reason as a sentence with its facts, or what the fold rests on.
         assumed: the fold rests on an assumption, which ``detail`` names.
         copied_bytes: what untying a shared weight costs.
-        onwards: why it could not move into what follows, where that was tried as well.
+        downstream: why it could not go into later layers, where that was tried as well.
         before: what the operations of a merge cost, told once for all of them; None for other folds.
         after: what the one costs that is left of them.
+        nodes: the nodes that it is about, while the pass runs; the report of a result holds none, so that it can be
+            copied and saved without the graph.
+        recorded: the fold rests on what untraced code did on the example inputs, and is checked at run time.
     """
 
     rule: str
@@ -52,9 +55,18 @@ class Decision:
     detail: str = ""
     assumed: bool = False
     copied_bytes: int = 0
-    onwards: Reason | None = None
+    downstream: Reason | None = None
     before: Cost | None = None
     after: Cost | None = None
+    nodes: tuple[fx.Node, ...] = field(default=(), repr=False, compare=False)
+    recorded: bool = False
+
+    @property
+    def evidence(self) -> str:
+        """What a fold rests on: ``"traced"`` code, a ``"recorded"`` run, or what is ``"assumed"``; empty for none."""
+        if not self.folded:
+            return ""
+        return "assumed" if self.assumed else "recorded" if self.recorded else "traced"
 
     @property
     def folded(self) -> bool:
@@ -66,13 +78,23 @@ class Decision:
         """``"folded"`` or ``"skipped"``."""
         return "folded" if self.folded else "skipped"
 
+    def joined(self, other: Decision) -> Decision:
+        """Return one decision for an operation that two rules refused: the first obstacle each way."""
+        if other.reason is None or other.detail == self.detail:
+            return self
+        told, advice = other.detail, f"; {other.reason.advice}"
+        told = told.removesuffix(advice) if self.detail.endswith(advice) else told  # the same advice once is enough
+        return replace(self, detail=f"{self.detail}. Onwards: {told}", downstream=other.reason)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        reasons = {"reason": self.reason, "onwards": self.onwards}
-        names = {key: None if reason is None else reason.name for key, reason in reasons.items()}
-        pairs = {"before": self.before, "after": self.after}.items()
-        costs = {key: None if cost is None else dict(cost.__dict__) for key, cost in pairs}
-        return {"outcome": self.outcome, **self.__dict__, "into": list(self.into), **names, **costs}
+        data = {"outcome": self.outcome, "evidence": self.evidence, **self.__dict__, "into": list(self.into)}
+        del data["nodes"]
+        for name in ("reason", "downstream"):
+            data[name] = None if data[name] is None else data[name].name
+        for name in ("before", "after"):
+            data[name] = None if data[name] is None else dict(data[name].__dict__)
+        return data
 
 
 @dataclass(frozen=True)
@@ -129,12 +151,13 @@ class Report:
 
     def __str__(self) -> str:
         """Return a table: folded operations first, then what stayed and why, then totals."""
-        rows = [(d.path, d.kind, _result(d), d.detail) for d in (*self.folded, *self.skipped)]
-        table = tabulate(
-            rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
-        )
-        assumed = sum(d.assumed for d in self.folded)
+        rows = [(d.path, d.kind, _result(d), d.evidence, d.detail) for d in (*self.folded, *self.skipped)]
+        headers = ("operation", "kind", "result", "evidence", "why")
+        table = tabulate(rows, headers=headers, maxcolwidths=[44, 24, 44, 9, 72], disable_numparse=True)
+        assumed = sum(d.evidence == "assumed" for d in self.folded)
+        recorded = sum(d.evidence == "recorded" for d in self.folded)
         total = f"{len(self.folded)} folded, {len(self.skipped)} left"
+        total += f"; {recorded} of the folds are recorded on the example inputs, and checked" if recorded else ""
         total += f"; {assumed} of the folds rest on an assumption" if assumed else ""
         total += f"; shared weights untied: {self.copied_bytes:,} bytes" if self.copied_bytes else ""
         total += f"; merges saved {self.saved}" if self.saved.kernels else ""
@@ -169,12 +192,17 @@ class Report:
             raise FuseError(f"{type(result).__name__} carries no report; pass what fx_fuse returned.")
         return report
 
+    def noted(self, note: str) -> Report:
+        """Return the report with one note more."""
+        return replace(self, notes=(*self.notes, note))
+
     def attach(self, result: fx.GraphModule | Any) -> None:
-        """Leave the report where ``of`` finds it."""
+        """Leave the report where ``of`` finds it, without the nodes, which would keep the graph in memory."""
+        report = replace(self, decisions=tuple(replace(decision, nodes=()) for decision in self.decisions))
         if isinstance(getattr(result, "meta", None), dict):
-            result.meta = {**result.meta, KEY: self}
+            result.meta = {**result.meta, KEY: report}
         else:
-            result.__dict__[ATTRIBUTE] = self
+            result.__dict__[ATTRIBUTE] = report
 
 
 def _result(decision: Decision) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from fxfuse.operators.joins import Concatenation
+from fxfuse.operators.noops import Noop
+from fxfuse.operators.roles import AffineSource, Linear, View
+from fxfuse.operators.sums import Sum
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
@@ -36,6 +40,21 @@ DEFAULT_RULES: tuple[Rule, ...] = (
 ON_REQUEST: tuple[Rule, ...] = (stack_parallel,)  # q(x), k(x), v(x): one layer, and parts of what it gives
 MERGES: tuple[Rule, ...] = (merge_chain, merge_branches, merge_concatenated, stack_parallel)
 RULES = {rule.__name__: rule for rule in (*DEFAULT_RULES, *ON_REQUEST)}
+
+# What a node has to be, perhaps among other things, for a rule to start there: most nodes need not be asked about.
+STARTS: dict[int, type[View]] = {
+    id(rule): role
+    for rule, role in (
+        (drop_noops, Noop),
+        (fold_upstream, AffineSource),
+        (fold_downstream, AffineSource),
+        (fold_constants, Linear),
+        (merge_chain, Linear),
+        (merge_branches, Sum),
+        (merge_concatenated, Concatenation),
+        (stack_parallel, Linear),
+    )
+}
 
 
 def name_of(rule: Rule) -> str:

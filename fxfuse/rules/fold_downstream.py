@@ -1,11 +1,11 @@
-"""The walk onwards: move an affine to everybody who reads it, until every path ends in a linear operation."""
+"""The walk downstream: move an affine to all its readers, until every path ends in a linear operation."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fxfuse.graph.aliases import writer_between
-from fxfuse.graph.plan import Plan, Write
+from fxfuse.graph.plan import Fold, Write
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.splits import with_items
@@ -18,25 +18,26 @@ if TYPE_CHECKING:
     from fxfuse.algebra.affine import Affine
     from fxfuse.graph.facts import NodeView
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
 
 
 def fold_downstream(graph: Graph, node: fx.Node) -> Plan | None:
     """``bn -> conv`` becomes ``conv``, and ``layer_norm -> linear`` a bare normalisation before the linear layer.
 
-    All who read the value take the affine over, or none.
+    Either all readers of the value take the affine in, or none.
     """
     if not graph.plays(node, AffineSource):
         return None
     source = graph.view(node)
     if not isinstance(source, AffineSource) or not source.moves_on or not graph.users(node):
         return None
-    return _Onwards(graph, source).plan()
+    return _Downstream(graph, source).plan()
 
 
-class _Onwards(Walk):
+class _Downstream(Walk):
     """One affine on its way down from the node that applies it."""
 
-    def plan(self) -> Plan:
+    def plan(self) -> Fold:
         """Walk to the end of every path."""
         source = self.sources[0]
         pending = [(source.node, self.take(source))]
@@ -52,30 +53,28 @@ class _Onwards(Walk):
                 elif isinstance(view, Carrier):
                     pending.append((reader, self._pushed(view, affine, value)))
         if detached is not None:
-            # The check would have to stand where the normalisation stays.
-            unproven = self.guard is not None or self.assumed
-            require(
-                not unproven, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail="only usual, or only seen"
-            )
-            return Plan((detached, *writes.values()), stripped=(source.node,), onwards=True)
+            # The check would take the place of the normalisation, which stays.
+            detail = "only usual, or only seen"
+            require(self.guard is None, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail=detail)
+            return Fold((detached, *writes.values()), stripped=source.node, downstream=True)
         if not self.graph.layout.is_dense(source.input, elementwise=not source.is_norm):
-            self.require_nobody_tells()
+            self.require_strides_unused()
         self._require_same_until(source.input, source.node, writes)
-        return Plan(tuple(writes.values()), bypass, self.guard, self.assumed, self.guarded, onwards=True)
+        return Fold(tuple(writes.values()), bypass, self.guard, downstream=True)
 
     def _readers(self, value: fx.Node) -> list[fx.Node]:
-        """Return who reads the value, each once."""
+        """Return the readers of a value, if each reads it once."""
         users = with_items(self.graph, self.graph.users(value))
         twice = [user for user in users if users.count(user) > 1]
         require(not twice, Reason.SEVERAL_USES, value=self.name(value), users=self.graph.names(twice))
         return users
 
     def _view(self, reader: fx.Node, value: fx.Node) -> NodeView:
-        """Return what reads the value, if it can take the affine over."""
+        """Return a reader of the value, if it can take the affine in."""
         view = self.graph.view(reader)
         takes = isinstance(view, (Carrier, Linear)) and value in view.inputs
         require(takes, Reason.READ_BY, value=self.name(reader))
-        assert view is not None  # noqa: S101 - it takes the affine over
+        assert view is not None  # noqa: S101 - it takes the affine in
         return view
 
     def _pushed(self, view: Carrier, affine: Affine, value: fx.Node) -> Affine:
@@ -83,7 +82,7 @@ class _Onwards(Walk):
         try:
             pushed = view.push(affine, value)
         except Refusal as refusal:
-            # Carriers refuse in the words of the walk back.
+            # Carriers refuse in the words of the walk upstream.
             if refusal.reason is not Reason.NOT_LINEAR:
                 raise
             raise Refusal(Reason.READ_BY, value=self.name(view.node)) from None
@@ -109,7 +108,7 @@ class _Onwards(Walk):
         return super().take(source)
 
     def _require_same_until(self, value: fx.Node, start: fx.Node, ends: dict[fx.Node, Write]) -> None:
-        """Refuse to read a value later than before, if it is written into until then."""
+        """Refuse to read a value later than before, if something writes into it in between."""
         writer = writer_between(self.graph, value, start, set(ends))
         if writer is not None:
             raise Refusal(Reason.MUTATED, value=self.name(value), users=self.name(writer))

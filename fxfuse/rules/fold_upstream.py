@@ -1,11 +1,11 @@
-"""The walk: move an affine upstream until every path ends in a linear operation that absorbs it."""
+"""The walk upstream: move an affine towards the input, until every path ends in a linear operation."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from fxfuse.graph.aliases import first_writer
-from fxfuse.graph.plan import Plan, Write
+from fxfuse.graph.plan import Fold, Write
 from fxfuse.modules.guards import require_rank
 from fxfuse.operators.joins import Join
 from fxfuse.operators.noops import Copy, Noop
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fxfuse.algebra.affine import Affine
     from fxfuse.graph.facts import NodeView
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
 
 
 def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
@@ -36,17 +37,17 @@ def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
     source = graph.view(node)
     if not isinstance(source, AffineSource) or not source.vanishes:
         return None
-    return _Back(graph, source).plan()
+    return _Upstream(graph, source).plan()
 
 
 class _Step(NamedTuple):
     """Where an affine has come to.
 
     Attributes:
-        value: it applies to this.
-        reader: what reads that.
+        value: the value that it applies to.
+        reader: the operation on the walk that reads the value.
         affine: the affine.
-        ordered: behind this value, another one is put into the usual order of memory, and nobody can tell this one's.
+        ordered: True if a later copy makes the result contiguous, so that the strides of this value do not matter.
     """
 
     value: fx.Node
@@ -55,11 +56,11 @@ class _Step(NamedTuple):
     ordered: bool
 
 
-class _Back(Walk):
+class _Upstream(Walk):
     """One affine on its way up from the node that applies it.
 
     Attributes:
-        behind: a value -> the one through which the walk came to it.
+        behind: a value -> the value downstream from which the walk came to it.
     """
 
     def __init__(self, graph: Graph, source: AffineSource) -> None:
@@ -67,11 +68,11 @@ class _Back(Walk):
         super().__init__(graph, source)
         self.behind: dict[fx.Node, fx.Node] = {}
 
-    def plan(self) -> Plan:
+    def plan(self) -> Fold:
         """Walk to the end of every path, and only then compute new weights."""
         source = self.sources[0]
         ends: dict[fx.Node, tuple[Linear, Affine]] = {}
-        over_view = seen = shared = False
+        passed: list[tuple[Carrier, bool]] = []  # each with whether a later copy orders its result
         pending = [_Step(source.input, source.node, self.take(source), ordered=False)]
         while pending:
             step = pending.pop()
@@ -91,23 +92,21 @@ class _Back(Walk):
                     self._look_ahead(view, value)
                 pulled = view.pull(affine)
                 self.moved = self.moved or not isinstance(view, Noop)
-                over_view = over_view or view.gives_view
-                seen = seen or (view.gives_view and not step.ordered)
-                shared = shared or view.repeats_memory
+                passed.append((view, step.ordered))
                 self._require_alone(value, reader)
                 pending += self._next(view, step, pulled)
         ordered = any(source.gives_order for source in self.sources)
-        if seen or ordered:
-            self.require_nobody_tells()
-        if over_view or ordered:
-            self._require_nobody_writes(doubtful=not shared)
+        if ordered or any(view.gives_view and not later for view, later in passed):
+            self.require_strides_unused()
+        if ordered or any(view.gives_view for view, _ in passed):
+            self._require_nobody_writes(doubtful=not any(view.repeats_memory for view, _ in passed))
         writes = tuple(self._absorb(view, affine) for view, affine in ends.values())
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
-        return Plan(writes, bypass, self.guard, self.assumed, self.guarded)
+        return Fold(writes, bypass, self.guard)
 
     def _look_ahead(self, view: Join, value: fx.Node) -> None:
-        """Refuse the layers to which the walk comes next before an affine is taken into parts for them."""
+        """Refuse the next layers first: splitting an affine for them costs more."""
         for part in reversed(view.inputs):
             self.behind[part] = value
             if not isinstance(self._view(part), Linear):
@@ -117,7 +116,7 @@ class _Back(Walk):
     def _next(
         self, view: AffineSource | Carrier, step: _Step, pulled: Iterable[tuple[fx.Node, Affine]]
     ) -> Iterator[_Step]:
-        """Go on with what an operation reads."""
+        """Yield the next steps: the values that an operation reads, each with its affine."""
         reader = view.reader if isinstance(view, Carrier) else view.node
         ordered = step.ordered or (isinstance(view, Copy) and view.gives_order)
         for inner, affine in pulled:
@@ -136,7 +135,11 @@ class _Back(Walk):
             raise Refusal(Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail) from None
 
     def _require_nobody_writes(self, *, doubtful: bool) -> None:
-        """Refuse a write into a value of which several elements are one in memory, or that may be a copy or not."""
+        """Refuse later writes into what a source gave, where a view takes its place.
+
+        Args:
+            doubtful: True to count only writers that matter if an operation such as reshape returned a view.
+        """
         for source in self.sources:
             writer = first_writer(self.graph, source.node, doubtful=doubtful)
             if writer is not None:
@@ -144,13 +147,13 @@ class _Back(Walk):
                 raise Refusal(reason, value=self.name(source.input), users=self.name(writer))
 
     def _view(self, value: fx.Node) -> NodeView:
-        """Return what makes the value."""
+        """Return the operation that gives the value, if the walk can end there or go on."""
         if value in self.graph.dead_ends:
             raise self.graph.dead_ends[value]
         view = self.graph.view(value)
         bare = not isinstance(view, AffineSource) or view.vanishes
         if view is None or not bare:
-            # Whatever comes this way again ends here.
+            # Every walk that comes this way ends here: remember it for all values on the way.
             refusal = Refusal(Reason.NOT_LINEAR, value=self.name(value))
             current: fx.Node | None = value
             while current is not None:
@@ -160,14 +163,17 @@ class _Back(Walk):
         return view
 
     def _require_alone(self, value: fx.Node, reader: fx.Node) -> None:
-        """Refuse a value that others see as well, but for those who see other parts of it."""
-        users = with_items(self.graph, self.graph.users(value))
+        """Refuse a value that has other readers, unless these read other slices of it."""
+        users = self.graph.users(value)
+        if users == [reader]:
+            return
+        users = with_items(self.graph, users)
         if users == [reader]:
             return
         others = [user for user in users if user is not reader]
         changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
-        # A reader of which nobody uses the result is no user, and may be the one that asks.
+        # A value without users is one whose only reader is dead: `users` leaves out dead readers.
         alone = not users or (users.count(reader) == 1 and self._beside(reader, others))
         if not alone:
             made = self._origin(value)
@@ -176,7 +182,7 @@ class _Back(Walk):
             raise Refusal(Reason.SEVERAL_USES, value=self.name(made), users=self.graph.names(others or users))
 
     def _origin(self, value: fx.Node) -> fx.Node:
-        """Return what a value is, behind operations that do nothing, of which other forms of the graph have none."""
+        """Return what gives a value, leaving out identities: other forms of the graph have none."""
         while self.graph.plays(value, Noop):
             view = self.graph.view(value)
             if not isinstance(view, Noop) or not (view.droppable or view.node.target is require_rank):
@@ -205,7 +211,7 @@ class _Back(Walk):
         return view.with_map(linear_map.then_affine(vector))
 
     def _require_no_more_axes(self, view: Carrier, affine: Affine) -> None:
-        """Refuse axes of size one in front that only a value of as many axes swallows."""
+        """Refuse an affine with leading axes of size one, unless the value is known to have as many axes."""
         if affine.rank > affine.trimmed().rank and not isinstance(view, Noop):
             rank = self.graph.rank(view.node)
             known = rank is not None and rank.proven and affine.rank <= rank.axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fxfuse.algebra.filters import shape_of_sum, sum_of
 from fxfuse.algebra.geometry import Misfit
-from fxfuse.graph.plan import Merge, Plan
+from fxfuse.graph.plan import Merge
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.sums import Sum
 from fxfuse.report.reasons import Reason, Refusal, require
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fxfuse.algebra.filters import Filter, Shape
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
     from fxfuse.rules.merging.branches import Branch
 
 
@@ -40,7 +41,7 @@ def merge_branches(graph: Graph, node: fx.Node) -> Plan | None:
     refusals: list[Refusal] = []
     for group in tree.groups():
         try:
-            return _Merge(graph, tree, group).plan()
+            return _Group(graph, tree, group).plan()
         except Refusal as refusal:  # noqa: PERF203 - another group may do
             refusals.append(refusal)
     if refusals:
@@ -48,8 +49,8 @@ def merge_branches(graph: Graph, node: fx.Node) -> Plan | None:
     return None
 
 
-class _Merge:
-    """Some branches of a sum, all of one value, on their way into one of them."""
+class _Group:
+    """Branches of a sum that read one value, to be merged into one of them."""
 
     def __init__(self, graph: Graph, tree: SumTree, branches: list[Branch]) -> None:
         self.graph = graph
@@ -61,7 +62,7 @@ class _Merge:
         self.branches = [self.host, *(b for b in branches if b is not self.host)]
         self.merger = Merger(graph, self.host.route.linears[-1])
 
-    def plan(self) -> Plan:
+    def plan(self) -> Merge:
         """Take in as many branches as fit, and as pay."""
         taken, host = self._fitting(), self.merger.host.node
         routes, result = [branch.route for branch in taken], self.tree.root.node
@@ -70,7 +71,7 @@ class _Merge:
             self.tree.require_plain(taken)
         for source in self.tree.scales if whole else ():
             require_constants_of_same_kind(self.graph, self.merger.host, source)
-        self.merger.pieces.unproven.clear()  # branches that were tried and stay need no check
+        self.merger.filters.unproven.clear()  # branches that were tried and stay need no check
         merged = sum_of([self._filter(branch, whole=whole) for branch in taken])
         write = self.merger.write(merged, result, routes)
         self._require_checkable(whole=whole)
@@ -79,21 +80,23 @@ class _Merge:
         inside = [view.node for route in routes for view in route.views]
         around = list(self.tree.inner) if whole else self._idle(taken)
         self._require_unchanged(taken, [*gone, *around])
-        told = last_first(v.node for r in routes for v in r.views if v.node is not host and not isinstance(v, Noop))
+        told = {v.node for r in routes for v in r.views if v.node is not host and not isinstance(v, Noop)}
         before, after = self.merger.costs(routes, merged, len(taken) - 1)
-        return Plan(
+        return Merge(
             (write,),
             bypass,
-            self.merger.guard(),
-            self.merger.assumed,
+            self.merger.guard(bypass[-1][0]),
+            start=routes[0].start,
+            result=result,
+            merged=tuple(sorted(told)) or (result,),
+            before=before,
+            after=after,
             dropped=last_first(n for n in (*inside, *around) if n is not host and n not in gone),
-            onwards=True,
-            merge=Merge(routes[0].start, result, told or (result,), before, after),
         )
 
     def _require_checkable(self, *, whole: bool) -> None:
         """Refuse a check of the number of axes where other values, perhaps of fewer axes, stay in the sum."""
-        for _, value in self.merger.pieces.unproven if not whole else ():
+        for _, value in self.merger.filters.unproven if not whole else ():
             detail = "only usual, or only seen"
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
 
@@ -125,7 +128,7 @@ class _Merge:
     def _measured(self, branch: Branch) -> tuple[Shape, int]:
         """Return the shape of a branch, and its multiply-adds for one position."""
         try:
-            return self.merger.pieces.shape(branch.route), self.merger.pieces.multiply_adds(branch.route)
+            return self.merger.filters.shape(branch.route), self.merger.filters.multiply_adds(branch.route)
         except Misfit as misfit:
             raise self._refusal(branch, misfit) from None
 
@@ -141,10 +144,10 @@ class _Merge:
 
     def _filter(self, branch: Branch, *, whole: bool) -> Filter:
         """Return what a branch adds to the sum, as a filter of the common value."""
-        one = self.merger.pieces.filter(branch.route)
+        one = self.merger.filters.filter(branch.route)
         # A sum that keeps other values gets from the host what it got before, times the sign of the host.
         affine = branch.affine if whole else branch.plain_over(self.host)
-        return one.scaled(self.merger.pieces.along_channels(affine, one.shape.out_channels, branch.value))
+        return one.scaled(self.merger.filters.along_channels(affine, one.shape.out_channels, branch.value))
 
     def _require_unchanged(self, taken: list[Branch], gone: list[fx.Node]) -> None:
         """Refuse where the branches read different values, or somebody sees what a sum that goes writes into."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fxfuse.algebra.filters import chain_of, shape_of_chain
 from fxfuse.algebra.geometry import Misfit
-from fxfuse.graph.plan import Merge, Plan
+from fxfuse.graph.plan import Merge
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fxfuse.graph.facts import NodeView
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
 
 
 def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
@@ -50,14 +51,14 @@ def _between(graph: Graph, second: Linear) -> list[NodeView]:
     return found
 
 
-def _merge(graph: Graph, first: Linear, second: Linear, between: list[NodeView]) -> Plan:
+def _merge(graph: Graph, first: Linear, second: Linear, between: list[NodeView]) -> Merge:
     try:
         # The geometry is that of the larger one, which stays.
         host = first if second.geometry().pointwise else second
         merger = Merger(graph, host)
         route = Route(first.input, (second, *between))
-        one, two = merger.pieces.one(first, 0), merger.pieces.one(second, 0)
-        merger.require_no_growth(merger.pieces.multiply_adds(route), shape_of_chain(one.shape, two.shape).weights)
+        one, two = merger.filters.one(first, 0), merger.filters.one(second, 0)
+        merger.require_no_growth(merger.filters.multiply_adds(route), shape_of_chain(one.shape, two.shape).weights)
         merged = chain_of(one, two)
     except Misfit as misfit:
         detail = graph.names([first.node, second.node])
@@ -67,5 +68,5 @@ def _merge(graph: Graph, first: Linear, second: Linear, between: list[NodeView])
     inner = tuple((view.node, view.input) for view in between)
     bypass = inner if host is second else ((second.node, second.input), *inner[:-1])
     gone = first.node if host is second else second.node
-    merge = Merge(first.input, second.node, (gone,), before, after)
-    return Plan((merger.write(merged, second.node, [route]),), bypass, onwards=True, merge=merge)
+    writes, result = (merger.write(merged, second.node, [route]),), second.node
+    return Merge(writes, bypass, start=first.input, result=result, merged=(gone,), before=before, after=after)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fxfuse.algebra.filters import shape_of_stack, stack_of
 from fxfuse.algebra.geometry import Misfit
-from fxfuse.graph.plan import Merge, Plan
+from fxfuse.graph.plan import Merge
 from fxfuse.operators.joins import Concatenation
 from fxfuse.operators.roles import Linear
 from fxfuse.rules.merging.merger import Merger, last_first
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
 
 
 def merge_concatenated(graph: Graph, node: fx.Node) -> Plan | None:
@@ -83,7 +84,7 @@ def _layer(graph: Graph, value: fx.Node, reader: fx.Node) -> Linear | None:
     return view if isinstance(view, Linear) else None
 
 
-def _merge(graph: Graph, found: _Layers) -> Plan | None:
+def _merge(graph: Graph, found: _Layers) -> Merge | None:
     linears, whole = found.linears, found.whole
     merger = Merger(graph, max(linears, key=lambda linear: linear.weight.numel()))
     if not _is_along_channels(merger, whole):
@@ -91,20 +92,27 @@ def _merge(graph: Graph, found: _Layers) -> Plan | None:
     host, nodes = merger.host.node, [linear.node for linear in linears]
     ways = [Route(linear.input, (linear,)) for linear in linears]
     try:
-        filters = [merger.pieces.filter(way) for way in ways]
+        filters = [merger.filters.filter(way) for way in ways]
         shape = shape_of_stack([f.shape for f in filters])
-        merger.require_no_growth(sum(map(merger.pieces.multiply_adds, ways)), shape.weights)
+        merger.require_no_growth(sum(map(merger.filters.multiply_adds, ways)), shape.weights)
         merged = stack_of(filters)
     except Misfit as misfit:
         raise merger.refusal(nodes, misfit) from None
     merger.require_same_value(linears[0].input, nodes)
     before, after = merger.costs(ways, merged, 1 + len(found.inner))
-    write, guard = merger.write(merged, whole.node, ways), merger.guard()
     bypass = tuple(found.upwards(host))[::-1]
     gone = {node for node, _ in bypass}
-    dropped = last_first(node for node in (*nodes, *found.inner) if node is not host and node not in gone)
-    merge = Merge(linears[0].input, whole.node, last_first(n for n in nodes if n is not host), before, after)
-    return Plan((write,), bypass, guard, merger.assumed, onwards=True, dropped=dropped, merge=merge)
+    return Merge(
+        (merger.write(merged, whole.node, ways),),
+        bypass,
+        merger.guard(bypass[-1][0]),
+        start=linears[0].input,
+        result=whole.node,
+        merged=tuple(sorted({node for node in nodes if node is not host})),
+        before=before,
+        after=after,
+        dropped=last_first(node for node in (*nodes, *found.inner) if node is not host and node not in gone),
+    )
 
 
 def _is_along_channels(merger: Merger, view: Concatenation) -> bool:
@@ -113,5 +121,5 @@ def _is_along_channels(merger: Merger, view: Concatenation) -> bool:
     if isinstance(axis, int) and axis >= 0 and rank is not None:
         axis -= rank.axes
         if not rank.proven:
-            merger.pieces.unproven.append((rank, view.node))
+            merger.filters.unproven.append((rank, view.node))
     return bool(axis == merger.host.output_axis)

@@ -1,4 +1,4 @@
-"""Layers that read one value, as one layer of which each reader takes its part; not among the default rules."""
+"""Layers that read one value become one layer and slices of its result; not among the default rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fxfuse.algebra.filters import stack_of
 from fxfuse.algebra.geometry import Geometry, Misfit
 from fxfuse.graph.aliases import first_writer
-from fxfuse.graph.plan import Merge, Part, Plan
+from fxfuse.graph.plan import Merge, ValueSlice
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.merging.merger import Merger, last_first
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from torch import fx
 
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Plan
 
 
 def stack_parallel(graph: Graph, node: fx.Node) -> Plan | None:
-    """``q(x), k(x), v(x)`` become one layer and three parts of its result.
+    """``q(x), k(x), v(x)`` become one layer and three slices of its result.
 
-    It saves kernels and no multiply-adds, and the parts are views that lie apart in memory, which some readers have
-    to copy: whether it pays depends on the model and the machine, so it must be asked for.
+    It saves kernels and no multiply-adds.  The slices are not contiguous, so that some readers copy them: whether it
+    pays depends on the model and the machine, and it must be asked for.
     """
     if graph.keeps_code or not graph.plays(node, Linear) or node in graph.dead:
         return None
@@ -54,10 +55,10 @@ def _kind(view: Linear) -> tuple[Geometry, int, int]:
     return view.geometry(), view.linear_map().stored.shape[0], view.output_axis
 
 
-def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
+def _stacked(graph: Graph, layers: list[Linear]) -> Merge:
     merger, nodes = Merger(graph, layers[0]), [layer.node for layer in layers]
     for layer in layers:
-        reader = graph.layout.first_stickler(layer.node)
+        reader = graph.layout.stride_reader(layer.node)
         if reader is not None:
             raise Refusal(Reason.LAYOUT, value=graph.describe(layer.node), users=graph.describe(reader))
         writer = first_writer(graph, layer.node, doubtful=True)
@@ -65,14 +66,19 @@ def _stacked(graph: Graph, layers: list[Linear]) -> Plan:
             raise Refusal(Reason.MUTATED, value=graph.describe(layer.node), users=graph.describe(writer))
     merger.require_same_value(layers[0].input, nodes)
     ways = [Route(layer.input, (layer,)) for layer in layers]
-    filters = [merger.pieces.filter(way) for way in ways]
+    filters = [merger.filters.filter(way) for way in ways]
     merged = stack_of(filters)
     before, after = merger.costs(ways, merged, 0)
     lengths = [one.shape.out_channels for one in filters]
     starts = itertools.accumulate(lengths[:-1], initial=0)
     axis = layers[0].output_axis
-    parts = tuple(Part(n, axis, s, length) for n, s, length in zip(nodes, starts, lengths, strict=True))
-    others = last_first(nodes[1:])
-    merge = Merge(layers[0].input, nodes[0], others, before, after)
-    write = merger.write(merged, nodes[0], ways)
-    return Plan((write,), dropped=others, merge=merge, parts=parts)
+    return Merge(
+        (merger.write(merged, nodes[0], ways),),
+        start=layers[0].input,
+        result=nodes[0],
+        merged=tuple(nodes[1:]),
+        before=before,
+        after=after,
+        dropped=last_first(nodes[1:]),
+        slices=tuple(ValueSlice(n, axis, *place) for n, *place in zip(nodes, starts, lengths, strict=True)),
+    )

@@ -1,4 +1,4 @@
-"""What both walks check: constants of one kind, along the channels, and nothing that rests on an unproven rank."""
+"""What both walks check: the kind of constants, their axis, and the number of axes of values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fxfuse.graph.plan import Guard
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.report.reasons import Reason, Refusal, require
 
@@ -24,20 +25,16 @@ class Walk:
 
     Attributes:
         sources: the nodes that apply it; several that follow each other directly are one affine.
-        guard: the number of axes that has to be checked from now on, None for no check.
-        guarded: the source whose input it is the number of.
-        moved: the affine has passed an operation that may change the number of axes.
-        assumed: that number is only usual.
+        guard: the check of a number of axes that has to stay, None for no check.
+        moved: True once the affine has passed an operation that may change the number of axes.
     """
 
     def __init__(self, graph: Graph, source: AffineSource) -> None:
         """Start at ``source``."""
         self.graph = graph
         self.sources = [source]
-        self.guard: int | None = None
-        self.guarded: fx.Node | None = None
+        self.guard: Guard | None = None
         self.moved = False
-        self.assumed = False
 
     def take(self, source: AffineSource) -> Affine:
         """Return the affine of a source, once everything it rests on is checked."""
@@ -48,16 +45,16 @@ class Walk:
         return affine
 
     def rely_on(self, source: AffineSource, rank: Rank) -> None:
-        """Let a check stay in the model; without one, only what example inputs have shown is enough.
+        """Rely on a number of axes, and let a check of it stay in place of ``source``.
 
-        There is one check, of one number, in the place of ``source``.
+        Without checks (``guards=False``), only a number that example inputs have shown will do.
         """
         value = self.name(source.input)
         require_may_assume(self.graph, rank, source.input)
         require(not self.moved, Reason.UNKNOWN_SHAPE, value=value, detail="only usual, or only seen")
-        self.guard = rank.axes if self.graph.guards else None
-        self.guarded = source.node
-        self.assumed = self.assumed or rank.assumed
+        if self.graph.guards:
+            assumed = rank.assumed or (self.guard is not None and self.guard.assumed)
+            self.guard = Guard(source.node, rank.axes, assumed)
 
     def vector(self, view: Linear, affine: Affine, axis: int, channels: int) -> Affine:
         """Return the affine as two vectors along the channels, where the weights are."""
@@ -75,10 +72,10 @@ class Walk:
         for source in self.sources:
             require_constants_of_same_kind(self.graph, view, source)
 
-    def require_nobody_tells(self) -> None:
-        """Refuse readers that need a value of its own, where a view may take the place of what a source made."""
+    def require_strides_unused(self) -> None:
+        """Refuse readers that depend on strides, which may change where a source made a new value."""
         for source in self.sources:
-            reader = self.graph.layout.first_stickler(source.node)
+            reader = self.graph.layout.stride_reader(source.node)
             if reader is not None:
                 raise Refusal(Reason.LAYOUT, value=self.name(source.input), users=self.name(reader))
 

@@ -34,7 +34,7 @@ def copies_of(
         copied = copies.pending.pop()
         for name, value in copied.__dict__.items():
             # Most are registries of hooks without any.
-            empty = type(value) in (dict, collections.OrderedDict) and not value
+            empty = type(value) in (dict, collections.OrderedDict, set) and not value
             if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
                 copied.__dict__[name] = exchanged(value, copies.of)
     return copies.made
@@ -54,7 +54,7 @@ class _Copies:
         if module not in self.members:
             return module
         if module not in self.made:
-            self.made[module] = self.replaced[module] if module in self.replaced else _copy(module)
+            self.made[module] = _copy(self.replaced.get(module, module))
             if self.made[module] is not module:
                 self.pending.append(self.made[module])
         return self.made[module]

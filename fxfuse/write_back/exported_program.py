@@ -12,6 +12,7 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputSpec, TensorArgument
 
 from fxfuse.capture.exported_program import _constant_specs, _tensors
+from fxfuse.capture.lifted import attributes_as_inputs
 from fxfuse.modules.lookup import fetch
 
 if TYPE_CHECKING:
@@ -28,20 +29,20 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
     needed = {str(n.target): fetch(draft, str(n.target)) for n in draft.graph.nodes if n.op == "get_attr"}
     needed = {path: value for path, value in needed.items() if isinstance(value, Tensor)}
     before = _tensors(program)
-    kept = _kept_unused(program, before, needed)
-    after = {**kept, **needed}
+    unused = _unused(program, before, needed)
+    after = {**unused, **needed}
     specs = _input_specs(program, before, after)
-    graph, names = _lifted(draft.graph, specs, program)
+    names = _lift(draft.graph, specs, program)
     signature = ExportGraphSignature(specs, _output_specs(program, names))
     return ExportedProgram(
         root=program.graph_module,
-        graph=graph,
+        graph=draft.graph,
         graph_signature=signature,
         state_dict=_replaced(program.state_dict, before, after),
         range_constraints=program.range_constraints,
         module_call_graph=[_copied_entry(entry) for entry in program.module_call_graph],
         example_inputs=program.example_inputs,
-        constants={n: v for n, v in program.constants.items() if n not in before or n in kept or needed.get(n) is v},
+        constants={n: v for n, v in program.constants.items() if n not in before or n in unused or needed.get(n) is v},
         verifiers=program.verifiers,
     )
 
@@ -55,7 +56,7 @@ def _copied_entry(entry: ModuleCallEntry) -> ModuleCallEntry:
     return replace(entry, signature=replace(signature, inputs=inputs, outputs=outputs))
 
 
-def _kept_unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unused(program: ExportedProgram, before: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return constants that no node ever read, but those of a module of which all others went: of a folded norm."""
     users = {node.name: node.users for node in program.graph.nodes if node.op == "placeholder"}
     used = {str(s.target) for s in _constant_specs(program) if users[s.arg.name]}
@@ -94,26 +95,17 @@ def _free(path: str, taken: set[str]) -> str:
     return name
 
 
-def _lifted(draft: fx.Graph, specs: list[InputSpec], program: ExportedProgram) -> tuple[fx.Graph, list[str | None]]:
-    """Return the graph with placeholders for what it reads, and the names of its outputs."""
-    graph, placeholders, values = fx.Graph(), dict[str, fx.Node](), dict[fx.Node, fx.Node]()
+def _lift(graph: fx.Graph, specs: list[InputSpec], program: ExportedProgram) -> list[str | None]:
+    """Let a graph take its parameters as inputs, in the order of their specs; return the names of its outputs."""
+    inputs = attributes_as_inputs(graph, {str(s.target): s.arg.name for s in specs if s.target is not None})
     old = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    read = {str(node.target): node for node in reversed(draft.nodes) if node.op == "get_attr"}
-    for spec in specs:
-        node = placeholders[spec.arg.name] = graph.placeholder(spec.arg.name)
-        node.name = spec.arg.name
-        source = read.get(str(spec.target), old.get(spec.arg.name))
-        node.meta = dict(source.meta) if source is not None else {}
-    by_path = {str(spec.target): placeholders[spec.arg.name] for spec in specs if spec.target is not None}
-    for node in draft.nodes:
-        if node.op == "placeholder":
-            values[node] = placeholders[node.name]
-        elif node.op == "get_attr" and node.target in by_path:
-            values[node] = by_path[node.target]
-        else:
-            values[node] = graph.node_copy(node, values.__getitem__)
-    outputs = next(node for node in graph.nodes if node.op == "output").args[0]
-    return graph, [item.name if isinstance(item, fx.Node) else None for item in _listed(outputs)]
+    body = next(node for node in graph.nodes if node.op != "placeholder")
+    for name in [spec.arg.name for spec in specs]:
+        body.prepend(inputs[name])
+        if not inputs[name].meta and name in old:
+            inputs[name].meta = dict(old[name].meta)
+    outputs = graph.output_node().args[0]
+    return [item.name if isinstance(item, fx.Node) else None for item in _listed(outputs)]
 
 
 def _listed(outputs: Any) -> Iterable[Any]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
-from torch.fx.graph_module import reduce_graph_module
 
 from fxfuse.graph.lazy_graph_module import share
 from fxfuse.modules.code import own_names
 from fxfuse.write_back.copies import renew_parameters
+from fxfuse.write_back.saved_graph import SavedGraph, load_graph, save_graph
 
 _HOOKS = tuple(
     "_forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called _forward_pre_hooks "
@@ -37,7 +37,7 @@ class FusedGraphModule(fx.GraphModule):
         """Generate the code of the graph, but for the empty one that a new module begins with."""
         return super().recompile() if len(self.graph.nodes) else PythonCode("", {}, None)
 
-    def _keep(self, model: nn.Module) -> list[str]:
+    def _carry_over(self, model: nn.Module) -> list[str]:
         """Take over hooks, attributes and methods of a model, and return the names of methods that are lost.
 
         A method is lost if it uses modules or tensors of the model, of which the graph has its own.
@@ -49,16 +49,18 @@ class FusedGraphModule(fx.GraphModule):
         own = _own_members(type(model))
         constants = {name: vars(cls)[name] for name, cls in own.items() if _is_plain(vars(cls)[name])}
         methods = {name: cls for name, cls in own.items() if name not in constants}
-        kept = {**constants, **model.__dict__}
-        kept = {n: v for n, v in kept.items() if n not in self.__dict__ and not n.startswith("_") and _is_plain(v)}
-        usable = _usable(methods, set(kept))
-        self.__dict__.update(kept)
-        self.__dict__["_kept"] = {"attributes": kept, "methods": {name: methods[name] for name in usable}}
+        attributes = {**constants, **model.__dict__}
+        attributes = {
+            n: v for n, v in attributes.items() if n not in self.__dict__ and not n.startswith("_") and _is_plain(v)
+        }
+        usable = _usable(methods, set(attributes))
+        self.__dict__.update(attributes)
+        self.__dict__["_carried"] = {"attributes": attributes, "methods": {name: methods[name] for name in usable}}
         return sorted(name for name in methods if name not in usable and not name.startswith("_"))
 
     def __getattr__(self, name: str) -> Any:
-        """Find kept methods and properties, which pickle would store twice if they were attributes."""
-        cls = self.__dict__.get("_kept", {}).get("methods", {}).get(name)
+        """Find methods and properties of the user's class, which pickle would store twice if they were attributes."""
+        cls = self.__dict__.get("_carried", {}).get("methods", {}).get(name)
         if cls is None:
             return super().__getattr__(name)
         member = vars(cls)[name]
@@ -86,17 +88,16 @@ class FusedGraphModule(fx.GraphModule):
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Store hooks, attributes and the report beside what a plain GraphModule stores."""
-        _, (body, imports) = super().__reduce__()
+        """Store the graph as it is, what it refers to, hooks, attributes and the report."""
         extras = self._extras()
-        body = {name: value for name, value in body.items() if name not in extras}
-        if "_kept" in extras:
-            methods = {name: cls for name, cls in self._kept["methods"].items() if _importable(cls)}
-            extras["_kept"] = {**self._kept, "methods": methods}
-        return _restore, (body, imports, type(self).__name__, extras)
+        if "_carried" in extras:
+            methods = {name: cls for name, cls in self._carried["methods"].items() if _importable(cls)}
+            extras["_carried"] = {**self._carried, "methods": methods}
+        contents = {name: value for name, value in self.__dict__.items() if name not in extras and name != "_graph"}
+        return _restore, (contents, save_graph(self.graph), type(self).__name__, extras)
 
     def _extras(self) -> dict[str, Any]:
-        names = [*_HOOKS, "_kept", "meta", *self.__dict__.get("_kept", {}).get("attributes", {})]
+        names = [*_HOOKS, "_carried", "meta", *self.__dict__.get("_carried", {}).get("attributes", {})]
         extras = {name: self.__dict__[name] for name in names if name in self.__dict__}
         # The empty holders of parameters are made anew for every copy.
         return {**extras, "_modes": {path: module.training for path, module in self.named_modules()}}
@@ -108,11 +109,11 @@ class FusedGraphModule(fx.GraphModule):
             module.training = modes.get(path, module.training)
 
 
-def _restore(body: dict[str, Any], imports: str, name: str, extras: dict[str, Any]) -> FusedGraphModule:
-    plain = reduce_graph_module({**nn.Module().__dict__, **body}, imports)
-    assert isinstance(plain, fx.GraphModule)  # noqa: S101 - that is what it makes
-    result = FusedGraphModule(plain, plain.graph, name)
-    result.training = plain.training
+def _restore(contents: dict[str, Any], graph: SavedGraph, name: str, extras: dict[str, Any]) -> FusedGraphModule:
+    root = nn.Module()
+    root.__dict__.update(contents)
+    result = FusedGraphModule(root, load_graph(graph), name)
+    result.training = root.training
     result._take(extras)
     return result
 
@@ -137,7 +138,7 @@ def _own_members(cls: type[nn.Module]) -> dict[str, type]:
 
 
 def _usable(methods: dict[str, type], attributes: set[str]) -> set[str]:
-    """Return the methods that use nothing but kept attributes, other usable methods, and the model as a whole."""
+    """Return the methods that use nothing but carried attributes, other usable methods, and the model as a whole."""
     members = {name: vars(cls)[name] for name, cls in methods.items()}
     needs = {name: _needs(m) for name, m in members.items() if not isinstance(m, staticmethod)}
     everywhere = attributes | {"forward", "training", "eval", "train", "parameters", "state_dict"}

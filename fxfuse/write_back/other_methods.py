@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fxfuse.capture.names import Code, Members, forwards_of, functions_of
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.code import hands_on, mentions, returns_nothing
-from fxfuse.modules.lookup import ancestors, look_up, splitting
+from fxfuse.modules.lookup import ancestors, splitting
 from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
@@ -67,10 +67,10 @@ class _Method:
         codes = [function.__code__ for function, _ in self.functions]
         return any(code.co_argcount + code.co_kwonlyargcount > 1 or code.co_flags & 0xC for code in codes)
 
-    def joins(self, fold: Collection[nn.Module], *, onwards: bool) -> bool:
+    def joins(self, fold: Collection[nn.Module], *, downstream: bool) -> bool:
         """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
         linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
-        order = [*linear, *(m for m in fold if m not in linear)][:: -1 if onwards else 1]
+        order = [*linear, *(m for m in fold if m not in linear)][:: -1 if downstream else 1]
         names = [[n for n, child in self.module._modules.items() if child is m] for m in order]
         if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1] or self.code.opens:
             return False
@@ -79,18 +79,18 @@ class _Method:
         return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
     def splits(
-        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, onwards: bool
+        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool
     ) -> set[nn.Module]:
         """Return what it computes with that holds a part of a fold, and not all of it.
 
         Args:
             fold: the modules that the fold changes.
             split: all modules that hold a part of it.
-            onwards: whether it goes into what follows.
+            downstream: whether it goes into what follows.
         """
         found = self.touched & split
         covered = {inner for module in found for inner in module.modules()} if self.used else set()
-        if covered.issuperset(fold) or self.joins(fold, onwards=onwards):
+        if covered.issuperset(fold) or self.joins(fold, downstream=downstream):
             return set()
         if not found or self.code.calls or not self.code.all_called.isdisjoint(self._names_of(found)):
             return found
@@ -114,21 +114,39 @@ class OtherMethods:
         self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
         self._methods: dict[nn.Module, list[_Method]] = {}
 
-    def refusal(self, modules: Collection[nn.Module], *, onwards: bool) -> Refusal | None:
+    def refusal(self, modules: Collection[nn.Module], *, downstream: bool) -> Refusal | None:
         """Return why a fold would change what a method gives, None if none is known to.
 
         Args:
             modules: those that the fold changes.
-            onwards: whether the values between are others, as a norm goes into what follows.
+            downstream: whether the values between are others, as a norm goes into what follows.
         """
         split = splitting(modules, self._above)
         around = frozenset.intersection(*(self._above[module] for module in modules)) if split else ()
         for method in (method for module in around for method in self.methods_of(module)):
-            found = method.splits(modules, split, onwards=onwards) if onwards or not method.used else ()
+            found = method.splits(modules, split, downstream=downstream) if downstream or not method.used else ()
             if found:
                 alone = ", ".join(sorted(self._paths[module] for module in found))
                 return Refusal(Reason.REACHED_INTO, value=alone, users=self.name_of(method))
         return None
+
+    def require_same(self, modules: Collection[nn.Module], *, downstream: bool) -> None:
+        """Refuse a fold that would change what a method gives; see ``refusal``."""
+        refusal = self.refusal(modules, downstream=downstream)
+        if refusal is not None:
+            raise refusal
+
+    def require_unread(self, owner: nn.Module, names: set[str]) -> None:
+        """Refuse to change tensors that a method reads.
+
+        Args:
+            owner: the module that holds them.
+            names: what they are called there.
+        """
+        for method in (m for module in self._above[owner] for m in self.methods_of(module)) if names else ():
+            if owner in method.touched and not names.isdisjoint(method.code.names):
+                value = self._paths[owner] or type(owner).__name__
+                raise Refusal(Reason.REACHED_INTO, value=value, users=self.name_of(method))
 
     def name_of(self, method: _Method) -> str:
         """Return the path of a method."""
@@ -158,33 +176,3 @@ class OtherMethods:
             if functions and not (name in forward and name.startswith("_"))
         }
         return self._kinds[kind]
-
-
-def read_elsewhere(
-    model: nn.Module, replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
-) -> dict[nn.Module, Refusal]:
-    """Return the modules that must stay, since another method reads a tensor of theirs that changed.
-
-    Layers are read with the norms that went into them: ``changed_elsewhere`` looks after these.
-
-    Args:
-        model: the model.
-        replaced: modules of the user's, each with what takes its place.
-        paths: where they stand in the model.
-    """
-    changed = {m: names for m, new in replaced.items() if is_users(m) and (names := _changed(m, new))}
-    result: dict[nn.Module, Refusal] = {}
-    others = OtherMethods(paths) if changed else None
-    for method in (m for module in paths for m in others.methods_of(module)) if others is not None else ():
-        for module, names in changed.items():
-            if module in method.touched and not names.isdisjoint(method.code.names):
-                assert others is not None  # noqa: S101 - it has the method
-                value = paths[module] or type(module).__name__
-                result[module] = Refusal(Reason.REACHED_INTO, value=value, users=others.name_of(method))
-    return result
-
-
-def _changed(module: nn.Module, new: nn.Module) -> set[str]:
-    """Return the names of the tensors of a module that are others in the new one."""
-    names = {*module._parameters, *module._buffers, *look_up(module, "parametrizations", default={})}
-    return {name for name in names if look_up(new, name) is not look_up(module, name)}

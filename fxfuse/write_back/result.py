@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from fxfuse.capture.lifted import release
-from fxfuse.modules.derived_class import with_check
-from fxfuse.modules.lookup import fetch, is_norm, paths_below
+from fxfuse.capture.lifted import attributes_as_inputs
+from fxfuse.edit.storage import paths_above
+from fxfuse.graph.registry import operator_of
+from fxfuse.modules.derived_class import with_change, with_check
+from fxfuse.modules.handed_on import Closing
+from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Decision, Report
 from fxfuse.write_back.copies import SeparateOnConversion, copies_of
 from fxfuse.write_back.exported_program import rebuilt
 from fxfuse.write_back.graph_module import FusedGraphModule
-from fxfuse.write_back.module_calls import place_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from fxfuse.capture.capture import Capture
     from fxfuse.edit.editor import Editor
-    from fxfuse.write_back.replacements import Replacements
 
 
 def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
@@ -62,7 +63,12 @@ def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
 
 
 def into_graph_module(
-    captured: Capture, editor: Editor, decisions: list[Decision], replaced: Replacements, *, inplace: bool
+    captured: Capture,
+    editor: Editor,
+    decisions: list[Decision],
+    replaced: Mapping[nn.Module, nn.Module],
+    *,
+    inplace: bool,
 ) -> FusedGraphModule:
     """Return the edited graph as a GraphModule that keeps what it can of the model.
 
@@ -74,15 +80,18 @@ def into_graph_module(
         inplace: share the modules and Parameter objects of the argument, of which the result will take the place.
     """
     model, graph_module = captured.model, editor.graph_module
-    release(graph_module, captured.placeholders, captured.lifted)
-    place_modules(editor, model, replaced.modules, inplace=inplace)
+    if captured.lifted:  # what was folded stays an attribute
+        unchanged = {path for path, tensor in captured.lifted.items() if holds(graph_module, path, tensor)}
+        names = {path: name for path, name in captured.placeholders.items() if path in unchanged}
+        attributes_as_inputs(graph_module.graph, names)
+    _place_modules(editor, model, replaced, inplace=inplace)
     editor.drop_dead()
     graph_module.graph.lint()
     name = type(model).__name__
     result = FusedGraphModule.of(graph_module, name)
     result.training = model.training
     _copy_modes(model, result)
-    lost = result._keep(model)
+    lost = result._carry_over(model)
     notes: list[str] = []
     if lost:
         some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
@@ -118,11 +127,25 @@ def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
 
 
 def into_modules(
-    captured: Capture, decisions: list[Decision], replaced: Replacements, expected: Mapping[str, Any]
+    captured: Capture,
+    decisions: list[Decision],
+    replaced: Mapping[nn.Module, nn.Module],
+    expected: Mapping[str, Any],
+    *,
+    closes: bool = False,
 ) -> nn.Module:
-    """Return a model of the same class with the replacements in their places."""
-    result = copies_of(captured.model, replaced.modules)[captured.model]
+    """Return a model of the same class with the replacements in their places.
+
+    Args:
+        captured: what was captured.
+        decisions: what the rules decided.
+        replaced: what takes the place of which module.
+        expected: arguments that the result must be called with.
+        closes: the result checks that nothing leaves it which one of its modules has to take.
+    """
+    result = copies_of(captured.model, replaced)[captured.model]
     notes: list[str] = []
+    result = with_change(result, Closing()) if closes else result
     if expected:
         result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())
@@ -130,3 +153,55 @@ def into_modules(
     result.__dict__["_apply"] = SeparateOnConversion(result)
     Report(tuple(decisions), "module", tuple(notes)).attach(result)
     return result
+
+
+# -- the modules that the nodes of a graph call: copies, so that neither side changes with the other
+
+
+def _place_modules(editor: Editor, model: nn.Module, replaced: Mapping[nn.Module, nn.Module], *, inplace: bool) -> None:
+    """Let the nodes of a graph call modules of its own.
+
+    A module that stands in the graph as one node has the new versions of what is below; a layer that the graph calls
+    by itself is as it was, also where it is part of such a module.
+
+    Args:
+        editor: the edits of the graph.
+        model: the model that was captured.
+        replaced: modules that changed within others -> what takes their place.
+        inplace: share the modules that did not change.
+    """
+    calls = {node: module for node in editor.graph.nodes if (module := editor.graph.module(node)) is not None}
+    whole = {module for module in calls.values() if operator_of(module) is None}
+    if inplace:
+        whole = {module for module in whole if not replaced.keys().isdisjoint(module.modules())}
+    made = copies_of(model, replaced, whole) if whole else {}
+    blocks = {module: made[module] for module in whole if module in made}
+    layers = [] if inplace else [module for module in calls.values() if module not in whole]
+    copies = {**(copies_of(model, {}, layers) if layers else {}), **blocks}
+    new = {str(node.target): blocks[module] for node, module in calls.items() if module in blocks}
+    _keep_tensors(editor, new)
+    apart: dict[str, str] = {}
+    for node, module in calls.items():
+        target = str(node.target)
+        if target in apart:
+            editor.storage.retarget(node, apart[target])
+        elif any(path in new for path in paths_above(target)):
+            editor.storage.place_module(node, copies.get(module, module))
+            apart[target] = str(node.target)
+        elif module in copies:
+            editor.graph.place(target, copies[module])
+
+
+def _keep_tensors(editor: Editor, new: Mapping[str, nn.Module]) -> None:
+    """Let nodes that read a tensor of a module by name read the same one when another module takes its place.
+
+    Args:
+        editor: the edits of the graph.
+        new: the paths of modules -> what comes there.
+    """
+    for node in [node for node in editor.graph.nodes if node.op == "get_attr"]:
+        target = str(node.target)
+        tensor = fetch(editor.graph_module, target)
+        holders = [path for path in paths_above(target) if path in new]
+        if holders and not holds(new[holders[-1]], target.removeprefix(f"{holders[-1]}."), tensor):
+            editor.storage.retarget(node, editor.storage.store(target, tensor))

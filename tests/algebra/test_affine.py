@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxfuse.algebra.affine import Affine
-from tests.helpers import assert_equal
-from tests.samples import SETTINGS, randn
+from tests.support.helpers import assert_equal
+from tests.support.samples import SETTINGS, randn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fxfuse.algebra.affine import Affine
-from tests.helpers import assert_equal
-from tests.samples import randn
+from tests.support.helpers import assert_equal
+from tests.support.samples import randn
 
 
 def affine(*shape: int) -> Affine:

@@ -11,8 +11,8 @@ from fxfuse.algebra.affine import Affine
 from fxfuse.algebra.filters import Filter, chain_of, shape_of_chain, shape_of_stack, stack_of, sum_of
 from fxfuse.algebra.geometry import Axis, Geometry, Misfit, union
 from fxfuse.algebra.linear_map import LinearMap
-from tests.helpers import assert_equal
-from tests.samples import randn
+from tests.support.helpers import assert_equal
+from tests.support.samples import randn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fxfuse.algebra import linear_map
 from fxfuse.algebra.affine import Affine
 from fxfuse.algebra.linear_map import LinearMap
-from tests.helpers import assert_equal
-from tests.samples import SETTINGS, randn
+from tests.support.helpers import assert_equal
+from tests.support.samples import SETTINGS, randn
 
 if TYPE_CHECKING:
     from torch import Tensor

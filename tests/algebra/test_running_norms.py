@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse.algebra.running_norms import Norm, RunningNorms
-from tests.helpers import assert_equal
-from tests.samples import randn
+from tests.support.helpers import assert_equal
+from tests.support.samples import randn
 
 
 def filled(layer: Any) -> Any:

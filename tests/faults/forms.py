@@ -16,11 +16,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from fxfuse import FusePass, Report, fuse_graph, fx_fuse
-from fxfuse.capture.lifted import copied
+from fxfuse.capture.lifted import inputs_as_attributes
 from fxfuse.frontends.backend import Compiled, fxfuse
 from tests.faults.models import IMAGE, RULES, everything, parts
-from tests.graph_forms import untouched
-from tests.helpers import leaves, run, unchanged
+from tests.support.graph_forms import untouched
+from tests.support.helpers import leaves, run, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +79,7 @@ def _captured() -> tuple[fx.GraphModule, list[Any]]:
 def _of_dynamo() -> tuple[fx.GraphModule, list[Any]]:
     """What Dynamo hands to a backend: a graph, and what it is called with."""
     graph_module, inputs = _captured()
-    return fx.GraphModule(graph_module, copied(graph_module.graph)), inputs
+    return fx.GraphModule(graph_module, inputs_as_attributes(graph_module.graph, {})), inputs
 
 
 def _constants(captured: tuple[fx.GraphModule, list[Any]]) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse.rules import DEFAULT_RULES, Rule
-from tests.helpers import Model, trained, values
-from tests.samples import parameter
+from tests.support.helpers import Model, trained, values
+from tests.support.samples import parameter
 
 RULES: tuple[Rule | str, ...] = (*DEFAULT_RULES, "stack_parallel")
 IMAGE = (2, 3, 8, 8)

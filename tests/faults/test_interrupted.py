@@ -13,7 +13,7 @@ from fxfuse import FuseError, fx_fuse
 from fxfuse.capture import threads
 from tests.faults.forms import FORMS, as_before, described, outputs
 from tests.faults.points import interrupted, points_of, some_of
-from tests.helpers import assert_equal
+from tests.support.helpers import assert_equal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

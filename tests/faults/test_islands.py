@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse import Reason, Report, fuse_graph, fx_fuse
 from tests.faults.models import IMAGE, RULES, Everything, everything
-from tests.helpers import Model, Structure, assert_same, folds, reasons, trained, unchanged, values
+from tests.support.helpers import Model, Structure, assert_same, folds, reasons, trained, unchanged, values
 
 
 class Islands(Model):

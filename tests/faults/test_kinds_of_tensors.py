@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import assert_same, folds, reasons, run, trained, unchanged, values
+from tests.support.helpers import assert_same, folds, reasons, run, trained, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.helpers import Structure
+    from tests.support.helpers import Structure
 
 IMAGE = (2, 3, 6, 6)
 
@@ -134,7 +134,7 @@ def test_a_parameter_that_is_not_finite_is_left_where_it_is(path: str, value: fl
         fused = fx_fuse(given, structure=structure)
     (left,) = Report.of(fused).skipped
     assert left.path == ("3" if path == "4.weight" else "1")
-    assert Reason.NOT_FINITE in (left.reason, left.onwards)
+    assert Reason.NOT_FINITE in (left.reason, left.downstream)
     inputs = values(*IMAGE)
     expected, result = run(given, (inputs,)), run(fused, (inputs,))
     assert torch.equal(expected.isfinite(), result.isfinite())

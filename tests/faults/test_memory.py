@@ -17,7 +17,7 @@ from fxfuse.modules import example_inputs as examples
 from fxfuse.pipeline import run as fusing
 from tests.faults.forms import FORMS, as_before, described
 from tests.faults.models import IMAGE, everything
-from tests.helpers import trained, unchanged
+from tests.support.helpers import trained, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

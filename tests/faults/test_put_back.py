@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, fx_fuse
-from fxfuse.capture import patches as norm_checks
-from fxfuse.capture import symbolic_sizes as shape_numbers
-from fxfuse.capture import tracer
+from fxfuse.capture import patches, tracer
 from fxfuse.modules import lookup as modules
 from fxfuse.pipeline import checks
-from tests.helpers import Model, folds, trained, unchanged, values
+from tests.support.helpers import Model, folds, trained, unchanged, values
 
 
 class Failing:
@@ -37,7 +35,7 @@ def pair() -> nn.Sequential:
     return trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
 
 
-@pytest.mark.parametrize(("module", "name"), [(shape_numbers, "_traced"), (norm_checks, "_traceable")])
+@pytest.mark.parametrize(("module", "name"), [(patches, "_traced"), (patches, "_traceable")])
 def test_functions_of_python_and_torch(module: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     largest, smallest, enter = builtins.max, builtins.min, torch.autocast.__enter__
     check = nn.BatchNorm2d.__dict__["_check_input_dim"]

@@ -24,7 +24,7 @@ ALL_BUT_TRACED = (*EXPORTED, *INPUTS)
 
 @dataclass(frozen=True)
 class Exception_:
-    """What happens to a case of ``tests.reason_cases`` in some forms.
+    """What happens to a case of ``tests.report.reason_cases`` in some forms.
 
     Attributes:
         reason: the reason of the case.

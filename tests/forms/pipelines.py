@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from tests.graph_forms import made, programs
-from tests.helpers import Model, trained, values
+from tests.support.graph_forms import made, programs
+from tests.support.helpers import Model, trained, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fxfuse import Report, fx_fuse
-from tests.graph_forms import programs, untouched
-from tests.helpers import assert_equal, run
+from tests.support.graph_forms import programs, untouched
+from tests.support.helpers import assert_equal, run
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

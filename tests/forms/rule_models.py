@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.helpers import Model, trained, values
-from tests.samples import parameter
+from tests.support.helpers import Model, trained, values
+from tests.support.samples import parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

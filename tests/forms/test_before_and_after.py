@@ -16,9 +16,9 @@ from torch import fx
 
 from tests.forms.rule_models import MODELS
 from tests.forms.versions import BEFORE_2_14
-from tests.graph_forms import FORMS
-from tests.graph_reading import live, name_of
-from tests.helpers import assert_equal, run, values
+from tests.support.graph_forms import FORMS
+from tests.support.graph_reading import live, name_of
+from tests.support.helpers import assert_equal, run, values
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,7 +12,7 @@ from torch.fx.passes.split_module import split_module
 
 from fxfuse import Reason, Report, fuse_graph, fx_fuse
 from tests.hazards.blocks import Functional
-from tests.helpers import Model, assert_same, folds, reasons, trained, unchanged, values
+from tests.support.helpers import Model, assert_same, folds, reasons, trained, unchanged, values
 
 
 class Block(Model):

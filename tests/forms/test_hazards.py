@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason
-from tests.graph_forms import EXPORTED_FORMS, FORMS, Fused
-from tests.helpers import Model, assert_equal, run, trained, values
-from tests.samples import parameter
+from tests.support.graph_forms import EXPORTED_FORMS, FORMS, Fused
+from tests.support.helpers import Model, assert_equal, run, trained, values
+from tests.support.samples import parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

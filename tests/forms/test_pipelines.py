@@ -13,9 +13,9 @@ from fxfuse import Reason, Report, fuse_graph
 from fxfuse.rules import DEFAULT_RULES
 from fxfuse.rules.drop_noops import drop_noops
 from tests.forms.pipelines import Vectors, conv_norm, decomposed_graph, described, exported, traced, with_inputs
-from tests.graph_reading import called, count_norms
-from tests.helpers import Model, assert_equal, run, trained, unchanged, values
-from tests.samples import error_of, only, parameter
+from tests.support.graph_reading import called, count_norms
+from tests.support.helpers import Model, assert_equal, run, trained, unchanged, values
+from tests.support.samples import error_of, only, parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

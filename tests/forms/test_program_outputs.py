@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fxfuse import Report
 from tests.forms.programs import assert_program_fuses, fused, program, saved_and_loaded
-from tests.graph_reading import count_norms
-from tests.helpers import Model, assert_equal, run, trained, values
-from tests.samples import only
+from tests.support.graph_reading import count_norms
+from tests.support.helpers import Model, assert_equal, run, trained, values
+from tests.support.samples import only
 
 IMAGE = (2, 3, 6, 6)
 

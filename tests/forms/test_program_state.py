@@ -13,9 +13,9 @@ from torch.export.graph_signature import OutputKind
 
 from fxfuse import Reason, Report
 from tests.forms.programs import assert_program_fuses, fused, names, program, saved_and_loaded
-from tests.graph_reading import count_norms
-from tests.helpers import Model, assert_equal, run, trained, values
-from tests.samples import only, parameter
+from tests.support.graph_reading import count_norms
+from tests.support.helpers import Model, assert_equal, run, trained, values
+from tests.support.samples import only, parameter
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -11,9 +11,9 @@ from fxfuse import Report
 from fxfuse.rules import DEFAULT_RULES
 from fxfuse.rules.drop_noops import drop_noops
 from tests.forms.programs import assert_program_fuses, fused, names, program, saved_and_loaded
-from tests.graph_reading import called, count_norms
-from tests.helpers import Model, assert_equal, run, trained, values
-from tests.samples import only
+from tests.support.graph_reading import called, count_norms
+from tests.support.helpers import Model, assert_equal, run, trained, values
+from tests.support.samples import only
 
 IMAGE = (2, 3, 6, 6)
 

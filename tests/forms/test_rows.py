@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from fxfuse.modules.guards import AssumedRank, require_rank
 from tests.forms.exceptions import ROWS
-from tests.graph_forms import FORMS
-from tests.helpers import Model, assert_equal, run
 from tests.operators.calls import FirstItem
 from tests.operators.samples import samples
-from tests.samples import parameter
+from tests.support.graph_forms import FORMS
+from tests.support.helpers import Model, assert_equal, run
+from tests.support.samples import parameter
 
 if TYPE_CHECKING:
     from tests.operators.sample import Sample

@@ -9,15 +9,15 @@ import torch
 
 from fxfuse import Reason
 from tests.forms.exceptions import FOLDED, INPUTS, NOT_CAPTURED, NOT_TOLD, REASONS, expected
-from tests.graph_forms import FORMS
-from tests.helpers import assert_equal, run, values
-from tests.reason_cases import CASES, Case
-from tests.reason_models import IMAGE
+from tests.report.reason_cases import CASES, Case
+from tests.report.reason_models import IMAGE
+from tests.support.graph_forms import FORMS
+from tests.support.helpers import assert_equal, run, values
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tests.graph_forms import Form, Fused
+    from tests.support.graph_forms import Form, Fused
 
 # The traced form is what test_reasons.py tests.
 OTHERS = [name for name in FORMS if name != "traced"]

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse import FusePass, Report
 from tests.forms.pipelines import conv_norm, described, exported
-from tests.helpers import Model, assert_equal, run, trained, values
+from tests.support.helpers import Model, assert_equal, run, trained, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,9 @@ from tests.fuzz.fitting import fitting
 from tests.fuzz.nets import STYLES, Branching, Call, Net
 from tests.fuzz.pieces import PIECES, DoesNotFit
 from tests.fuzz.rows import ROWS
-from tests.helpers import _train_norm
 from tests.operators.calls import Function, Joined, Method, Pair, Single
-from tests.samples import randn
+from tests.support.helpers import _train_norm
+from tests.support.samples import randn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

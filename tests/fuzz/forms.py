@@ -16,14 +16,14 @@ from fxfuse import FuseError, Report, fx_fuse
 from tests.forms.exceptions import CORE_ATEN, EXPORTED
 from tests.fuzz.build import REFUSED, Built, built
 from tests.fuzz.properties import Broken, assert_close, outcome, told_norms
-from tests.graph_forms import FORMS, Form, Fused
-from tests.helpers import run
+from tests.support.graph_forms import FORMS, Form, Fused
+from tests.support.helpers import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tests.fuzz.recipes import Recipe, Step
-    from tests.graph_forms import Inputs
+    from tests.support.graph_forms import Inputs
 
 
 class Kept(Form):

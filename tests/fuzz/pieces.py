@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.fuzz.functions import ARITHMETIC, CASTS, CATS, CURVES, IDLE, PARTS, SUMS, VIEWS, WRITES
 from tests.operators.calls import Code, Function
-from tests.samples import parameter, randn
+from tests.support.samples import parameter, randn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

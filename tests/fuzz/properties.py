@@ -14,11 +14,11 @@ from fxfuse import FuseError, Reason, Report, fx_fuse
 from fxfuse.rules import DEFAULT_RULES
 from tests.fuzz.build import REFUSED, Built, built
 from tests.fuzz.nets import Optional
-from tests.helpers import leaves, unchanged
+from tests.support.helpers import leaves, unchanged
 
 if TYPE_CHECKING:
     from tests.fuzz.recipes import Recipe
-    from tests.helpers import Structure
+    from tests.support.helpers import Structure
 
 
 class Broken(Exception):  # noqa: N818 - a finding

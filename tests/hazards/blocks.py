@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, fx_fuse
-from tests.helpers import Model, assert_equal, assert_fuses, folds, reasons, run, unchanged, values
+from tests.support.helpers import Model, assert_equal, assert_fuses, folds, reasons, run, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

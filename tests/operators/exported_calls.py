@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.operators.sample import BATCH, IMAGE, LINE, VOLUME
-from tests.samples import parameter, randn
+from tests.support.samples import parameter, randn
 
 Call = Callable[[Tensor], Tensor]
 aten = torch.ops.aten

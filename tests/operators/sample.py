@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxfuse.algebra.affine import Affine
 from tests.operators.calls import Method, Part, Single, Stacked
-from tests.samples import randn
+from tests.support.samples import randn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import explain, fx_fuse
-from tests.helpers import Model, assert_fuses, trained, values
+from tests.support.helpers import Model, assert_fuses, trained, values
 
 
 class DefaultEps(Model):

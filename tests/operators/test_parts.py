@@ -16,7 +16,7 @@ from fxfuse.report.reasons import Refusal
 from tests.operators.calls import Single
 from tests.operators.sample import IMAGE, LINE, along
 from tests.operators.views import traced
-from tests.samples import randn
+from tests.support.samples import randn
 
 Function = Callable[[Tensor], Any]
 X = randn(*IMAGE)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from fxfuse import Reason
 from fxfuse.operators.roles import Carrier
 from fxfuse.report.reasons import Refusal
-from tests.helpers import assert_equal, run
 from tests.operators.calls import FirstItem, Function, Joined, Method, Part, Single
 from tests.operators.sample import IMAGE, Along, Sample, along, called, carrier
 from tests.operators.views import Known, seen
-from tests.samples import parameter, randn
+from tests.support.helpers import assert_equal, run
+from tests.support.samples import parameter, randn
 
 if TYPE_CHECKING:
     from fxfuse.algebra.affine import Affine

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.operators.calls import Function, Method, Pair, Stacked
 from tests.operators.sample import IMAGE
 from tests.operators.views import traced
-from tests.samples import parameter, randn
+from tests.support.samples import parameter, randn
 
 if TYPE_CHECKING:
     from fxfuse.graph.facts import NodeView

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.cli.measure import count_kernels
 from fxfuse.graph.call import operator_at
-from tests.helpers import Model, trained
+from tests.support.helpers import Model, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,12 +195,15 @@ STACKS = [
 ]  # fmt: skip
 
 # What a module pads in other ways, and a linear layer of more than two axes, are several operations in other forms.
-OF_MODULES = [
+SUMS_OF_MODULES = [
     Case("reflected", lambda m, x: m.a(x) + m.b(x) + x, {"a": same(3, padding_mode="reflect"), "b": same(1)}),
     Case("circular", lambda m, x: m.a(x) + m.b(x),
          {"a": same(3, padding_mode="circular"), "b": same(5, padding_mode="circular")}),
-    Case("1x1 with a bias, 3x3 reflected", lambda m, x: m.b(m.a(x)),
-         {"a": conv(4, 8, 1), "b": conv(8, 3, 3, padding=1, padding_mode="reflect")}),
     Case("sequences", lambda m, x: m.c(m.a(x) + m.b(x) + x),
          {name: lambda: nn.Linear(4, 4) for name in "abc"}, shape=SEQUENCE),
+]  # fmt: skip
+
+CHAINS_OF_MODULES = [
+    Case("1x1 with a bias, 3x3 reflected", lambda m, x: m.b(m.a(x)),
+         {"a": conv(4, 8, 1), "b": conv(8, 3, 3, padding=1, padding_mode="reflect")}),
 ]  # fmt: skip

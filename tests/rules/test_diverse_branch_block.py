@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import Structure, assert_same, trained, values
 from tests.rules.merge_cases import kernels
+from tests.support.helpers import Structure, assert_same, trained, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from fxfuse import Report, fx_fuse
 from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.rules import DEFAULT_RULES
 from fxfuse.rules.drop_noops import drop_noops
-from tests.helpers import Model, assert_fuses, assert_same, trained, values
-from tests.samples import graph_text, lines
+from tests.support.helpers import Model, assert_fuses, assert_same, trained, values
+from tests.support.samples import graph_text, lines
 
 
 def test_before_and_after() -> None:

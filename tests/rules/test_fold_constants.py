@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from fxfuse import Report, fx_fuse
-from tests.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
-from tests.samples import graph_text, lines, only, parameter
+from tests.support.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
+from tests.support.samples import graph_text, lines, only, parameter
 
 
 class Standardised(Model):

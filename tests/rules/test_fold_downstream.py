@@ -1,4 +1,4 @@
-"""``fold_downstream``: a norm, or the weight and bias of one, goes into the weights of all who read it."""
+"""Hazards 20, 23: ``fold_downstream`` puts a norm, or the weight and bias of one, into all who read it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
-from tests.samples import assert_refused, graph_text, lines
+from tests.support.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
+from tests.support.samples import assert_refused, graph_text, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_convolutions_that_read_no_zeros(structure: Structure, options: dict[str
 @pytest.mark.parametrize("layer", [nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(4, 5, 1, padding=(0, 1))], ids=str)
 def test_a_shift_does_not_reach_padded_zeros(layer: nn.Module) -> None:
     decision = assert_refused(before(layer), Reason.NOT_LINEAR)
-    assert decision.onwards is Reason.ZERO_PADDING
+    assert decision.downstream is Reason.ZERO_PADDING
     assert "2 pads its input with zeros" in decision.detail
 
 
@@ -97,7 +97,7 @@ def without_shift(model: nn.Module) -> nn.Module:
 
 def test_transposed_convolutions_take_no_shift() -> None:
     decision = assert_refused(before(nn.ConvTranspose2d(4, 6, 3, groups=2)), Reason.NOT_LINEAR)
-    assert decision.onwards is Reason.ZERO_PADDING
+    assert decision.downstream is Reason.ZERO_PADDING
     assert_fuses(without_shift(before(nn.ConvTranspose2d(4, 6, 3, groups=2))), values(*IMAGE), folded=["1"])
 
 
@@ -172,9 +172,9 @@ def test_functions(structure: Structure) -> None:
     model = Grouped(**{name: nn.Parameter(values(*shape)) for name, shape in names.items()}).eval()
     fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(*IMAGE))
-    # One is along the width, which no weight has; of the other it is not known what it reads.
+    # One is along the width, which no weight has; it reads the other.
     found = {(d.kind, d.reason) for d in Report.of(fused).skipped}
-    assert found == {("layer_norm", Reason.NOT_PER_CHANNEL), ("group_norm", Reason.UNKNOWN_SHAPE)}
+    assert found == {("layer_norm", Reason.NOT_PER_CHANNEL), ("group_norm", Reason.READ_BY)}
 
 
 def test_axis_one_must_be_proven_where_the_normalisation_stays(structure: Structure) -> None:
@@ -219,7 +219,7 @@ def test_a_value_that_is_written_into(structure: Structure, kind: type[Model], c
         fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(*IMAGE))
     assert len(Report.of(fused).folded) == count
-    assert count or {d.onwards for d in Report.of(fused).skipped} == {Reason.MUTATED}
+    assert count or {d.downstream for d in Report.of(fused).skipped} == {Reason.MUTATED}
 
 
 class Returned(Model):

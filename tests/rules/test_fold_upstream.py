@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
-from tests.samples import assert_refused, graph_text, lines, only, parameter
+from tests.support.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
+from tests.support.samples import assert_refused, graph_text, lines, only, parameter
 
 
 class Block(Model):

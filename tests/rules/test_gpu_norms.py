@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse import Reason, Report, fuse_graph
-from tests.graph_forms import made
-from tests.helpers import Model, assert_equal, trained, values
 from tests.operators.gpu_norms import CUDNN  # with a kernel for the CPU
 from tests.rules.merge_cases import CHAINS, STACKS, SUMS, Case, calls
+from tests.support.graph_forms import made
+from tests.support.helpers import Model, assert_equal, trained, values
 
 
 def fused(model: nn.Module, x: Tensor, *, on_gpu: bool, **options: Any) -> tuple[fx.GraphModule, Report, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason, explain, fx_fuse
 from fxfuse.modules.guards import require_rank
-from tests.helpers import Model, assert_same, folds, trained, values
+from tests.support.helpers import Model, assert_same, folds, trained, values
 
 if TYPE_CHECKING:
     from fxfuse.report.report import Decision

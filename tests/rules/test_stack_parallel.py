@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fxfuse import Reason, Report, fx_fuse
 from fxfuse.report.cost import Cost
 from fxfuse.rules import DEFAULT_RULES, Rule
-from tests.graph_forms import FORMS, Form
-from tests.helpers import assert_equal, assert_same, unchanged, values
 from tests.rules.merge_cases import TWO, Case, conv, kernels, norm, same
+from tests.support.graph_forms import FORMS, Form
+from tests.support.helpers import assert_equal, assert_same, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from fxfuse import Report, fx_fuse
 from fxfuse.cli.measure import count_kernels
-from tests.helpers import STRUCTURES, Structure, trained
+from tests.support.helpers import STRUCTURES, Structure, trained
 
 
 def trained32(model: nn.Module) -> nn.Module:

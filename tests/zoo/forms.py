@@ -9,7 +9,7 @@ import torch
 
 from fxfuse import Reason, Report, explain, fx_fuse
 from fxfuse.cli.models import randomize
-from tests.samples import FOLDS
+from tests.support.samples import FOLDS
 from tests.zoo.checks import error
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def obstacles(model: nn.Module, x: Tensor) -> dict[str, set[tuple[str, Reason | 
     """For each form, the norms that stay where nothing is merged, and what stands in their way in each direction."""
     reports = {name: explain(argument, rules=FOLDS) for name, argument in forms_of(model, x).items()}
     stay = {name: [d for d in report.skipped if is_norm(d.kind)] for name, report in reports.items()}
-    return {name: {(d.path, d.reason, d.onwards, d.detail) for d in decisions} for name, decisions in stay.items()}
+    return {name: {(d.path, d.reason, d.downstream, d.detail) for d in decisions} for name, decisions in stay.items()}
 
 
 def is_norm(kind: str) -> bool:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from fxfuse.algebra.geometry import Misfit
 from fxfuse.graph.aliases import writer_between
+from fxfuse.graph.plan import Guard
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.report.cost import Cost
 from fxfuse.report.reasons import Reason, Refusal, require
-from fxfuse.rules.merging.route_filters import Pieces
+from fxfuse.rules.merging.route_filters import RouteFilters
 from fxfuse.rules.walk import require_may_assume
 
 if TYPE_CHECKING:
@@ -31,40 +32,38 @@ class Merger:
     Attributes:
         graph: the graph.
         host: the layer.
-        pieces: reads the others as filters.
-        assumed: the merge rests on a number of axes that is only usual.
+        filters: reads the others as filters.
     """
 
     def __init__(self, graph: Graph, host: Linear) -> None:
         """Merge into ``host``."""
         self.graph = graph
         self.host = host
-        self.assumed = False
         require(not graph.needs_layers, Reason.OWN_FORWARD, value=graph.describe(host.node))
         try:
-            self.pieces = Pieces(graph, host)
+            self.filters = RouteFilters(graph, host)
         except Misfit as misfit:
             raise self.refusal([host.node], misfit) from None
 
     def refusal(self, nodes: Sequence[fx.Node], misfit: Misfit) -> Refusal:
-        """Return what is told of operations that are no single filter."""
+        """Return the refusal of operations that are no single filter."""
         return Refusal(Reason.MISALIGNED, value=self.graph.names(sorted(nodes)), detail=misfit)
 
     def require_no_growth(self, before: int, weights: int) -> None:
         """Refuse a merge with more multiply-adds than before, unless that is asked for.
 
         Args:
-            before: the multiply-adds of all operations, as ``Pieces`` counts them.
+            before: the multiply-adds of all operations, as ``RouteFilters`` counts them.
             weights: those of the one layer for one position.
         """
-        after = weights * (self.pieces.positions or 1)
-        per = "" if self.pieces.positions else " for each position"
+        after = weights * (self.filters.positions or 1)
+        per = "" if self.filters.positions else " for each position"
         detail = f"from {before:,} to {after:,} multiply-adds{per}"
         allowed = after <= before or self.graph.allow_growth
         require(allowed, Reason.WOULD_GROW, value=self.graph.describe(self.host.node), detail=detail)
 
     def write(self, merged: Filter, result: fx.Node, routes: Sequence[Route]) -> Write:
-        """Return the edit that lets the host give ``result``, of which some routes were the parts."""
+        """Return the edit that lets the host give ``result``, which some routes gave together."""
         host = self.host
         self.graph.require_changeable(host.node)
         before, after = recorded_dtype(result), recorded_dtype(host.node)
@@ -80,22 +79,22 @@ class Merger:
 
     def costs(self, routes: Sequence[Route], merged: Filter, more: int) -> tuple[Cost, Cost]:
         """Return what routes cost, with ``more`` operations that add or join them, and what one filter costs."""
-        before = Cost(None if self.pieces.positions is None else 0)
+        before = Cost(None if self.filters.positions is None else 0)
         for route in routes:
-            before += self.pieces.cost(route)
+            before += self.filters.cost(route)
         bias = merged.linear_map.bias
         parameters = merged.shape.weights + (0 if bias is None else bias.numel())
-        adds = None if self.pieces.positions is None else merged.shape.weights * self.pieces.positions
-        return before + Cost(None, self.pieces.parameters(routes), more), Cost(adds, parameters, 1)
+        adds = None if self.filters.positions is None else merged.shape.weights * self.filters.positions
+        return before + Cost(None, self.filters.parameters(routes), more), Cost(adds, parameters, 1)
 
-    def guard(self) -> int | None:
-        """Return the number of axes that has to be checked from now on, None for no check."""
-        axes: set[int] = set()
-        for rank, value in self.pieces.unproven:
+    def guard(self, node: fx.Node) -> Guard | None:
+        """Return the check that has to stay in place of a node, None for no check."""
+        ranks = [rank for rank, _ in self.filters.unproven]
+        for rank, value in self.filters.unproven:
             require_may_assume(self.graph, rank, value)
-            self.assumed = self.assumed or rank.assumed
-            axes.add(rank.axes)
-        return max(axes) if axes and self.graph.guards else None
+        if not ranks or not self.graph.guards:
+            return None
+        return Guard(node, max(rank.axes for rank in ranks), any(rank.assumed for rank in ranks))
 
     def require_same_value(self, value: fx.Node, readers: Iterable[fx.Node]) -> None:
         """Refuse a value that is written into between its readers."""
@@ -105,12 +104,12 @@ class Merger:
             raise Refusal(Reason.MUTATED, value=self.graph.describe(value), users=self.graph.describe(writer))
 
     def require_same_layout(self, routes: Sequence[Route], result: fx.Node) -> None:
-        """Refuse readers that can tell how the result lies in memory, where a layer may let it lie otherwise."""
+        """Refuse readers that depend on the strides of the result, where the merged layer may give it others."""
         orders = {linear.weight.is_contiguous() for route in routes for linear in route.linears}
         layers = all(route.linears for route in routes) and len(orders) == 1
         if layers or self.graph.layout.is_dense(routes[0].start, elementwise=False):
             return
-        reader = self.graph.layout.first_stickler(result, made=True)
+        reader = self.graph.layout.stride_reader(result, by_layer=True)
         if reader is not None:
             value = self.graph.describe(routes[0].start)
             raise Refusal(Reason.LAYOUT, value=value, users=self.graph.describe(reader))

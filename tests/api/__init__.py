@@ -1,0 +1,1 @@
+"""Tests of the public functions: their arguments, their names, and rules of the user's."""

@@ -1,0 +1,95 @@
+"""What `fxfuse export` writes: read back here by other means, it is the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxfuse.cli import models, saved_program
+from fxfuse.cli.main import main
+from tests.cli.export.checks import SHAPE, onnx_nodes, onnx_outputs, operators, save
+from tests.support.helpers import Model, assert_equal, run, trained
+
+
+@pytest.fixture
+def small() -> nn.Module:
+    """The model `own_exports:small`, the same object as that of the command."""
+    return models.build("own_exports:small", models.find("own_exports:small"))
+
+
+def test_a_program_takes_other_batches_and_holds_no_norm(small: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "own_exports:small", "out.pt2", *SHAPE, "--dynamic-batch", "--verify"]) == 0
+    header, _, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["model", "nodes", "norms", "input", "error"]
+    assert first.split()[:-1] == "own_exports:small 4 -> 3 1 -> 0 2x3x8x8".split()
+    assert second.split()[0] == "3x3x8x8"
+    program = torch.export.load("out.pt2")
+    assert not [name for name in operators(program) if "norm" in name]
+    x = torch.randn(5, 3, 8, 8)
+    assert_equal(run(small, (x,)), run(program.module(), (x,)), rtol=1e-6)
+
+
+def test_onnx_in_one_file_that_takes_other_batches() -> None:
+    pytest.importorskip("onnxscript")
+    assert main(["export", "own_exports:shared", "out.onnx", *SHAPE, "--dynamic-batch", "--verify"]) == 0
+    assert onnx_nodes("out.onnx") == ["Conv", "Conv"]
+    assert not Path("out.onnx.data").exists()
+    x = torch.randn(5, 3, 8, 8)
+    shared = models.build("", models.find("own_exports:shared"))
+    assert_equal([run(shared, (x,))], onnx_outputs("out.onnx", x), rtol=1e-5)
+
+
+def test_the_default_shape_is_that_of_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "own_exports:small", "out.pt2"]) == 0
+    assert "1x3x224x224" in capsys.readouterr().out
+    assert main(["export", "own_exports:small", "out.pt2", "--input-size", "9"]) == 0
+    assert "1x3x9x9" in capsys.readouterr().out
+
+
+def test_a_saved_program_keeps_its_dynamic_axes(small: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    axes = {0: torch.export.Dim("batch", min=1), 2: torch.export.Dim("height", min=6, max=20)}
+    save(small, "in.pt2", torch.randn(2, 3, 8, 8), dynamic_shapes=(axes,))
+    assert main(["export", "in.pt2", "out.pt2", "--verify"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 -> 0" in printed
+    assert "2x3x8x8" in printed
+    assert "3x3x9x8" in printed, "other sizes, within their ranges"
+    program = torch.export.load("out.pt2")
+    assert not [name for name in operators(program) if "norm" in name]
+    x = torch.randn(7, 3, 20, 8)
+    assert_equal(run(small, (x,)), run(program.module(), (x,)), rtol=1e-6)
+
+
+def test_a_saved_program_becomes_onnx(small: nn.Module) -> None:
+    pytest.importorskip("onnxscript")
+    x = torch.randn(2, 3, 8, 8)
+    save(small, "in.pt2", x)
+    assert main(["export", "in.pt2", "out.onnx", "--verify"]) == 0
+    assert onnx_nodes("out.onnx") == ["Conv", "Relu", "Conv"]
+    assert_equal([run(small, (x,))], onnx_outputs("out.onnx", x), rtol=1e-5)
+
+
+def test_inputs_are_made_where_none_are_stored() -> None:
+    class Many(Model):
+        def forward(self, x: Tensor, pair: dict[str, Tensor], scale: float, mask: Tensor) -> Tensor:
+            rows = self.table(pair["index"]).sum() + pair["weight"].sum()
+            return self.norm(self.conv(x)) * scale * mask + rows
+
+    layers = {"conv": nn.Conv2d(3, 4, 3, padding=1), "norm": nn.BatchNorm2d(4), "table": nn.Embedding(2, 3)}
+    half = torch.export.Dim("half", min=2, max=5)
+    x, mask = torch.randn(2, 3, 8, 8).double(), torch.ones(8, 8, dtype=torch.bool)
+    pair = {"index": torch.tensor([0, 1]), "weight": torch.randn(2, 3).double()}
+    shapes = {"x": {2: 2 * half}, "pair": {"index": None, "weight": None}, "scale": None, "mask": {0: 2 * half}}
+    program = torch.export.export(trained(Many(**layers)), (x, pair, 2.0, mask), dynamic_shapes=shapes)
+    program.example_inputs = None
+    made = saved_program.inputs_of(program, program.module())
+    assert [[tuple(t.shape) for t in (call.args[0], call.args[3])] for call in made] == [
+        [(2, 3, 4, 8), (4, 8)],
+        [(2, 3, 6, 8), (6, 8)],
+    ]
+    assert made[0].args[0].dtype == torch.float64
+    assert made[0].args[1]["index"].max() < 2
+    assert made[0].args[2] == 2.0

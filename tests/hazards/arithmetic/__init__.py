@@ -1,0 +1,1 @@
+"""Hazards 17 to 19: arithmetic with constants."""

@@ -1,0 +1,1 @@
+"""Hazards 24 and 25: branches that become one layer."""

@@ -1,0 +1,248 @@
+"""Hazard 35: untraced code calls its children as a whole, in whatever way Python can say so: they fold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from fxfuse import Reason
+from tests.hazards.blocks import Block, assert_decided, assert_stays, batch_of, block, layers, sequence
+from tests.support.helpers import Model, trained, values
+
+# -- loops and elements
+
+
+class Loops(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for child in self.blocks:
+            taps.append(child(taps[-1]))
+        return taps
+
+
+class Enumerates(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for number, child in enumerate(reversed(self.blocks)):
+            x = child(x) + number * batch_of(x)
+        return x
+
+
+class Counts(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(len(self.blocks)):
+            x = self.blocks[number](x) * batch_of(x)
+        return x
+
+
+class Indexes(Model):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.blocks[0](x) * batch_of(x)
+        return low, self.blocks[-1](low)
+
+
+class Slices(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks[0](x) * batch_of(x)
+        for child in self.blocks[1:]:
+            x = child(x)
+        return x
+
+
+class Zips(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = [batch_of(x), 2]
+        return torch.cat([child(x) * size for size, child in zip(sizes, self.blocks, strict=True)])
+
+
+class ListsChildren(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for _, child in self.blocks.named_children():
+            x = child(x) * batch_of(x)
+        return x
+
+
+LOOPS = [Loops, Enumerates, Counts, Indexes, Slices, Zips, ListsChildren]
+
+
+@pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
+@pytest.mark.parametrize("container", [nn.ModuleList, nn.Sequential])
+@pytest.mark.parametrize("cls", LOOPS)
+def test_children_of_a_container_fold(cls: type[Model], container: Any, example: tuple[int, ...] | None) -> None:
+    children = [block(), sequence()]
+    model = trained(cls(blocks=container(*children) if container is nn.Sequential else container(children)))
+    inputs = None if example is None else values(*example)
+    fused: Any = assert_decided(model, folded=["blocks.0.bn", "blocks.1.1"], example_inputs=inputs)
+    assert (type(fused), type(fused.blocks), type(fused.blocks[0])) == (cls, container, Block)
+    assert len(fused.blocks) == 2
+
+
+class Keys(Model):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {key: self.blocks[key](x) * batch_of(x) for key in self.blocks}
+
+
+class Items(Model):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {key: child(x) * batch_of(x) for key, child in self.blocks.items()}
+
+
+class Values(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return sum((child(x) for child in self.blocks.values()), x * batch_of(x))
+
+
+@pytest.mark.parametrize("cls", [Keys, Items, Values])
+def test_children_of_a_dictionary_fold(cls: type[Model]) -> None:
+    model = trained(cls(blocks=nn.ModuleDict({"low": block(), "high": sequence()})))
+    fused: Any = assert_decided(model, folded=["blocks.low.bn", "blocks.high.1"])
+    assert list(fused.blocks) == ["low", "high"]
+
+
+# -- names
+
+
+class Alias(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.one
+        return (second := self.two)(first(x)) * batch_of(x) + second(x)
+
+
+class Unpacked(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.one, self.two
+        return second(first(x)) * batch_of(x)
+
+
+class Chosen(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        child = self.one if batch_of(x) > 4 else self.two
+        return child(x)
+
+
+class LoopOverTuple(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for child in (self.one, self.two):
+            x = child(x) * batch_of(x)
+        return x
+
+
+class ByName(Model):
+    names = ("one", "two")
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.names:
+            x = getattr(self, f"{name}")(x) * batch_of(x)
+        return x
+
+
+class NestedFunction(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        def scaled(value: Tensor) -> Tensor:
+            return self.one(value) * batch_of(value)
+
+        return self.two(scaled(x))
+
+
+class Checkpoints(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.utils.checkpoint.checkpoint(self.one, x, use_reentrant=False)
+        return self.two(y) * batch_of(x)
+
+
+class Steps(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._second(self._first(x)) * batch_of(x)
+
+    def _first(self, x: Tensor) -> Tensor:
+        return self.one(x)
+
+    def _second(self, x: Tensor) -> Tensor:
+        return self.two(x)
+
+
+class Inherits(Steps):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class AsksDtype(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(next(self.parameters()).dtype) * batch_of(x)
+        return self.two(self.one(x.to(self.two[0].weight.dtype)))
+
+
+NAMES = [
+    Alias, Unpacked, Chosen, LoopOverTuple, ByName, NestedFunction, Checkpoints, Steps, Inherits, AsksDtype,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", NAMES)
+def test_children_under_other_names_fold(cls: type[Model]) -> None:
+    assert_decided(trained(cls(one=block(), two=sequence())), folded=["one.bn", "two.1"])
+
+
+# -- what is read of a child stays what it is
+
+
+class Encoder(Block):
+    @property
+    def output_stride(self) -> int:
+        return self.conv.stride[0]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x)).relu()
+
+
+class ReadsStride(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) * self.block.output_stride * batch_of(x) * self.block.conv.stride[0]
+
+
+class CallsFeatures(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block.forward_features(x) * batch_of(x)
+
+
+class ReadsEps(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) * self.block.bn.eps * batch_of(x)
+
+
+class ReadsWeight(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) * self.block.conv.weight.mean() * batch_of(x)
+
+
+class ReadsBias(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) * (2 if self.block.conv.bias is None else 3) * batch_of(x)
+
+
+class AsksForNorm(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        factor = 2 if isinstance(self.block.bn, nn.BatchNorm2d) else 3
+        return self.block(x) * factor * batch_of(x)
+
+
+def test_a_property_and_an_attribute_can_be_read() -> None:
+    fused: Any = assert_decided(trained(ReadsStride(block=Encoder(**layers()))), folded=["block.bn"])
+    assert fused.block.output_stride == 1
+
+
+@pytest.mark.parametrize("cls", [ReadsEps, ReadsWeight, AsksForNorm])
+def test_what_is_read_of_a_layer_stays(cls: type[Model]) -> None:
+    assert_decided(trained(cls(block=block())), left={"block.bn": Reason.REACHED_INTO})
+
+
+def test_a_bias_that_is_asked_for_is_not_added() -> None:
+    model = ReadsBias(block=Block(conv=nn.Conv2d(3, 3, 3, bias=False), bn=nn.BatchNorm2d(3)))
+    assert_decided(trained(model), left={"block.bn": Reason.REACHED_INTO})
+
+
+def test_the_method_of_a_child_is_never_wrong() -> None:
+    model = trained(CallsFeatures(block=Encoder(**layers())))
+    assert_stays(model, ["block.bn"])

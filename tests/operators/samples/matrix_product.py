@@ -1,0 +1,42 @@
+"""Calls of ``mm`` and ``addmm``: linear layers in graphs of ATen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from tests.operators.calls import Function, Swapped
+from tests.support.samples import parameter, randn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+aten = torch.ops.aten
+IN = 4
+
+
+def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    """``x @ weight`` with the weight as ``(in, out)``, and as ``(out, in)`` with its axes swapped in every way."""
+    x, bias = randn(3, IN), parameter(6, seed=1)
+    for mm, addmm in ((torch.mm, torch.addmm), (aten.mm.default, aten.addmm.default)):
+        yield Function(mm, parameter(IN, 6)), mm, x
+        yield Function(addmm, bias, parameter(IN, 6), behind=1), addmm, x
+        yield Function(addmm, bias, parameter(IN, 6), behind=1, beta=1, alpha=1), addmm, x
+    swaps: list[Callable[[Tensor], Tensor]] = [
+        torch.t,
+        lambda weight: weight.t(),
+        lambda weight: weight.permute(1, 0),
+        lambda weight: weight.transpose(0, 1),
+        lambda weight: torch.permute(weight, (1, 0)),
+        lambda weight: torch.transpose(weight, -1, -2),
+        aten.t.default,
+        lambda weight: aten.permute.default(weight, [1, 0]),
+        lambda weight: aten.transpose.int(weight, 0, 1),
+    ]
+    for swap in swaps:
+        yield Swapped(swap, parameter(6, IN)), torch.mm, x
+        yield Swapped(swap, parameter(6, IN), bias), torch.addmm, x

@@ -1,0 +1,1 @@
+"""Tests of a whole pass: what goes beside the folds."""

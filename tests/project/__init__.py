@@ -1,0 +1,1 @@
+"""Tests of the repository: documentation, layers, notebooks, scripts, and what is released."""

@@ -1,0 +1,1 @@
+"""What tests of all folders share; no tests of its own."""

@@ -1,0 +1,1 @@
+"""Tests of the result: written back into classes, saved and loaded."""
