@@ -121,8 +121,7 @@ def _proven(model: Any, captured: Capture, calls: list[Inputs], options: Options
         right = {module for pair in found for module in pair[0]} - wrong
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
-            captured = replace(captured, parts=parts)
-            return captured
+            return replace(captured, parts=parts, given=True)
         distrusted.update(wrong)
         captured = capture(model, calls[0].bound(model), distrusted, options.hooks)
 

@@ -125,7 +125,7 @@ class Vetoes:
                 continue
             owner, write = owner_at(self.part.module, origin.owner), writes.get(node)
             moved = write is not None and (write.through or write.target)  # other nodes belong to it
-            self.methods.require_unread(owner, self._names(node))
+            self.methods.require_unread(owner, self._names(node), self._names(node) if write is None else set())
             if moved or self.calls.local_edit(owner) is None:
                 raise self._refusal(owner)
 
