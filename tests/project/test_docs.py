@@ -33,7 +33,7 @@ NOT_RUN = {
     'pip install -e ".[compare]"': "it installs",
     'pip install -e ".[dev]"': "it installs; .ci/run does so",
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py": "more than an hour",
-    "OMP_NUM_THREADS=1 python benchmarks/mutation.py --share 1 --files fxfuse/affine": "many minutes",
+    "OMP_NUM_THREADS=1 python benchmarks/mutation.py --share 1 --files algebra/affine": "many minutes",
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py --names survivors.txt tests/rules": "minutes",
     "pre-commit install": "it writes into the checkout",
     "python benchmarks/comparison.py": "many minutes; tests/project/test_comparison.py runs a part",
