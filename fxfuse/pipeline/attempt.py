@@ -163,6 +163,7 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
         if isinstance(vetoes, RecordedVetoes):
             links, nodes = vetoes.links()
             decisions = [replace(d, recorded=True) if not nodes.isdisjoint(d.nodes) else d for d in decisions]
+            decisions = [d for n, d in enumerate(decisions) if d not in decisions[:n]]  # every call says the same
         found.append(Edited(part, editor, _assumed(part, decisions), links=links))
     return [_written(edited, calls) for edited in found]
 
