@@ -27,10 +27,11 @@ def number_class(node: fx.Node) -> type | None:
         return int if _is_size(node) or _operands(node) else None
     if node.op != "call_function" or node.target not in (*_WHOLE, _FRACTION):
         return None
-    classes = _operands(node)
-    if node.target in _ORIGINALS.values() and len(set(classes)) > 1:
-        return None  # which of the two it is hangs on the sizes
-    return float if classes and (node.target is _FRACTION or float in classes) else int if classes else None
+    classes = set(_operands(node))
+    extreme = node.target in _ORIGINALS.values()
+    if not classes or (extreme and len(classes) > 1):  # then the values decide which of the two it is
+        return None
+    return float if node.target is _FRACTION or float in classes else int
 
 
 def _operands(node: fx.Node) -> list[type]:

@@ -105,8 +105,8 @@ def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:
     return row if row is not None and row.plays else None
 
 
-def read(graph: Facts, node: fx.Node, operator: Operator) -> Call:
-    """Read a node through the names of its arguments.
+def call_of(graph: Facts, node: fx.Node, operator: Operator) -> Call:
+    """Return the call that a node makes, with its arguments by name.
 
     Raises:
         Refusal: if the module called has hooks.

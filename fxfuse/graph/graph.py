@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from fxfuse.algebra.running_norms import RunningNorms
-from fxfuse.graph.call import operator_at, read
+from fxfuse.graph.call import call_of, operator_at
 from fxfuse.graph.constants import Constants
 from fxfuse.graph.layout import Layout
 from fxfuse.graph.mutations import mutated
@@ -122,7 +122,7 @@ class Graph(Nodes):
         """
         if node not in self._views:
             row = self.operator(node)
-            self._views[node] = None if row is None else _first_match(row, read(self, node, row))
+            self._views[node] = None if row is None else _first_match(row, call_of(self, node, row))
         return self._views[node]
 
     def read(self, node: fx.Node) -> Call:
@@ -130,7 +130,7 @@ class Graph(Nodes):
         row = self.operator(node)
         if row is None:
             raise Refusal(Reason.NOT_LINEAR, value=self.path(node))
-        return read(self, node, row)
+        return call_of(self, node, row)
 
     def plays(self, node: fx.Node, role: type[Any]) -> bool:
         """Whether a node may play a role, without reading its arguments."""

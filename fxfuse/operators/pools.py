@@ -71,7 +71,11 @@ class Mean(Carrier):
         listed = list(dims) if isinstance(dims, (list, tuple)) else [dims]
         # No axes at all stand for all of them.
         self.require(bool(listed) and all(isinstance(d, int) for d in listed) and self.call.get("dtype") is None)
-        rank = self.require_axes(self.input)
+        before = self.call.rank(self.input)
+        if before is not None and before.proven:
+            rank = self.require_axes(self.input)
+        else:
+            rank = self.require_axes_of_result() + (0 if self._stay else len(listed))
         return rank, sorted(d % rank for d in listed)
 
     @property
@@ -101,6 +105,7 @@ class Mean(Carrier):
         """Return the ones that the mean leaves."""
         if not self._stay:
             return {}
+        self.require_axes(self.input)  # what a norm only checks for its own fold is not known
         rank, axes = self._axes()
         return {**self.sizes_before(), **{axis - rank: 1 for axis in axes}}
 
