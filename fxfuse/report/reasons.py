@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 
+PASS_INPUTS = "pass example_inputs, or "  # the advice of OPAQUE where there are none
+
+
 class Reason(Enum):
     """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it.
 
@@ -115,7 +118,7 @@ class Reason(Enum):
 
     def sentence(self, **facts: object) -> str:
         """Return the reason with its facts filled in, as one sentence with advice."""
-        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", "advice": "pass example_inputs, or ", **facts}
+        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", **facts}
         return self.value.format_map(_Facts(known))
 
 

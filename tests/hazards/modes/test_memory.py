@@ -177,8 +177,9 @@ def test_two_assumptions_are_not_one(structure: Structure) -> None:
     layers = {"conv": nn.Conv1d(3, 4, 1), "linear": nn.Linear(5, 8), "norm": nn.BatchNorm1d(8), "last": nn.Linear(8, 2)}
     model = made(two_assumptions, gain=parameter(1, 1, 8), **layers)
     fused = fx_fuse(model, structure=structure)
+    assert_same(model, fused, values(2, 3, 5))
     with pytest.raises(ValueError, match="axes"):
-        fused(values(2, 3, 5))
+        fused(values(3, 5))
 
 
 def test_affines_whose_sizes_do_not_fit(structure: Structure) -> None:
