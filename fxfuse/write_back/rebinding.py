@@ -45,11 +45,24 @@ def rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
     if not inspect.isfunction(hook):
         return exchanged(hook, copy_of)
     held = [*map(contents_of, hook.__closure__ or ()), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
-    if not any(is_module(value) and copy_of(value) is not value for value in held):
+    if all(_known(value, copy_of) is value for value in held):
         return hook
-    cells = tuple(types.CellType(copy_of(c.cell_contents)) if is_module(contents_of(c)) else c for c in hook.__closure__ or ())
+    pairs = [(cell, _known(contents_of(cell), copy_of)) for cell in hook.__closure__ or ()]
+    cells = tuple(cell if new is contents_of(cell) else types.CellType(new) for cell, new in pairs)
     defaults = exchanged(hook.__defaults__, copy_of)
     result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, cells or None)
     result.__kwdefaults__ = exchanged(hook.__kwdefaults__, copy_of)
     result.__dict__.update(hook.__dict__)
     return result
+
+
+def _known(value: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
+    """Return what a hook knows with the new modules: a module, or a table of the names of modules.
+
+    Other dictionaries stay the user's own, since a hook may write into them what it finds.
+    """
+    if is_module(value):
+        return copy_of(value)
+    if type(value) is dict and value and all(is_module(k) and type(v) is str for k, v in value.items()):
+        return {**value, **{copy_of(module): name for module, name in value.items()}}
+    return value

@@ -165,7 +165,8 @@ class ReadsWeight(Model):
 
 def test_a_weight_that_other_code_reads_stays() -> None:
     result: Any = fx_fuse(trained(ReadsWeight(**layers())), X)
-    assert [d.reason for d in Report.of(result).skipped] == [Reason.REACHED_INTO]
+    (decision,) = Report.of(result).skipped
+    assert decision.reason in {Reason.REACHED_INTO, Reason.OPAQUE}
 
 
 class Escapes(Model):

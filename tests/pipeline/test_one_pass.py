@@ -125,7 +125,7 @@ def test_what_differs_on_example_inputs_is_undone_without_another_capture(monkey
     model.state_dict()["0.bias"].fill_(3e7)  # which cancels
     model.state_dict()["2.running_mean"].fill_(1e7)
     captured: Any = []
-    monkeypatch.setattr(run, "capture", lambda *args: captured.append(args) or capture(*args))
+    monkeypatch.setattr(run, "capture", lambda *args, **options: captured.append(args) or capture(*args, **options))
     fused = fx_fuse(model, values(1, 3, 5, 5).float())
     assert ("2", Reason.DIFFERS) in reasons(fused)
     assert len(captured) == 1

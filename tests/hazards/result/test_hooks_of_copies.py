@@ -28,10 +28,12 @@ def test_a_hook_that_looks_its_module_up_finds_it(structure: Structure) -> None:
     model = two()
     names, seen = {module: name for name, module in model.named_modules()}, list[str]()
     model[0].register_forward_hook(lambda module, _args, _output: seen.append(names[module]))
-    fused = fx_fuse(model, structure=structure)
-    assert_right(model, fused, INPUTS)
-    assert seen == ["0"] * 2 * len(INPUTS)
-    assert folds(fused) == ["0.block.1", "1.block.1"]
+    for hooks, folded in (("keep", []), ("observe", ["0.block.1", "1.block.1"])):
+        fused = fx_fuse(model, structure=structure, hooks=hooks)
+        seen.clear()
+        assert_right(model, fused, INPUTS)
+        assert seen == ["0"] * 2 * len(INPUTS)
+        assert folds(fused) == folded
 
 
 @pytest.mark.parametrize("used", [False, True])
