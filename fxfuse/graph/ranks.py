@@ -66,13 +66,13 @@ class _Ranks:
         return row is not None and (row.tuples or row.result == "parts")
 
     def _assume(self) -> None:
-        """Fill in what is usual, but nothing that a norm would raise for."""
+        """Fill in what is usual, but no less than a norm takes."""
         before = dict(self.known)
         self._assume_usual()
-        refused = {node: takes for node, takes in self._norms() if self.known.get(node, takes[0]) not in takes}
-        if refused:
-            # An input of the norm has more axes than usual: it takes two at least, and the mean before has one less.
-            self.known = before | {node: min(takes) for node, takes in refused.items() if node not in before}
+        too_few = {node: least for node, least in self._norms() if self.known.get(node, least) < least}
+        if too_few:
+            # What is usual for the layers before leaves a norm too few axes, so that these have more than usual.
+            self.known = too_few | before
             for node in reversed(self.nodes):
                 self._prove_inputs(node)
             self._assume_usual()
@@ -87,12 +87,12 @@ class _Ranks:
             if node not in self.known and row is not None:
                 self._set(node, self._from_inputs(node) or (None if row.spatial is None else row.spatial + 2))
 
-    def _norms(self) -> Iterator[tuple[fx.Node, tuple[int, ...]]]:
-        """Yield the inputs of norms, and how many axes these take."""
+    def _norms(self) -> Iterator[tuple[fx.Node, int]]:
+        """Yield the inputs of norms, and how many axes these take at least."""
         for node in self.nodes:
             row, first = self.rows[node], first_operand(node)
             if row is not None and row.takes and first is not None:
-                yield first, row.takes
+                yield first, min(row.takes)
 
     def _asked_by(self, user: fx.Node, node: fx.Node) -> int | None:
         """Return how many axes a node has for all that one of its users is known to give."""

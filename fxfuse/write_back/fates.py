@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fxfuse.edit.editor import Editor
     from fxfuse.edit.history import Position
-    from fxfuse.graph.plan import Plan, Write
+    from fxfuse.graph.plan import Check, Plan, Write
 
 
 class Fate(NamedTuple):
@@ -25,13 +25,13 @@ class Fate(NamedTuple):
         dropped: nobody reads its result any more.
         argument: which of its arguments its readers read now, ``("", None)`` for what none of them is yet; None where
             it stays.
-        guard: the number of axes that is checked in its place, or None.
+        guard: what is checked in its place, or None.
         write: its new tensors, or None.
     """
 
     dropped: bool = False
     argument: Position | None = None
-    guard: int | None = None
+    guard: Check | None = None
     write: Write | None = None
 
     @property
@@ -51,7 +51,7 @@ def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan] = ()) -> Fate:
         for value in (value for gone, value in plan.bypass if gone is node):
             source = editor.graph.source(node)
             argument = position_of(source, value) if value in source.all_input_nodes else ("", None)
-            guard = plan.guard.axes if plan.guard is not None and plan.guard.node is node else None
+            guard = plan.guard.check if plan.guard is not None and plan.guard.node is node else None
     return Fate(dropped, argument, guard, write)
 
 

@@ -87,7 +87,7 @@ class LocalEdit:
         editor, graph = self.editor, self.local.graph
         bypass, source = editor.bypassed.get(twin), graph.source(node)
         if bypass is not None:
-            guard = None if bypass.guard is None else Guard(node, bypass.guard)
+            guard = None if bypass.guard is None else Guard(node, bypass.guard.axes, or_more=bypass.guard.or_more)
             self.local.apply(Plan(bypass=((node, bypass.value(source)),), guard=guard), where=bypass.where)
         elif twin in editor.dropped:
             # Nobody uses its result any more, so that whatever it read stands for it.

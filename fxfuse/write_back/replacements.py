@@ -129,7 +129,7 @@ class Calls:
 
 
 def _stand_in(bypass: Bypass) -> nn.Module:
-    return nn.Identity() if bypass.guard is None else AssumedRank(bypass.guard, bypass.where)
+    return nn.Identity() if bypass.guard is None else AssumedRank(bypass.guard.axes, bypass.where, bypass.guard.or_more)
 
 
 def _alike(instances: list[tuple[Editor, list[fx.Node]]]) -> bool:
