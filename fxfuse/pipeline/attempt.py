@@ -18,7 +18,7 @@ from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.source.layer_attributes import reads_layers
 from fxfuse.source.reach import asks_what_it_gets
 from fxfuse.write_back.other_methods import OtherMethods
-from fxfuse.write_back.replacements import Calls
+from fxfuse.write_back.replacements import Calls, changed_modules
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
 from fxfuse.write_back.vetoes import Vetoes
 
@@ -41,7 +41,7 @@ class Edited:
         editor: the edits of its graph.
         decisions: what the rules decided.
         replaced: a module of the user's -> what takes its place; empty where the graph itself is the result.
-        unwritten: the edits cannot be written back, so the modules stay as they are.
+        unwritten: the edits could not be written back, so the modules stay as they are.
     """
 
     part: Part
@@ -49,6 +49,11 @@ class Edited:
     decisions: list[Decision]
     replaced: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
     unwritten: bool = False
+
+    @property
+    def changed(self) -> set[nn.Module]:
+        """The modules of the user's that the edits change."""
+        return {m for plan in self.editor.plans for m in changed_modules(self.part, self.editor, plan)}
 
     def undone(self) -> Edited:
         """Return the same with the user's modules as they are, and refusals in place of folds."""
@@ -96,8 +101,14 @@ class Attempt:
         return {module: new for edited in self.edited for module, new in edited.replaced.items()}
 
     def without(self, wrong: Collection[Edited]) -> Attempt:
-        """Return the same with some edits undone."""
-        return replace(self, edited=[e.undone() if e in wrong else e for e in self.edited]) if wrong else self
+        """Return the same with some edits undone, and those that share modules with them."""
+        if not wrong:
+            return self
+        undone, changed = set[Edited](), set[nn.Module]()
+        while more := {e for e in self.edited if e not in undone and (e in wrong or e.changed & changed)}:
+            undone |= more
+            changed = {module for edited in undone for module in edited.changed}
+        return replace(self, edited=[e.undone() if e in undone else e for e in self.edited])
 
     def finish(self) -> nn.Module | ExportedProgram:
         """Return the object that the user gets, with its report."""
@@ -141,7 +152,8 @@ def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.
     written = [(part, editor) for part, editor in editors if editor.graph.keeps_code]
     into_classes = _into_classes(captured, written, options) if written else []
     graphs = [Edited(p, e, run(e, options.rules)) for p, e in editors if not e.graph.keeps_code]
-    return Attempt(captured, structure, [*graphs, *into_classes], options.inplace)
+    attempt = Attempt(captured, structure, [*graphs, *into_classes], options.inplace)
+    return attempt.without([edited for edited in into_classes if edited.unwritten])
 
 
 def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: Options) -> list[Edited]:
@@ -152,6 +164,7 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
     for part, editor in edits:
         decisions = run(editor, rules, [Vetoes(part, editor, rules, calls, methods, captured.paths)])
         found.append(Edited(part, editor, _assumed(part, decisions)))
+        calls.finished.add(editor)
     return [_written(edited, calls) for edited in found]
 
 
