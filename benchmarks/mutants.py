@@ -38,7 +38,7 @@ class Mutant:
     """One change of one function.
 
     Attributes:
-        file: where the function stands, as `fxfuse/affine.py`.
+        file: where the function stands, as `fxfuse/algebra/affine.py`.
         function: its qualified name in there.
         number: counts the mutants of the function.
         lines: the lines of what is changed.

@@ -5,7 +5,7 @@ mutant of a random sample, it forks: the child exchanges one function's code and
 until one fails. Files and tests stand in `pyproject.toml`, the results and what they mean in `docs/mutation.md`.
 
     python benchmarks/mutation.py                                   # the sample of the page
-    python benchmarks/mutation.py --share 1 --files affine          # all mutants of one file
+    python benchmarks/mutation.py --share 1 --files algebra/affine  # all mutants of one file
     python benchmarks/mutation.py --names survivors.txt tests/rules # some mutants again, with some tests
 """
 

@@ -18,6 +18,7 @@ from torch import nn
 import fxfuse
 from fxfuse import Reason
 from fxfuse.cli import main as cli
+from fxfuse.graph.registry import Columns
 from fxfuse.operators import OPERATORS, Operator
 
 if TYPE_CHECKING:
@@ -48,22 +49,27 @@ def _parts(reason: Reason) -> tuple[str, str]:
 
 def operators() -> str:
     """Return the page of operators."""
-    rows: dict[str, tuple[str, list[str], str]] = {}
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
     for target, row in OPERATORS.items():
-        role = next(cls.__name__ for cls in row.view.__mro__ if cls.__module__.endswith("roles"))
-        entry = rows.setdefault(row.name, (role, [], inspect.getdoc(row.view) or ""))
-        entry[1].append(_written(target, row))
+        role = next((cls.__name__ for cls in row.view.__mro__ if cls.__module__.endswith("roles")), "")
+        what = (inspect.getdoc(row.view) or "").splitlines()[0] if row.plays else ""
+        rows.setdefault((f"`{row.name}`", role, what, _facts(row)), []).append(_written(target, row))
     lines = [
-        (f"`{name}`", role, ", ".join(dict.fromkeys(targets)), doc.splitlines()[0])
-        for name, (role, targets, doc) in sorted(rows.items())
+        (name, role, ", ".join(dict.fromkeys(targets)), facts, what)
+        for (name, role, what, facts), targets in sorted(rows.items())
     ]
-    table = tabulate(lines, headers=("operator", "role", "recognised as", "what it is"), tablefmt="github")
+    headers = ("operator", "role", "recognised as", "facts", "what it is")
     text = (
-        "What fxfuse recognises. [`fxfuse.register`](extending.md) adds a row; the roles are those of the\n"
-        "[glossary](idea.md#glossary), where a source is an `AffineSource`, a carrier a `Carrier`, a linear\n"
-        "map a `Linear`."
+        "What fxfuse recognises. [`fxfuse.register`](extending.md) adds a row, and its arguments say what the facts\n"
+        "mean; the roles are those of the [glossary](idea.md#glossary), where a source is an `AffineSource`, a carrier a\n"
+        "`Carrier`, a linear map a `Linear`. Operations without a role let no affine pass."
     )
-    return f"{NOTE}\n\n# Operators\n\n{text}\n\n{table}\n"
+    return f"{NOTE}\n\n# Operators\n\n{text}\n\n{tabulate(lines, headers=headers, tablefmt='github')}\n"
+
+
+def _facts(row: Operator) -> str:
+    known = {name: getattr(row, name) for name in Columns.__annotations__ if getattr(row, name) not in (None, ())}
+    return ", ".join(f"{name}: {'computed' if callable(value) else value}" for name, value in known.items())
 
 
 def _written(target: object, row: Operator) -> str:

@@ -7,16 +7,21 @@ from fxfuse.api import explain, fuse_graph, fx_fuse
 from fxfuse.frontends.conv_bn import fuse_conv_bn
 from fxfuse.frontends.fuse_pass import FusePass
 from fxfuse.frontends.verify import verify
+from fxfuse.modules.example_inputs import Inputs
 from fxfuse.operators import register
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Report
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FuseError",
     "FusePass",
+    "Inputs",
     "Reason",
     "Report",
     "__version__",
@@ -29,7 +34,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fxfuse.cli import html_report as html_report
+    html_report: ModuleType
 else:
 
     def __getattr__(name: str) -> Any:

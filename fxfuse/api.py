@@ -19,6 +19,7 @@ from fxfuse.rules import DEFAULT_RULES, Rule
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from fxfuse.capture.hooks import Hooks
     from fxfuse.pipeline.attempt import Attempt
 
 M = TypeVar("M", nn.Module, ExportedProgram)
@@ -34,6 +35,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
     allow_growth: bool = False,
     guards: bool = True,
     inplace: bool = False,
+    hooks: Hooks = "keep",
 ) -> M:
     """Fold batch norms, and other constant scales and shifts, into the convolutions and linears around them.
 
@@ -64,6 +66,8 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
         guards: allow folds that rest on inputs being batched, and leave a check of the number of axes in the model,
             which raises a ``ValueError``.  False leaves no checks, and allows only what ``example_inputs`` have shown.
         inplace: change the ``GraphModule`` that is given, all of it or, if anything fails, nothing.
+        hooks: ``"keep"`` leaves everything in a module with hooks as it is, since a hook can do anything;
+            ``"observe"`` says that hooks only look at inputs and outputs, so that the layers inside fold.
 
     Returns:
         A ``GraphModule``, a model of the same class, or an ``ExportedProgram``.
@@ -71,7 +75,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
     Raises:
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
-    options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth)
+    options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth, hooks=hooks)
     result: Any = guarded(model, example_inputs, options)[1]
     return result
 
@@ -108,6 +112,7 @@ def fuse_graph(
     allow_copies: bool = True,
     allow_growth: bool = False,
     guards: bool = True,
+    hooks: Hooks = "keep",
 ) -> Report:
     """Fold in a ``GraphModule``, in place: for compiler pipelines.
 
@@ -129,6 +134,7 @@ def fuse_graph(
         allow_copies: as for ``fx_fuse``.
         allow_growth: as for ``fx_fuse``.
         guards: as for ``fx_fuse``.
+        hooks: as for ``fx_fuse``.
 
     Returns:
         What was done; also in ``Report.of(graph_module)``.
@@ -139,7 +145,7 @@ def fuse_graph(
     require_graph(graph_module, constants)
     found = checked_rules(rules)
     options = Options(
-        found, None, allow_copies, guards, inplace=True, allow_growth=allow_growth, constants=constants or {}
+        found, None, allow_copies, guards, True, allow_growth, constants or {}, hooks  # noqa: FBT003 - in place
     )
     return Report.of(guarded(graph_module, None, options)[1])
 
@@ -149,7 +155,7 @@ def guarded(
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fuse, in place if that is asked for, and let no other error out than a ``FuseError``."""
     try:
-        require_fusable(model, options.structure, inplace=options.inplace)
+        require_fusable(model, options.structure, inplace=options.inplace, hooks=options.hooks)
         with collection_waits():
             attempt, result = fuse(model, example_inputs, options)
         if options.inplace and isinstance(model, fx.GraphModule):

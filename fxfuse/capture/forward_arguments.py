@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.mutations import mutated
-from fxfuse.source.decorators import forbids_tracing
+from fxfuse.modules.code import steps_of, wrappers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from dis import Instruction
 
 
 def resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
@@ -140,3 +143,81 @@ def _holds_tensors(value: Any) -> bool:
 
 def _is_simple(value: Any) -> bool:
     return value is None or isinstance(value, (bool, str))
+
+
+def takes_required_only(module: nn.Module, positional: int, keywords: Iterable[str]) -> bool:
+    """Whether a call with these arguments leaves every optional parameter of ``forward`` at its default."""
+    parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in _STARRED]
+    if asks_what_it_gets(type(module).forward, required):
+        return False
+    return len(required) == len(parameters) or (positional <= len(required) and set(keywords) <= {*required})
+
+
+def require_any_call(forward: Callable[..., Any], specialised: Mapping[str, Any]) -> None:
+    """Raise unless the graph of a forward holds for every call that untraced code may make.
+
+    Raises:
+        Untraceable: naming the argument that was traced at one value, or as a tensor, and may be something else.
+    """
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    if specialised:
+        raise Untraceable(f"untraced code calls it, and may pass {next(iter(specialised))!r}")
+    asked = asks_what_it_gets(forward, [p.name for p in parameters])
+    if asked:
+        raise Untraceable(f"it asks what {asked!r} is, and untraced code calls it")
+
+
+def asks_what_it_gets(forward: Callable[..., Any], names: Iterable[str]) -> str:
+    """Return an argument of which a forward asks what kind of thing it is, as in ``x is None``; empty for none."""
+    wanted = set(names)
+    for function in (inspect.unwrap(forward), *wrappers_of(forward)):
+        steps = steps_of(function.__code__)
+        for number, (step, then) in enumerate(itertools.pairwise(steps)):
+            loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+            if not step.opname.startswith("LOAD_FAST") or wanted.isdisjoint(loaded):
+                continue
+            is_none = "NONE" in then.opname or (then.argval is None and "IS_OP" in [s.opname for s in steps[number + 2 : number + 3]])
+            if is_none or (number and steps[number - 1].argval in ("isinstance", "type")):
+                return str(loaded[-1])
+    return ""
+
+
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def forbids_tracing(forward: Any) -> str:
+    """Return why a decorated forward can tell how it is called, so that a graph holds for some calls; empty if not."""
+    wrappers = wrappers_of(forward)
+    plain = list(inspect.signature(inspect.unwrap(forward)).parameters.values()) if wrappers else []
+    for wrapper in wrappers:
+        code = wrapper.__code__
+        steps = steps_of(code)
+        named = [p for p in inspect.signature(wrapper, follow_wrapped=False).parameters.values() if p.kind not in _STARRED]
+        same = [(p.name, p.default) for p in named[1:]] == [(p.name, p.default) for p in plain[1 : len(named)]]
+        rest = set(code.co_varnames[code.co_argcount + code.co_kwonlyargcount :][: bool(code.co_flags & 4) + bool(code.co_flags & 8)])
+        texts = {value for value in code.co_consts if isinstance(value, str)}
+        if not same or not texts.isdisjoint(p.name for p in plain) or _looks_into(steps, rest):
+            return "what is around its forward looks at its arguments"
+        if any(step.opname in ("STORE_GLOBAL", "STORE_DEREF") for step in steps):
+            return "what is around its forward has a memory"
+    return ""
+
+
+_HANDED_ON = ("CALL", "LIST_", "DICT_", "BUILD_", "LOAD_FAST", "COMPARE", "CONTAINS")
+_ASKED_BY_NAME = ("get", "pop", "setdefault")
+
+
+def _looks_into(steps: list[Instruction], rest: set[str]) -> bool:
+    """Whether a function does more with the arguments that it has no names for than to hand them on.
+
+    It may ask for others by their names: ``kwargs.pop("return_dict")``.
+    """
+    for before, (step, then) in zip([None, *steps], itertools.pairwise(steps), strict=False):
+        loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        if step.opname.startswith("LOAD_FAST") and loaded[-1] in rest:
+            asks = then.opname in ("LOAD_METHOD", "LOAD_ATTR") and then.argval in _ASKED_BY_NAME
+            counted = before is not None and before.opname == "LOAD_GLOBAL"
+            if counted or not (asks or then.opname.startswith(_HANDED_ON)):
+                return True
+    return False

@@ -9,7 +9,7 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.source.decorators import wrappers_of
+from fxfuse.modules.code import wrappers_of
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType

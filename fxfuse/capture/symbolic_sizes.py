@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from fxfuse.graph.rank_tables import ARITHMETIC, GIVE_TENSORS
+from fxfuse.graph.registry import row_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fxfuse.graph.registry import Operator
 
 _ORIGINALS = {"max": max, "min": min}  # while something is traced, the names stand for others
 _WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, max, min)
@@ -25,10 +27,11 @@ def number_class(node: fx.Node) -> type | None:
         return int if _is_size(node) or _operands(node) else None
     if node.op != "call_function" or node.target not in (*_WHOLE, _FRACTION):
         return None
-    classes = _operands(node)
-    if node.target in _ORIGINALS.values() and len(set(classes)) > 1:
-        return None  # which of the two it is hangs on the sizes
-    return float if classes and (node.target is _FRACTION or float in classes) else int if classes else None
+    classes = set(_operands(node))
+    extreme = node.target in _ORIGINALS.values()
+    if not classes or (extreme and len(classes) > 1):  # then the values decide which of the two it is
+        return None
+    return float if node.target is _FRACTION or float in classes else int
 
 
 def _operands(node: fx.Node) -> list[type]:
@@ -64,9 +67,18 @@ def gives_tensor(node: fx.Node, is_layer: Callable[[fx.Node], bool]) -> bool:
         current = pending.pop()
         if current.op == "call_module" and is_layer(current):
             return True
-        if current.op in ("placeholder", "get_attr") or (current.target in GIVE_TENSORS - ARITHMETIC):
+        row = row_at(current)
+        arithmetic = row is not None and row.shape == "broadcast"
+        if current.op in ("placeholder", "get_attr") or (not arithmetic and _is_tensor(current, row)):
             return True
-        operands = current.all_input_nodes if current.target in ARITHMETIC else []
+        operands = current.all_input_nodes if arithmetic else []
         pending += [operand for operand in operands if operand not in seen]
         seen.update(operands)
     return False
+
+
+def _is_tensor(node: fx.Node, row: Operator | None) -> bool:
+    """Whether an operation gives a tensor, and no number or tuple."""
+    if row is None or row.tuples or row.result in (None, "parts", "number"):
+        return False
+    return not row.passed(node).get("return_indices")

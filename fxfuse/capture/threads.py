@@ -19,11 +19,11 @@ from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
 from fxfuse.capture.proxies import Untraceable
-from fxfuse.source.exceptions import catches
+from fxfuse.modules.code import handles_exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -62,6 +62,18 @@ def _say_under_way(value: bool) -> None:  # noqa: FBT001 - private
         _torchs._is_fx_tracing_flag = value
     else:
         write(value)
+
+
+_known: dict[int, tuple[CodeType, bool]] = {}  # by number: to compare codes takes longer than all the rest
+
+
+def _catches(frame: FrameType) -> bool:
+    """Whether the function of a frame, if it is the user's, may go on after exceptions."""
+    code = frame.f_code
+    if id(code) not in _known:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        _known[id(code)] = code, package not in ("torch", "fxfuse") and handles_exceptions(code)
+    return _known[id(code)][1]
 
 
 class OneThread(fx.Tracer):
@@ -103,7 +115,7 @@ class OneThread(fx.Tracer):
         """Remember that tracing failed if a function of the forward that is under way goes on after exceptions."""
         starts = (type(self).call_module.__code__, fx.Tracer.trace.__code__)
         while frame is not None and frame.f_code not in starts:
-            if catches(frame):
+            if _catches(frame):
                 self.failure = Untraceable("it catches exceptions")
             frame = frame.f_back
 

@@ -29,8 +29,7 @@ from fxfuse.capture.patches import traced_checks, traced_extremes
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.capture.threads import OneThread, one_at_a_time
 from fxfuse.graph.lazy_graph_module import Draft
-from fxfuse.graph.rank_tables import keeps_rank
-from fxfuse.graph.registry import operator_of
+from fxfuse.graph.registry import operator_of, row_of
 from fxfuse.modules.derived_class import UNCHECKED, Derived
 from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
@@ -55,20 +54,17 @@ class Tracer(OneThread):
 
     def __init__(
         self,
-        boundaries: Collection[nn.Module] = (),
         passed: Mapping[str, Any] | None = None,
         distrusted: Collection[nn.Module] = (),
     ) -> None:
         """Trace with some modules left whole from the start.
 
         Args:
-            boundaries: modules of which the result must stay as it is, since untraced code reads it.
             passed: arguments that the root is known to be called with; those without tensors are constants.
             distrusted: modules of which a trace is known to be wrong.
         """
         super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
         self.proxy_buffer_attributes = True
-        self.boundaries = {id(module) for module in boundaries}
         self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
@@ -142,7 +138,7 @@ class Tracer(OneThread):
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
         layer = is_layer_of_torch(m) and not isinstance(m, Derived)
-        return operator_of(m) is not None or layer or is_hooked(m) or id(m) in self.boundaries
+        return operator_of(m) is not None or layer or is_hooked(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -155,9 +151,12 @@ class Tracer(OneThread):
         if m not in self.left_whole and not self.is_leaf_module(m, path):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
             scope = self.scope.module_path, self.scope.module_type
+            before = State(m, alone=True)
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
+                if changed := before.restore():
+                    raise Untraceable(changed)  # noqa: TRY301 - the module is left whole for that, too
                 self.require_no_failure()
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self._take_back(last)
@@ -165,8 +164,8 @@ class Tracer(OneThread):
                 self.left_whole[m], self.failure = sentence(error), None
             else:
                 return result
-        elif operator_of(m) is None and (is_hooked(m) or id(m) in self.boundaries):
-            self.left_whole.setdefault(m, "it has hooks" if is_hooked(m) else "untraced code reads its result")
+        elif operator_of(m) is None and is_hooked(m):
+            self.left_whole.setdefault(m, "it has hooks")
         return self._leave_whole(m, path, forward, args, kwargs)
 
     def _leave_whole(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -232,6 +231,9 @@ class Tracer(OneThread):
             return a
         if isinstance(a, nn.Module) and not isinstance(a, fx.GraphModule):
             raise Untraceable(f"it hands a {type(a).__name__} to code that is not traced")
+        if isinstance(a, dict) and dataclasses.is_dataclass(a):  # the outputs of transformers are both
+            values = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
+            return self.create_node("call_function", type(a), (), values)
         if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
             if type(a) is not collections.OrderedDict:
                 raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")
@@ -242,8 +244,7 @@ class Tracer(OneThread):
     def is_layer(self, node: fx.Node) -> bool:
         """Whether a node calls a module that is sure to give a tensor."""
         module = self.root.get_submodule(str(node.target))
-        cls: Any = type(module)
-        return operator_of(module) is not None or (keeps_rank(cls) and not getattr(module, "return_indices", False))
+        return row_of(module) is not None and not getattr(module, "return_indices", False)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""

@@ -167,7 +167,7 @@ def _sample(model: nn.Module, shape: tuple[int, ...]) -> Inputs:
     """A random input, in the dtype of the weights; the same for the same arguments."""
     draw = torch.Generator().manual_seed(0)
     dtypes = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
-    return Inputs((torch.randn(shape, generator=draw).to(dtypes[0] if dtypes else torch.float32),), {})
+    return Inputs(torch.randn(shape, generator=draw).to(dtypes[0] if dtypes else torch.float32))
 
 
 def _errors(settings: Settings, subject: Subject, run: Run) -> dict[str, float]:

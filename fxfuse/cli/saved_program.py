@@ -95,7 +95,7 @@ def inputs_of(program: ExportedProgram, module: nn.Module) -> list[Inputs]:
         FuseError: the program does not run on its own inputs.
     """
     stored = program.example_inputs
-    first = Inputs(*stored) if stored else _random(program, other=False)
+    first = Inputs(*stored[0], **stored[1]) if stored else _random(program, other=False)
     with explained("the program does not run on inputs of its own shapes", "run it in Python to see more"):
         first.call(module)
     if not _sizes(program, other=True):
@@ -116,7 +116,7 @@ def _random(program: ExportedProgram, *, other: bool) -> Inputs:
     values = [_fixed(value, sizes) for value in _user_inputs(program)]
     leaves = [_drawn(value, sizes, draw) if isinstance(value, Tensor) else value for value in values]
     args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
-    return Inputs(args, kwargs)
+    return Inputs(*args, **kwargs)
 
 
 def _user_inputs(program: ExportedProgram) -> list[Any]:

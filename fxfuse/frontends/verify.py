@@ -142,11 +142,11 @@ def _exact(model: nn.Module, inputs: Inputs) -> Any:
     def widened(value: Any) -> Any:
         return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    args, kwargs = pytree.tree_map(widened, (inputs.args, dict(inputs.kwargs)))
+    args, kwargs = pytree.tree_map(widened, (inputs.args, inputs.kwargs))
     try:
         with untouched(model):
             copied = copy.deepcopy(model).double()
-        return Inputs(args, kwargs).call(copied)
+        return Inputs(*args, **kwargs).call(copied)
     except Exception as error:
         raise FuseError(
             f"A float64 copy of {type(model).__name__} cannot run ({sentence(error)}); nothing was changed. "

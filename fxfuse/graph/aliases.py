@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from fxfuse.graph.registry import OPERATORS
+from fxfuse.modules.lookup import CONTAINERS
 
 if TYPE_CHECKING:
     from fxfuse.graph.facts import Facts
-
-_PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd, nn.Sequential)
-# Rows of the table, and functions besides, that always make a new tensor.
-_FRESH = frozenset(
-    "mul add sub rsub div neg batch_norm instance_norm conv1d conv2d conv3d linear addmm mm convolution "
-    "sin cos exp log abs sqrt rsqrt pow sigmoid tanh softmax matmul bmm sum cat stack".split()
-)
-
-# And of those that give a view where the order allows it, else a copy.
-_MAY_COPY = ("reshape", "flatten", "contiguous", "ravel", "to", "unflatten")
 
 
 def writer_between(graph: Facts, value: fx.Node, start: fx.Node, ends: set[fx.Node]) -> fx.Node | None:
@@ -44,21 +34,16 @@ def first_writer(graph: Facts, value: fx.Node, *, doubtful: bool = False) -> fx.
     Args:
         graph: the graph.
         value: the value.
-        doubtful: only where it hangs on how the value lies in memory, which results share it.
+        doubtful: count only writers that matter if an operation like ``reshape`` returned a view.
     """
     family = _family(graph, value)
-    if doubtful and not any(begins(graph, member, _MAY_COPY) for member in family):
+    rows = map(graph.row, family)
+    if doubtful and not any(row is not None and row.result == "maybe view" for row in rows):
         return None
     readers = dict.fromkeys(user for member in family for user in member.users)
     leaves = (r for r in readers if r.op == "output" and (graph.prefix or not doubtful))
     writers = (r for r in readers if runs_user_code(graph, r) or not family.isdisjoint(graph.mutated(r)))
     return next(itertools.chain(writers, leaves), None)
-
-
-def begins(graph: Facts, node: fx.Node, words: tuple[str, ...]) -> bool:
-    """Whether the name of the operation that a node calls begins with one of some words."""
-    called = graph.called(node)
-    return str(getattr(called, "__name__", called or "")).lower().startswith(words)
 
 
 def _family(graph: Facts, value: fx.Node) -> set[fx.Node]:
@@ -84,14 +69,12 @@ def _aliased(graph: Facts, node: fx.Node) -> list[fx.Node]:
 
 def may_alias(graph: Facts, node: fx.Node) -> bool:
     """Whether the result of a node may share memory with one of its inputs."""
+    row = graph.row(node)
+    if row is not None and row.result is not None:
+        return row.result not in ("new", "number") or bool(graph.mutated(node))
     module = graph.module(node)
-    if module is not None:
-        fresh = type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, _PASSING)
-        return not fresh or bool(getattr(module, "inplace", False))
-    row = OPERATORS.get(node.target) if node.op in ("call_function", "call_method") else None
-    target: Any = getattr(node.target, "overloadpacket", node.target)
-    name = row.name if row is not None else getattr(target, "__name__", target)
-    return name not in _FRESH
+    torchs = module is not None and type(module).__module__.startswith("torch.nn.modules.")
+    return not torchs or isinstance(module, CONTAINERS)  # torch's other layers make new tensors
 
 
 def runs_user_code(graph: Facts, node: fx.Node) -> bool:
@@ -103,7 +86,8 @@ def runs_user_code(graph: Facts, node: fx.Node) -> bool:
         return False
     if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         # Only torch's own operators do what their schema says, and take any strides.
-        return not str(getattr(node.target, "namespace", str(node.target))).startswith(_OWN_OPERATORS)
+        namespace = getattr(node.target, "namespace", None) or str(node.target).partition(".")[0]
+        return namespace not in _OWN_OPERATORS
     home = str(getattr(node.target, "__module__", "torch") or "torch").partition(".")[0]
     return home not in ("torch", "_operator", "fxfuse", "builtins", "math")
 

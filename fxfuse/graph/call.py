@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from fxfuse.algebra.running_norms import TENSORS, is_plain
-from fxfuse.graph.registry import OPERATORS, Operator, operator_of
+from fxfuse.graph.registry import Operator, operator_of, row_at
 from fxfuse.modules.lookup import is_hooked
 from fxfuse.report.reasons import Reason, Refusal, require
 
@@ -98,28 +98,26 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
 
 
 def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:
-    """Return the row of the table for what a node calls: a module, a function or a method."""
+    """Return the row of the table for what a node calls: a module, a function or a method that plays a role."""
     if module is not None:
         return operator_of(module)
-    if node.op in ("call_function", "call_method"):
-        return OPERATORS.get(node.target)
-    return None
+    row = row_at(node)
+    return row if row is not None and row.plays else None
 
 
-def read(graph: Facts, node: fx.Node, operator: Operator) -> Call:
-    """Read a node through the names of its arguments.
+def call_of(graph: Facts, node: fx.Node, operator: Operator) -> Call:
+    """Return the call that a node makes, with its arguments by name.
 
     Raises:
         Refusal: if the module called has hooks.
     """
     source = graph.source(node)
-    unknown = source.kwargs.keys() - set(operator.arguments) if source.kwargs else ()
+    unknown = source.kwargs.keys() - set(operator.names) if source.kwargs else ()
     if unknown:  # NumPy's names (axis, keepdims) are taken by torch too, and would be missed
         raise Refusal(Reason.NOT_LINEAR, value=graph.path(node))
     module = graph.module(node)
     if module is None:
-        passed = {**dict(zip(operator.arguments, source.args, strict=False)), **source.kwargs}
-        return Call(node, operator, passed, graph)
+        return Call(node, operator, operator.passed(source), graph)
     if is_hooked(module):
         raise Refusal(Reason.HOOKED, value=graph.path(node))
     first, *others = operator.arguments

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.graph.mutations import COMPUTES, mutated
-from fxfuse.graph.registry import operator_of
+from fxfuse.graph.mutations import mutated
+from fxfuse.graph.nodes import UNTRACED
+from fxfuse.graph.registry import COMPUTES, operator_of
 from fxfuse.modules.lookup import fetch, look_up
 from fxfuse.modules.random_state import chance, same_chance, set_chance
 from fxfuse.report.errors import out_of_memory
@@ -52,7 +53,8 @@ class Constants:
         for source in (source for changed in changes for source in self._sources.get(changed, ())):
             self._changed[_memory(fetch(self.graph_module, source))] = node.name
         inputs = node.all_input_nodes
-        if node.op in COMPUTES and inputs and all(i in self._sources for i in inputs) and not changes:
+        computes = node.op in COMPUTES and UNTRACED not in node.meta
+        if computes and inputs and all(i in self._sources for i in inputs) and not changes:
             self._sources[node] = frozenset().union(*(self._sources[i] for i in inputs))
 
     def require_unchanged(self, tensor: Tensor, *, name: str, of: object) -> None:
@@ -62,7 +64,7 @@ class Constants:
             raise Refusal(Reason.MUTATED, value=f"{name} of {of}", users=user)
 
     def leaves_alone(self, node: fx.Node) -> bool:
-        """Whether it is known that a node changes nothing in place; that it is another layer now changes nothing."""
+        """Whether a node wrote into nothing when the graph was captured."""
         return node in self._idle
 
     def __contains__(self, node: object) -> bool:

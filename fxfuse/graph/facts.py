@@ -102,11 +102,11 @@ class Facts(Protocol):
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module that a node calls, if it calls one."""
 
-    def called(self, node: fx.Node) -> Any:
-        """Return the class of the module, the function, or the name of the method that a node calls."""
+    def row(self, node: fx.Node) -> Operator | None:
+        """Return the row of the table for what a node calls, also if it plays no role."""
 
     def operator(self, node: fx.Node) -> Operator | None:
-        """Return the row of the table for what a node calls."""
+        """Return the row of the table for what a node calls, if it plays a role."""
 
     def view(self, node: fx.Node) -> NodeView | None:
         """Return a node in its role, or None if it plays none that is known."""

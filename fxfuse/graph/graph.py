@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from fxfuse.algebra.running_norms import RunningNorms
-from fxfuse.graph.call import operator_at, read
+from fxfuse.graph.call import call_of, operator_at
 from fxfuse.graph.constants import Constants
 from fxfuse.graph.layout import Layout
 from fxfuse.graph.mutations import mutated
-from fxfuse.graph.nodes import Nodes
+from fxfuse.graph.nodes import UNTRACED, Nodes
 from fxfuse.graph.ranks import ranks
 from fxfuse.graph.readers import Readers
 from fxfuse.graph.registry import tuple_row
@@ -100,7 +100,7 @@ class Graph(Nodes):
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls, None for the unknown and for constants."""
         if node not in self._operators:
-            known = node not in self.constants and node not in self._values
+            known = node not in self.constants and node not in self._values and UNTRACED not in node.meta
             row = operator_at(self.source(node), self.module(node)) if known else None
             # A tuple is no value; its first item stands for the call.
             self._operators[node] = row if row is None or row.tuples == (node in self._sources) else None
@@ -122,7 +122,7 @@ class Graph(Nodes):
         """
         if node not in self._views:
             row = self.operator(node)
-            self._views[node] = None if row is None else _first_match(row, read(self, node, row))
+            self._views[node] = None if row is None else _first_match(row, call_of(self, node, row))
         return self._views[node]
 
     def read(self, node: fx.Node) -> Call:
@@ -130,7 +130,7 @@ class Graph(Nodes):
         row = self.operator(node)
         if row is None:
             raise Refusal(Reason.NOT_LINEAR, value=self.path(node))
-        return read(self, node, row)
+        return call_of(self, node, row)
 
     def plays(self, node: fx.Node, role: type[Any]) -> bool:
         """Whether a node may play a role, without reading its arguments."""

@@ -1,4 +1,4 @@
-"""How values lie in memory: which are laid out as layers leave them, and who can tell the difference."""
+"""How values lie in memory: which strides they have, and what depends on that."""
 
 from __future__ import annotations
 
@@ -6,56 +6,20 @@ import inspect
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import fx, nn
-
-from fxfuse.graph.aliases import begins, may_alias, runs_user_code
-from fxfuse.graph.rank_tables import keeps_size
+from fxfuse.graph.aliases import may_alias, runs_user_code
 from fxfuse.graph.registry import OPERATORS
 from fxfuse.graph.uses import first_operand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import fx
+
     from fxfuse.graph.facts import Facts
-
-_aten = torch.ops.aten
-# What takes some strides alone, or tells what they are.
-_TELLING_NAMES = frozenset(
-    "view view_as view_as_complex as_strided as_strided_scatter stride is_contiguous storage_offset data_ptr resize_ "
-    "set_".split()
-)
-_TELLS = (
-    *_TELLING_NAMES,
-    *(torch.as_strided, torch.as_strided_scatter, torch.view_as_complex, F.local_response_norm),
-    *(_aten.view.default, _aten.view.dtype, _aten.as_strided.default, _aten.view_as_complex.default),
-)
-# Those, and what takes the two orders that images have, in which layers leave them, but no parts of larger values.
-_TELLS_VIEWS = (*_TELLS, torch.cudnn_batch_norm, _aten.cudnn_batch_norm.default)
-
-
-# How the names of operations begin whose results lie in the usual order, whatever they read.
-_IN_ORDER = ("linear", "matmul", "bmm", "mm", "addmm", "contiguous", "scaled_dot_product")
-# Layers that keep to the two orders that images have, as norms do.
-_LAYERS = (
-    "conv2d",
-    "conv3d",
-    "convolution",
-    "convtranspose2d",
-    "convtranspose3d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    *_IN_ORDER,
-)
-_ELEMENTWISE = ("add", "iadd", "sub", "isub", "mul", "imul", "relu", "gelu", "silu", "sigmoid", "hardswish", "dropout")
-
-
-_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 
 
 class Layout:
-    """What is known of the layouts of the values of one graph, found out in one sweep when somebody asks.
+    """The strides of the values of one graph, found out in one sweep when somebody asks.
 
     Folds and merges take nodes out and leave the answers for the others as they are.
     """
@@ -64,16 +28,18 @@ class Layout:
         """Know the values of ``graph``."""
         self.graph = graph
         self._dense: dict[fx.Node, bool] = {}
-        self._sticklers: dict[bool, dict[fx.Node, fx.Node | None]] = {True: {}, False: {}}
+        # By whether a layer computes the value: the reader behind each value that depends on its strides.
+        self._dependent: dict[bool, dict[fx.Node, fx.Node | None]] = {True: {}, False: {}}
 
     def is_dense(self, value: fx.Node, *, elementwise: bool) -> bool:
-        """Whether a value lies in memory as what is computed from it: a layer made it, and what followed kept that.
+        """Whether a value is contiguous or channels_last, so that what is computed from it has the same strides.
 
         Args:
             value: the value.
-            elementwise: what is computed keeps the order of the axes in memory, so that any new tensor will do.
+            elementwise: what is computed from it keeps the order of axes in memory, so that any new tensor will do.
         """
-        if elementwise and self.graph.called(value) is not None and not may_alias(self.graph, value):
+        computed = value.op in ("call_function", "call_method", "call_module")
+        if elementwise and computed and not may_alias(self.graph, value):
             return True
         if not self._dense:
             for node in self.graph.nodes:
@@ -81,55 +47,57 @@ class Layout:
         return self._dense[value] if value in self._dense else self._find_dense(value)
 
     def _find_dense(self, node: fx.Node) -> bool:
-        if begins(self.graph, node, _LAYERS):
-            return True
         source = self.graph.source(node)
-        first = first_operand(source)
-        row = OPERATORS.get(source.target) if source is not node else None
-        if first is not None and (keeps_size(self.graph.called(source)) or (row is not None and row.name in _NORMS)):
+        row, first = self.graph.row(source), first_operand(source)
+        if row is None or row.strides is not None:
+            return row is not None
+        if row.shape == "same" and first is not None:
             return self._dense.get(first, False)
         # What is computed element by element of images in one of the two usual orders is in one of them too.
         operands = [o for o in node.all_input_nodes if o not in self.graph.constants]
-        known = bool(operands) and begins(self.graph, node, _ELEMENTWISE)
+        known = bool(operands) and row.shape == "broadcast"
         return known and all(self._dense.get(operand, False) for operand in operands)
 
-    def first_stickler(self, value: fx.Node, *, made: bool = False) -> fx.Node | None:
-        """Return a reader that can tell how a value lies in memory; what a whole model returns may lie as it likes.
+    def stride_reader(self, value: fx.Node, *, by_layer: bool = False) -> fx.Node | None:
+        """Return the first reader that depends on the strides of a value; a model may return any strides.
 
         Args:
             value: the value.
-            made: a layer will make it, and not a view of something else take its place.
+            by_layer: True if a layer computes the value; False if a view may replace it.
         """
-        known = self._sticklers[made]
+        known = self._dependent[by_layer]
         if not known:
             for node in reversed(self.graph.nodes):
-                known[node] = self._find_stickler(node, made=made)
-        return known[value] if value in known else self._find_stickler(value, made=made)
+                known[node] = self._find_reader(node, by_layer=by_layer)
+        return known[value] if value in known else self._find_reader(value, by_layer=by_layer)
 
     def forget(self, node: fx.Node) -> None:
-        """Take into account that a node is taken out, behind which nobody could tell what lies before it."""
-        if begins(self.graph, node, _IN_ORDER):
-            for known in self._sticklers.values():
+        """Take into account that a node with strides of its own is taken out: readers behind it see those before."""
+        if self._has_fixed_strides(node):
+            for known in self._dependent.values():
                 known.clear()
 
-    def _find_stickler(self, value: fx.Node, *, made: bool) -> fx.Node | None:
-        tells = _TELLS if made else _TELLS_VIEWS
+    def _has_fixed_strides(self, node: fx.Node) -> bool:
+        row = self.graph.row(node)
+        return row is not None and row.strides == "fixed"
+
+    def _find_reader(self, value: fx.Node, *, by_layer: bool) -> fx.Node | None:
+        asks = ("strides",) if by_layer else ("strides", "dense strides")
         users = list(value.users)
         for user in users:
+            row = self.graph.row(user)
             leaves = user.op == "output" and bool(self.graph.prefix)  # code that is not traced reads it
-            if leaves or user.target in tells or _asks_in_code(self.graph, user):
+            if leaves or (row is not None and row.asks in asks) or _asks_in_code(self.graph, user):
                 return user
-        behind = (self._sticklers[made].get(user) for user in users if not begins(self.graph, user, _IN_ORDER))
+        behind = (self._dependent[by_layer].get(user) for user in users if not self._has_fixed_strides(user))
         return next((node for node in behind if node is not None), None)
 
 
 def _asks_in_code(graph: Facts, node: fx.Node) -> bool:
-    """Whether code of the user's that runs at a node has a name in it of what takes some strides alone."""
-    module = graph.module(node)
-    if isinstance(module, nn.LocalResponseNorm):
-        return True
+    """Whether the user's own code runs at a node, and names a method that depends on strides."""
     if not runs_user_code(graph, node):
         return False
+    module = graph.module(node)
     if module is None:
         functions = [node.target]
     else:
@@ -137,7 +105,8 @@ def _asks_in_code(graph: Facts, node: fx.Node) -> bool:
         own = (cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins")))
         functions = [member for cls in own for member in vars(cls).values() if callable(member)]
     codes = list(_codes(functions))
-    return not codes or any(not _TELLING_NAMES.isdisjoint(code.co_names) for code in codes)
+    rows = (OPERATORS.get(name) for code in codes for name in code.co_names)
+    return not codes or any(row is not None and row.asks == "strides" for row in rows)
 
 
 def _codes(functions: list[Any]) -> Iterator[CodeType]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fxfuse.graph.registry import OPERATORS
+from fxfuse.graph.registry import COMPUTES, row_at
 from fxfuse.graph.uses import nodes_in
 from fxfuse.modules.lookup import look_up
 
@@ -53,10 +53,10 @@ def _first_argument(node: fx.Node) -> list[fx.Node]:
 
 def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
     """Yield the running statistics that a norm in training mode moves, of which no schema tells."""
-    row = OPERATORS.get(node.target) if node.op == "call_function" else None
+    row = row_at(node)
     if row is None or "running_mean" not in row.arguments:
         return
-    passed = {**dict(zip(row.arguments, node.args, strict=False)), **node.kwargs}
+    passed = row.passed(node)
     # torch's defaults: F.batch_norm does not train, F.instance_norm does.
     flags = [(name, default) for name, default in _TRAINS.items() if name in row.arguments]
     if any(passed.get(name, default) is not False for name, default in flags):
@@ -65,15 +65,15 @@ def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
 
 _CHANGE_NO_VALUES = ("aten::detach_", "aten::requires_grad_")
 _TRAINS = {"training": False, "use_input_stats": True}
-COMPUTES = ("call_function", "call_method")  # nodes that run code that is no module's
 
 
 def _changes_first_argument(node: fx.Node) -> bool:
     if node.op not in COMPUTES:
         return False
+    row = row_at(node)
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name in _IN_PLACE_OPERATORS or _passes_inplace(node)
+    in_place = name.endswith("_") and not name.endswith("__")  # torch's own convention
+    return in_place or (row is not None and row.result == "in place") or _passes_inplace(node)
 
 
 def _passes_inplace(node: fx.Node) -> bool:
@@ -91,9 +91,3 @@ def _inplace_position(function: Any) -> int | None:
     except (ValueError, TypeError):
         return None
     return names.index("inplace") if "inplace" in names else None
-
-
-# operator.iadd(x, y) is what ``x += y`` becomes, and tensors do it in place.
-_IN_PLACE_OPERATORS = frozenset(
-    "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift setitem __setitem__".split()
-)

@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.graph.registry import tuple_row
+from fxfuse.graph.registry import row_at, row_of, tuple_row
 from fxfuse.modules.lookup import fetch
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 LEFT_WHOLE = "fxfuse_left_whole"
 """Where a node notes why its module was not traced."""
+
+UNTRACED = "fxfuse_untraced"
+"""Where a node of a recorded run notes that code called it which was not traced: it stays as it is."""
+
+PART = "fxfuse_part"
+"""Where a node of a recorded run notes the call of a traced module that it is part of."""
 
 _OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
 
@@ -75,16 +81,14 @@ class Nodes:
         holder._modules[name] = module
         self._modules[target] = module
 
+    def row(self, node: fx.Node) -> Operator | None:
+        """Return the row of the table for what a node calls, also if it plays no role."""
+        module = self.module(node)
+        return row_at(node) if module is None else row_of(module)
+
     @abstractmethod
     def operator(self, node: fx.Node) -> Operator | None:
-        """Return the row of the table for what a node calls."""
-
-    def called(self, node: fx.Node) -> Any:
-        """Return the class of the module, the function, or the name of the method that a node calls; else None."""
-        module = self.module(node)
-        if module is not None:
-            return type(module)
-        return node.target if node.op in ("call_function", "call_method") else None
+        """Return the row of the table for what a node calls, if it plays a role."""
 
     def owner(self, node: fx.Node) -> str:
         """Return the path, within the captured module, of the module whose forward contains the call."""

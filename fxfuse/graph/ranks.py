@@ -6,36 +6,30 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from fxfuse.graph.facts import Rank
-from fxfuse.graph.rank_tables import ARITHMETIC, checked_rank, keeps_rank, usual_rank
-from fxfuse.graph.uses import first_operand
-from fxfuse.modules.guards import require_rank
+from fxfuse.graph.uses import asks_shape, first_operand, nodes_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from fxfuse.graph.facts import Facts
-
-
-_GIVE_PARTS = (torch.split, torch.chunk, "split", "chunk", "split_with_sizes", torch.split_with_sizes)
+    from fxfuse.graph.registry import Operator
 
 # Where the shape of a value in a run on example inputs is kept, among the metadata of its node.
 EXAMPLE_SHAPE = "fxfuse_example_shape"
-
-
 # Where a graph says what a value is.
 DESCRIPTIONS = ("val", "tensor_meta", "example_value")
+_MATRIX = 2  # axes
+_POSSIBLE = range(1, 8)  # numbers of axes
 
 
 def ranks(graph: Facts) -> dict[fx.Node, Rank]:
     """Return the number of axes of every value for which it is known or usual.
 
-    What is proven goes first: forward from metadata and operations that fix it, and back from a norm that checks
-    it to the convolution before.  Only then the rest is filled with what is usual: an image has a batch axis, the
-    input of a linear layer is a batch of vectors.
+    What is proven goes first: from metadata and operations that fix it, forward and back.  Only then the rest is
+    filled with what is usual: an image has a batch axis, the input of a linear layer is a batch of vectors.
     """
     return _Ranks(graph).all()
 
@@ -46,10 +40,9 @@ class _Ranks:
     def __init__(self, graph: Facts) -> None:
         self.graph = graph
         self.nodes = graph.nodes
-        self.modules = {node: graph.module(node) for node in self.nodes}
-        self.called = {node: graph.called(node) for node in self.nodes}
+        self.rows = {node: graph.row(node) for node in self.nodes}
         self.known: dict[fx.Node, int] = {}
-        self._same: dict[fx.Node, list[fx.Node]] = {}
+        self._alike: dict[fx.Node, list[fx.Node]] = {}
 
     def all(self) -> dict[fx.Node, Rank]:
         """Prove what can be proven, then fill in what is usual."""
@@ -62,127 +55,138 @@ class _Ranks:
             shape = node.meta.get(EXAMPLE_SHAPE, getattr(node.meta.get("tensor_meta"), "shape", None))
             self._set(node, None if shape is None else len(shape))
         seen = set(self.known) - proven
-        for node in self.nodes:
-            self._usual_flatten(node)
-        for node in self.nodes:
-            if node not in self.known:
-                self._set(node, self._from_inputs(node) or usual_rank(self.called[node]))
-        for node in self.nodes:
-            self._usual_before(node)
+        self._assume()
         known = proven | seen
-        return {node: Rank(axes, node not in known, node in seen) for node, axes in self.known.items()}
+        values = ((node, axes) for node, axes in self.known.items() if not self._is_tuple(node))
+        return {node: Rank(axes, node not in known, node in seen) for node, axes in values}
 
-    def _usual_flatten(self, node: fx.Node) -> None:
-        """Batch and sequence become one axis before a norm over vectors."""
-        flattens = node.target in (torch.flatten, "flatten") and _flatten_arguments(node) == (0, 1)
-        if flattens and node not in self.known and node.all_input_nodes[0] not in self.known:
-            self._set(node.all_input_nodes[0], 3)
-            self._set(node, 2)
+    def _is_tuple(self, node: fx.Node) -> bool:
+        """Whether a call gives a tuple, of which the first item or each part has the number of axes."""
+        row = self.rows[node]
+        return row is not None and (row.tuples or row.result == "parts")
 
-    def _usual_before(self, node: fx.Node) -> None:
-        """A norm of vectors is usual before a linear layer."""
-        first = node.args[0] if node.args else None
-        if isinstance(self.modules[node], nn.BatchNorm1d) and isinstance(first, fx.Node) and first not in self.known:
-            readers = list(node.users)
-            while len(readers) == 1 and isinstance(self.modules[readers[0]], (nn.Identity, nn.Dropout)):
-                readers = list(readers[0].users)
-            if readers and all(isinstance(self.modules[reader], nn.Linear) for reader in readers):
-                self._set(first, 2)
+    def _assume(self) -> None:
+        """Fill in what is usual, but nothing that a norm would raise for."""
+        before = dict(self.known)
+        self._assume_usual()
+        refused = {node: takes for node, takes in self._norms() if self.known.get(node, takes[0]) not in takes}
+        if refused:
+            # An input of the norm has more axes than usual: it takes two at least, and the mean before has one less.
+            self.known = before | {node: min(takes) for node, takes in refused.items() if node not in before}
+            for node in reversed(self.nodes):
+                self._prove_inputs(node)
+            self._assume_usual()
+        for node in reversed(self.nodes):
+            axes = {self._asked_by(user, node) for user in node.users if not asks_shape(user)}
+            if len(axes) == 1:
+                self._set(node, axes.pop())
+
+    def _assume_usual(self) -> None:
+        for node in self.nodes:
+            row = self.rows[node]
+            if node not in self.known and row is not None:
+                self._set(node, self._from_inputs(node) or (None if row.spatial is None else row.spatial + 2))
+
+    def _norms(self) -> Iterator[tuple[fx.Node, tuple[int, ...]]]:
+        """Yield the inputs of norms, and how many axes these take."""
+        for node in self.nodes:
+            row, first = self.rows[node], first_operand(node)
+            if row is not None and row.takes and first is not None:
+                yield first, row.takes
+
+    def _asked_by(self, user: fx.Node, node: fx.Node) -> int | None:
+        """Return how many axes a node has for all that one of its users is known to give."""
+        return self.known.get(user) if node in self._same_rank(user) else None
 
     def _set(self, node: fx.Node, axes: int | None) -> None:
         if axes is not None:
             self.known.setdefault(node, axes)
 
     def _prove(self, node: fx.Node) -> None:
+        row = self.rows[node]
+        if row is not None and len(row.takes) == 1 and (first := first_operand(node)) is not None:
+            self._set(first, row.takes[0])
         if node not in self.known:
-            self._set(node, _recorded(node) or self._fixed(node) or self._from_inputs(node))
-        for other in self._of_same_rank(node) if node in self.known else ():
-            self._set(other, self.known[node])
+            recorded = recorded_value(node)
+            self._set(node, self._from_inputs(node) if recorded is None else recorded.ndim)
+        self._prove_inputs(node)
 
-    def _fixed(self, node: fx.Node) -> int | None:
-        """Return the number of axes where the operation alone says it."""
-        called, module = self.called[node], self.modules[node]
-        if node.op == "get_attr":
-            return self.graph.tensor_rank(node)
-        if isinstance(called, type):
-            flatten = isinstance(module, nn.Flatten) and called is nn.Flatten
-            return _flattened(module.start_dim, module.end_dim) if flatten else checked_rank(called)  # type: ignore[union-attr] # not None
-        if called in (torch.mm, torch.addmm):
-            return 2
-        if called is require_rank:
-            return node.args[1] if isinstance(node.args[1], int) else None
-        if called in ("permute", torch.permute):
-            return _permuted(node)
-        return _reshaped(node) if called in (torch.flatten, "flatten", "view", "reshape") else None
-
-    def _keeps(self, node: fx.Node) -> bool:
-        """Whether the result has as many axes as the first input; a vector as weight takes one away."""
-        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
-        called = self.called[node]
-        return keeps_rank(called) and (called is not F.linear or self._is_matrix(weight))
-
-    def _is_matrix(self, weight: object) -> bool:
-        if not isinstance(weight, fx.Node):
-            return False
-        return 2 in (self.known.get(weight), self.graph.tensor_rank(weight) if weight in self.graph.constants else None)
-
-    def _of_same_rank(self, node: fx.Node) -> list[fx.Node]:
-        """Return the inputs that have as many axes as the result."""
-        if node in self._same:
-            return self._same[node]
-        found = self._find_same(node)
-        if self.called[node] is not F.linear:  # of which the weight may be known later
-            self._same[node] = found
-        return found
-
-    def _find_same(self, node: fx.Node) -> list[fx.Node]:
-        called, first = self.called[node], first_operand(node)
-        if called in (torch.cat, torch.concat, torch.concatenate):
-            listed: Any = node.args[0] if node.args else node.kwargs.get("tensors")
-            return [part for part in listed if isinstance(part, fx.Node)] if isinstance(listed, (list, tuple)) else []
-        if called is operator.getitem and first is not None:
-            whole = first_operand(first) or first.kwargs.get("tensor")
-            if self.called[first] in _GIVE_PARTS:
-                return [whole] if isinstance(whole, fx.Node) else []
-            index = node.args[1] if isinstance(node.args[1], tuple) else node.args[1:]
-            return [first] if all(isinstance(item, slice) or item is Ellipsis for item in index) else []
-        return [first] if first is not None and self._keeps(node) else []
+    def _prove_inputs(self, node: fx.Node) -> None:
+        """Go back from a result to the inputs, where only one number of axes gives that of the result."""
+        axes, row = self.known.get(node), self.rows[node]
+        if axes is None or row is None:
+            return
+        for other in self._same_rank(node):
+            self._set(other, axes)
+        first = first_operand(node)
+        if callable(row.rank) and first is not None and first not in self.known:
+            arguments, rank = self._arguments(node, row), row.rank
+            found = [n for n in _POSSIBLE if rank(arguments, lambda value: n if value is first else None) == axes]  # noqa: B023 - called at once
+            self._set(first, found[0] if len(found) == 1 else None)
 
     def _from_inputs(self, node: fx.Node) -> int | None:
-        called, same = self.called[node], self._of_same_rank(node)
-        if same:
-            return next((self.known[other] for other in same if other in self.known), None)
-        if called in ARITHMETIC:
-            axes = [self.known.get(i) for i in node.all_input_nodes]
-            return max(a for a in axes if a is not None) if axes and None not in axes else None
-        if called in ("reshape_as", "view_as", "expand_as"):
-            return self.known.get(node.all_input_nodes[-1])
-        flattens = called in (torch.flatten, "flatten", nn.Flatten)
-        return self._after_flatten(node) if flattens else self._after_mean(node)
+        """Return the number of axes that the operation and its inputs prove."""
+        row = self.rows[node]
+        if row is None:
+            return self.graph.tensor_rank(node) if node.op == "get_attr" else None
+        known = [self.known[other] for other in self._same_rank(node) if other in self.known]
+        if known:
+            return known[0]
+        if row.shape == "broadcast":
+            axes = [self.known[operand] for operand in node.all_input_nodes if operand in self.known]
+            return max(axes) if axes and len(axes) == len(node.all_input_nodes) else None
+        return row.rank(self._arguments(node, row), self._axes) if callable(row.rank) else row.rank
 
-    def _after_flatten(self, node: fx.Node) -> int | None:
-        """Return what is left of the axes of the input, where it says how many are merged."""
-        module = self.modules[node]
-        start, end = (module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else _flatten_arguments(node)
-        before = self.known.get(node.all_input_nodes[0])
-        if not before or not isinstance(start, int) or not isinstance(end, int):
-            return None
-        return before - (end % before - start % before)
+    def _arguments(self, node: fx.Node, row: Operator) -> dict[str, Any]:
+        """Return the arguments of a call by name; those of a module are its attributes."""
+        module, passed = self.graph.module(node), row.passed(node)
+        attributes = {} if module is None else vars(module)
+        return {**passed, **{name: attributes[name] for name in row.names if name in attributes}}
 
-    def _after_mean(self, node: fx.Node) -> int | None:
-        if self.called[node] not in (torch.mean, "mean"):
-            return None
-        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
-        before = self.known.get(node.all_input_nodes[0])
-        if before is None or dims in (None, (), []) or not isinstance(keep, bool):
-            return None
-        return before if keep else before - (len(dims) if isinstance(dims, (list, tuple)) else 1)
+    def _axes(self, value: object) -> int | None:
+        """Return the number of axes of a value, as far as it is known by now."""
+        return self.known.get(value) if isinstance(value, fx.Node) else None
 
+    def _same_rank(self, node: fx.Node) -> list[fx.Node]:
+        """Return the inputs that have as many axes as the result; of a tuple, its first item or each part counts."""
+        if node not in self._alike or self._is_linear(node):  # of which the weight may be known later
+            self._alike[node] = self._find_same_rank(node)
+        return self._alike[node]
 
-def _recorded(node: fx.Node) -> int | None:
-    value = recorded_value(node)
-    return None if value is None else value.ndim
+    def _find_same_rank(self, node: fx.Node) -> list[fx.Node]:
+        row = self.rows[node]
+        if node.target is operator.getitem:
+            whole = node.args[0]
+            return [whole] if isinstance(whole, fx.Node) and self._is_like_whole(node, whole) else []
+        if row is None or row.shape is None or (self._is_linear(node) and not self._has_matrix(node)):
+            return []
+        if row.shape == "broadcast":  # a number adds no axes
+            return node.all_input_nodes if len(node.all_input_nodes) == 1 else []
+        return nodes_in(node.args[0] if node.args else node.kwargs.get(row.names[0]))
+
+    def _is_like_whole(self, item: fx.Node, whole: fx.Node) -> bool:
+        """Whether an item of a tuple, or a part of a tensor, has as many axes as are known for the whole."""
+        row, index = self.rows[whole], item.args[1]
+        if row is not None and (row.tuples or row.result == "parts"):
+            return not row.tuples or self.graph.source(item) is whole
+        listed = index if isinstance(index, tuple) else (index,)
+        return all(isinstance(i, slice) or i is Ellipsis for i in listed)
+
+    def _is_linear(self, node: fx.Node) -> bool:
+        row = self.rows[node]
+        return row is not None and row.shape == "linear"
+
+    def _has_matrix(self, node: fx.Node) -> bool:
+        """Whether the weight of a linear function is no vector, which takes the last axis away."""
+        if node.op == "call_module":
+            return True
+        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+        if not isinstance(weight, fx.Node):
+            return False
+        return _MATRIX in (self.known.get(weight), self._rank_of_constant(weight))
+
+    def _rank_of_constant(self, node: fx.Node) -> int | None:
+        return self.graph.tensor_rank(node) if node in self.graph.constants else None
 
 
 def recorded_dtype(node: fx.Node) -> torch.dtype | None:
@@ -204,29 +208,3 @@ def recorded_value(node: fx.Node) -> Tensor | None:
 def _description(node: fx.Node) -> object:
     # Graphs of torch.export, of shape propagation, and of Dynamo.
     return next((node.meta[key] for key in DESCRIPTIONS if key in node.meta), None)
-
-
-def _permuted(node: fx.Node) -> int | None:
-    """Return the number of axes that ``permute`` names."""
-    dims: Any = node.kwargs.get("dims", node.args[1] if len(node.args) == 2 else node.args[1:])
-    return len(dims) if isinstance(dims, (list, tuple)) else None
-
-
-def _reshaped(node: fx.Node) -> int | None:
-    """Return the number of axes after ``flatten``, ``view`` or ``reshape``."""
-    if node.target in (torch.flatten, "flatten"):
-        return _flattened(*_flatten_arguments(node))
-    sizes: Sequence[object] = node.args[1:]
-    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-    # A single node can be a size or a whole shape.
-    return len(sizes) if len(sizes) > 1 else None
-
-
-def _flatten_arguments(node: fx.Node) -> tuple[object, object]:
-    start, end = (*node.args[1:], *(0, -1)[len(node.args) - 1 :])[:2]
-    return node.kwargs.get("start_dim", start), node.kwargs.get("end_dim", end)
-
-
-def _flattened(start: object, end: object) -> int | None:
-    """Everything from ``start`` on becomes one axis."""
-    return start + 1 if isinstance(start, int) and start >= 0 and end == -1 else None

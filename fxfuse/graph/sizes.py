@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from fxfuse.graph.rank_tables import ARITHMETIC, keeps_size
 from fxfuse.graph.ranks import recorded_value
 from fxfuse.graph.uses import first_operand
 from fxfuse.report.reasons import Refusal
@@ -64,11 +63,19 @@ class Sizes:
             return {}
 
     def _from_inputs(self, node: fx.Node) -> dict[int, int]:
-        """Return what is known behind operations that are no rows of the table."""
-        called, first = self.graph.called(node), first_operand(node)
-        if called in ARITHMETIC:  # one operand may enlarge the other along axes of size one
-            return self.together(node.all_input_nodes)
-        return self.all(first) if first is not None and keeps_size(called) else {}
+        """Return what is known behind operations that play no role."""
+        row = self.graph.row(node)
+        if row is not None and row.shape == "broadcast" and len(node.all_input_nodes) > 1:
+            return self.together(node.all_input_nodes)  # one operand may enlarge the other along axes of size one
+        before = self._input_of_same_shape(node)
+        return {} if before is None else self.all(before)
+
+    def _input_of_same_shape(self, node: fx.Node) -> fx.Node | None:
+        """Return the input of which the result has the shape."""
+        row = self.graph.row(node)
+        if row is not None and row.shape == "broadcast" and len(node.all_input_nodes) == 1:
+            return node.all_input_nodes[0]
+        return first_operand(node) if row is not None and row.shape == "same" else None
 
     def together(self, operands: Iterable[fx.Node]) -> dict[int, int]:
         """Return the sizes of values that are broadcast against each other, but for those that may be larger."""
@@ -80,21 +87,23 @@ class Sizes:
         if value is not None:
             number = _number(value.shape[axis])
             return str(value.shape[axis]) if number is None else number
-        same = self.of_same_shape(node)
-        # Somebody may move the axes in place at some time.
-        if any(user.target in _MOVING for value in same for user in value.users):
+        same = self._all_of_same_shape(node)
+        if any(self._may_reshape(user, value) for value in same for user in value.users):
             return None
         known = self.of(node)
         return known[axis] if known[axis] is not None else (same[-1], axis)
 
-    def of_same_shape(self, node: fx.Node) -> list[fx.Node]:
+    def _may_reshape(self, user: fx.Node, value: fx.Node) -> bool:
+        """Whether a node may give a value another shape in place, at whatever time."""
+        row = self.graph.row(user)
+        return (row is None or row.shape is None) and value in self.graph.mutated(user)
+
+    def _all_of_same_shape(self, node: fx.Node) -> list[fx.Node]:
         """Return the value and those of the same shape before it, back to the first."""
         found = [node]
-        while True:
-            current, first = found[-1], first_operand(found[-1])
-            if first is None or not keeps_size(self.graph.called(current)):
-                return found
-            found.append(first)
+        while (before := self._input_of_same_shape(found[-1])) is not None:
+            found.append(before)
+        return found
 
     def asked(self, size: object) -> object:
         """Return the label of a size that the model asks for, as ``x.shape[0]``; None for the unknown."""
@@ -131,4 +140,3 @@ def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
 
 # What models compute with sizes, as far as all are numbers.
 _COMPUTED: dict[Any, Any] = {operator.mul: operator.mul, operator.floordiv: operator.floordiv}
-_MOVING = frozenset("transpose_ t_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_ resize_as_ set_ as_strided_".split())

@@ -13,7 +13,7 @@ import itertools
 import linecache
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fxfuse.modules.guards import require_value
 
@@ -73,10 +73,17 @@ class CheckedForward:
         return forward
 
 
+class Change(Protocol):
+    """What makes a derived class: pickled with it, so that it can be made again."""
+
+    def forward(self, base: type[nn.Module]) -> Callable[..., Any]:
+        """Return the forward of the class that is derived from ``base``."""
+
+
 class Derived:
     """Marks a derived class, and lets its instances be pickled and copied by its recipe."""
 
-    _fxfuse_recipe: tuple[Any, OwnForward | CheckedForward]
+    _fxfuse_recipe: tuple[Any, Change]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Store the recipe of the class and the attributes."""
@@ -112,22 +119,27 @@ def _bases(cls: type[nn.Module]) -> tuple[type, ...]:
 
 def with_check(module: nn.Module, expected: dict[str, Any]) -> nn.Module:
     """Return a module with the attributes of ``module``, which raises unless it is called with ``expected``."""
+    return with_change(module, CheckedForward(expected))
+
+
+def with_change(module: nn.Module, change: Change) -> nn.Module:
+    """Return a module with the attributes of ``module``, of a class derived from its class."""
     cls = type(module)
     base = cls._fxfuse_recipe if issubclass(cls, Derived) else cls
-    return _with_class(module, (base, CheckedForward(expected)))
+    return _with_class(module, (base, change))
 
 
-def _with_class(module: nn.Module, recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
+def _with_class(module: nn.Module, recipe: tuple[Any, Change]) -> nn.Module:
     result = _restore(recipe)
     result.__dict__ = module.__dict__
     return result
 
 
-def _restore(recipe: tuple[Any, OwnForward | CheckedForward]) -> nn.Module:
+def _restore(recipe: tuple[Any, Change]) -> nn.Module:
     return object.__new__(_derive(recipe))
 
 
-def _derive(recipe: tuple[Any, OwnForward | CheckedForward]) -> type[nn.Module]:
+def _derive(recipe: tuple[Any, Change]) -> type[nn.Module]:
     base, change = recipe
     base = _derive(base) if isinstance(base, tuple) else base
     body = {UNCHECKED: base.forward} if isinstance(change, CheckedForward) else {}

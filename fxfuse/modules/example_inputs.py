@@ -8,14 +8,15 @@ import inspect
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
+from fxfuse.modules.lookup import tensor_paths
 from fxfuse.modules.mutable_state import State
 from fxfuse.report.errors import FuseError, sentence
 
@@ -26,21 +27,44 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
-@dataclass(frozen=True, eq=False)
 class Inputs:
-    """The arguments of one call."""
+    """The arguments of one call.
 
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    Example:
+        >>> import torch
+        >>> from fxfuse import Inputs, explain
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8)).eval()
+        >>> explain(model, [Inputs(torch.randn(2, 4)), Inputs(input=torch.randn(1, 4))]).folded[0].into
+        ('0',)
+
+    Attributes:
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Remember the arguments of a call, as they would be passed to the model."""
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
 
     @staticmethod
     def of(example_inputs: Any) -> Inputs:
         """Read what users pass: a tuple is positional arguments, a mapping keywords, the rest one argument."""
+        if isinstance(example_inputs, Inputs):
+            return example_inputs
         if isinstance(example_inputs, tuple):
-            return Inputs(example_inputs, {})
+            return Inputs(*example_inputs)
         if isinstance(example_inputs, Mapping):
-            return Inputs((), dict(example_inputs))
-        return Inputs((example_inputs,), {})
+            return Inputs(**example_inputs)
+        return Inputs(example_inputs)
+
+    @staticmethod
+    def calls_of(example_inputs: Any) -> list[Inputs]:
+        """Read one call, or a list of ``Inputs``, which is one call each; any other list is one argument."""
+        several = isinstance(example_inputs, list) and example_inputs
+        if several and all(isinstance(item, Inputs) for item in example_inputs):
+            return list(example_inputs)
+        return [Inputs.of(example_inputs)]
 
     def call(self, module: Callable[..., Any]) -> Any:
         """Call a module with copies of the arguments, without gradients."""
@@ -50,7 +74,8 @@ class Inputs:
 
     def copied(self) -> Inputs:
         """Return the same call with copies of the tensors, which a model may change in place."""
-        return Inputs(*pytree.tree_map(_copied, (self.args, dict(self.kwargs))))
+        args, kwargs = pytree.tree_map(_copied, (self.args, self.kwargs))
+        return Inputs(*args, **kwargs)
 
     def bound(self, module: nn.Module) -> dict[str, Any]:
         """Return the values that the call binds to the parameters of ``forward``, defaults left out."""
@@ -81,6 +106,29 @@ def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
             f"{name or type(model).__name__} raises on the example inputs by itself ({sentence(error)}), so nothing "
             "was changed. Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
         ) from error
+
+
+def amplifies_rounding(model: nn.Module, inputs: Inputs, expected: Any) -> bool:
+    """Whether a model gives another result where its inputs and weights change by no more than rounding.
+
+    A model that selects (the best boxes, say) can select others then, so that no comparison of results says anything.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
+            return value
+        noise = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
+        return (value.detach() * (1 + 8 * torch.finfo(value.dtype).eps * noise.to(value.device))).to(value.dtype)
+
+    for _ in range(3):
+        args, kwargs = pytree.tree_map(moved, (inputs.args, inputs.kwargs))
+        weights = {name: moved(tensor) for tensor, name in tensor_paths(model)}
+        with untouched(model), torch.no_grad():
+            given = functional_call(model, weights, args, kwargs, strict=False)
+        if not agree(expected, given, weights.values()):
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -116,7 +164,7 @@ def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> 
     seen: dict[nn.Module, list[Inputs]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.setdefault(module, []).append(Inputs(args, kwargs).copied())
+        seen.setdefault(module, []).append(Inputs(*args, **kwargs).copied())
 
     with untouched(model), contextlib.ExitStack() as hooks:
         for module in modules:

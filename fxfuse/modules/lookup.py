@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import types
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
 
 # The types of most attributes, which hold nothing that could be changed; looked up by type, since there are many.
 ATOMS = frozenset([
@@ -47,6 +50,41 @@ def paths_below(root: nn.Module) -> dict[nn.Module, str]:
             children = [(prefix + name, child) for name, child in module._modules.items() if child is not None]
             pending += reversed(children)
     return paths
+
+
+def ancestors(modules: Iterable[nn.Module]) -> dict[nn.Module, frozenset[nn.Module]]:
+    """Return each module with all modules that hold it, itself among them.
+
+    Args:
+        modules: all modules of a model, parents before their children, as ``paths_below`` gives them.
+    """
+    parents: dict[nn.Module, list[nn.Module]] = {}
+    for module in modules:
+        parents.setdefault(module, [])
+        for child in module._modules.values():
+            if child is not None:
+                parents.setdefault(child, []).append(module)
+    found: dict[nn.Module, frozenset[nn.Module]] = {}
+    for module in parents:
+        above, pending = {module}, [module]
+        while pending:
+            for parent in parents[pending.pop()]:
+                if parent not in above:
+                    above |= found.get(parent, {parent})
+                    pending += [] if parent in found else [parent]
+        found[module] = frozenset(above)
+    return found
+
+
+def splitting(fold: Collection[nn.Module], above: Mapping[nn.Module, frozenset[nn.Module]]) -> frozenset[nn.Module]:
+    """Return the modules that hold a part of a fold, and not all of it.
+
+    Args:
+        fold: the modules that a fold changes.
+        above: what ``ancestors`` gives.
+    """
+    holders = [above.get(module, frozenset({module})) for module in fold]
+    return frozenset[nn.Module]().union(*holders) - frozenset.intersection(*holders)
 
 
 def tensor_paths(root: nn.Module) -> list[tuple[torch.Tensor, str]]:

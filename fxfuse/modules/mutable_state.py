@@ -19,17 +19,22 @@ _CONTAINERS = (dict, list, set, collections.deque)
 class State:
     """What a forward can write: attributes of the modules below, what these hold, and the random generators."""
 
-    def __init__(self, root: nn.Module) -> None:
-        """Remember everything as it is."""
+    def __init__(self, root: nn.Module, *, alone: bool = False) -> None:
+        """Remember everything as it is.
+
+        Args:
+            root: the module.
+            alone: remember the attributes of this module only: neither those of others, nor chance.
+        """
         self.holders: dict[int, tuple[Any, Any, str]] = {}
         self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
-        modules = paths_below(root)
+        modules = [root] if alone else paths_below(root)
         for module in modules:
             self._remember_module(module)
-        classes = {type(module) for module in modules}
+        classes = set() if alone else {type(module) for module in modules}
         self.classes = {cls: dict(vars(cls)) for cls in {c for known in classes for c in _own_classes(known)}}
-        self.chance = chance()
+        self.chance = None if alone else chance()
 
     def _remember_module(self, module: nn.Module) -> None:
         attributes, name = module.__dict__, type(module).__name__
@@ -71,12 +76,13 @@ class State:
                 _refill(value, content)
         for cls, members in self.classes.items():
             found = _restore_class(cls, members) or found
-        drawn = not same_chance(chance(), self.chance)
+        drawn = self.chance is not None and not same_chance(chance(), self.chance)
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
             generator.set_state(before)
         if drawn:
-            set_chance(self.chance)
+            if self.chance is not None:
+                set_chance(self.chance)
             found = "its forward draws random numbers that a graph would repeat"
         return found
 

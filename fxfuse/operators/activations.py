@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxfuse.operators.passage import Passage
-from fxfuse.operators.register import register
+from fxfuse.operators.register import SAME, row
 
 if TYPE_CHECKING:
     from fxfuse.algebra.affine import Affine
@@ -31,26 +31,10 @@ class Homogeneous(Passage):
 
 
 _aten = torch.ops.aten
-register(
-    "relu",
-    Homogeneous,
-    arguments=("input", "inplace"),
-    modules=[nn.ReLU],
-    methods=["relu", "relu_"],
-    functions=[F.relu, F.relu_, torch.relu, torch.relu_, _aten.relu.default, _aten.relu_.default],
-)
-register(
-    "leaky_relu",
-    Homogeneous,
-    arguments=("input", "negative_slope", "inplace"),
-    modules=[nn.LeakyReLU],
-    functions=[F.leaky_relu, F.leaky_relu_, _aten.leaky_relu.default, _aten.leaky_relu_.default],
-)
-register(
-    "prelu",
-    Homogeneous,
-    arguments=("input", "weight"),
-    modules=[nn.PReLU],
-    methods=["prelu"],
-    functions=[F.prelu, torch.prelu, _aten.prelu.default, _aten._prelu_kernel.default],
-)
+# fmt: off
+row("relu", Homogeneous, "input inplace",
+    nn.ReLU, "relu", "relu_", F.relu, F.relu_, torch.relu, torch.relu_, _aten.relu.default, _aten.relu_.default, **SAME)
+row("leaky_relu", Homogeneous, "input negative_slope inplace",
+    nn.LeakyReLU, F.leaky_relu, F.leaky_relu_, _aten.leaky_relu.default, _aten.leaky_relu_.default, **SAME)
+row("prelu", Homogeneous, "input weight",
+    nn.PReLU, "prelu", F.prelu, torch.prelu, _aten.prelu.default, _aten._prelu_kernel.default, **SAME)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from fxfuse.operators.register import register
+from fxfuse.graph.uses import nodes_in
+from fxfuse.operators.register import row
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.registry import Axes, RankOf
 
 
 class NewAxis(Carrier):
@@ -72,9 +74,8 @@ class Copies(Carrier):
 
     def _listed(self) -> list[Any]:
         sizes = self.call.get("sizes")
-        listed = list(sizes) if isinstance(sizes, (list, tuple)) else list(self.call.graph.source(self.node).args[1:])
-        self.require(bool(listed))
-        return listed
+        self.require(isinstance(sizes, (list, tuple)) and bool(sizes))
+        return list(sizes)
 
     def _stays(self, axis: int, asked: object) -> bool:
         """Whether the axis, counted from the last, is as it was."""
@@ -124,23 +125,41 @@ class Repeat(Copies):
         return full.with_rank(full.rank).rearrange(repeated)
 
 
-_aten = torch.ops.aten
+def count(name: str) -> RankOf:
+    """Return a function that counts the items of an argument; a single one may stand for a whole shape."""
 
-register(
-    "unsqueeze",
-    NewAxis,
-    arguments=("input", "dim"),
-    methods=["unsqueeze"],
-    functions=[torch.unsqueeze, _aten.unsqueeze.default],
-)
-register(
-    "squeeze",
-    DroppedAxis,
-    arguments=("input", "dim"),
-    methods=["squeeze"],
-    functions=[torch.squeeze, _aten.squeeze.dim, _aten.squeeze.dims],
-)
-register(
-    "expand", Expand, arguments=("input", "sizes", "implicit"), methods=["expand"], functions=[_aten.expand.default]
-)
-register("repeat", Repeat, arguments=("input", "sizes"), methods=["repeat"], functions=[_aten.repeat.default])
+    def counted(arguments: Mapping[str, Any], axes: Axes) -> int | None:  # noqa: ARG001 - the call alone says it
+        listed = arguments.get(name)
+        return len(listed) if isinstance(listed, (list, tuple)) and len(listed) > 1 else None
+
+    return counted
+
+
+def one_more(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    """Return the number of axes with a new one."""
+    before = [axes(value) for value in nodes_in(arguments.get("input"), arguments.get("tensors"))]
+    return next((axes + 1 for axes in before if axes is not None), None)
+
+
+def one_less(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    """Return the number of axes without one."""
+    before = axes(arguments.get("input"))
+    return None if before is None else before - 1
+
+
+def reduced(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    """Return the number of axes behind a mean or a sum along some of them."""
+    dims, keep, before = arguments.get("dim"), arguments.get("keepdim", False), axes(arguments.get("input"))
+    if before is None or dims in (None, (), []) or not isinstance(keep, bool):
+        return None
+    return before if keep else before - (len(dims) if isinstance(dims, (list, tuple)) else 1)
+
+
+_aten = torch.ops.aten
+# fmt: off
+row("unsqueeze", NewAxis, "input dim", "unsqueeze", torch.unsqueeze, _aten.unsqueeze.default,
+    rank=one_more, result="view")
+row("squeeze", DroppedAxis, "input dim", "squeeze", torch.squeeze, _aten.squeeze.dim, _aten.squeeze.dims, result="view")
+row("expand", Expand, "input *sizes", "expand", rank=count("sizes"), result="view")
+row("expand", Expand, "input sizes implicit", _aten.expand.default, rank=count("sizes"), result="view")
+row("repeat", Repeat, "input *sizes", "repeat", _aten.repeat.default, rank=count("sizes"), result="new")

@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from fxfuse.algebra.affine import Affine
-from fxfuse.operators.register import register
+from fxfuse.operators.axes import one_more
+from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
@@ -118,13 +119,8 @@ class Stack(Join):
 
 
 _aten = torch.ops.aten
-register(
-    "cat",
-    Concatenation,
-    arguments=("tensors", "dim"),
-    functions=[
-        *(torch.cat, torch.concat, torch.concatenate),
-        *(_aten.cat.default, _aten.concat.default, _aten.concatenate.default),
-    ],
-)
-register("stack", Stack, arguments=("tensors", "dim"), functions=[torch.stack, _aten.stack.default])
+# fmt: off
+row("cat", Concatenation, "tensors dim",
+    torch.cat, torch.concat, torch.concatenate, _aten.cat.default, _aten.concat.default, _aten.concatenate.default,
+    **SAME_RANK)
+row("stack", Stack, "tensors dim", torch.stack, _aten.stack.default, rank=one_more, result="new")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,13 @@ from torch import nn
 from fxfuse.algebra.geometry import fits
 from fxfuse.algebra.linear_map import LinearMap
 from fxfuse.graph.plan import Write
-from fxfuse.operators.register import register
+from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Linear
 from fxfuse.operators.windows import changed_arguments, geometry_of, module_attributes, transposed_geometry
 from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -169,42 +169,23 @@ class LinearLayer(Convolution):
         return tuple(shape[1:])
 
 
-_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode")
-_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
-
 _aten = torch.ops.aten
-_Row: TypeAlias = "tuple[str, type[Linear], tuple[str, ...], type[nn.Module], list[Callable[..., Any]]]"
-_ROWS: tuple[_Row, ...] = (
-    ("conv1d", Convolution, _CONVOLUTION, nn.Conv1d, [F.conv1d, _aten.conv1d.default, _aten.conv1d.padding]),
-    ("conv2d", Convolution, _CONVOLUTION, nn.Conv2d, [F.conv2d, _aten.conv2d.default, _aten.conv2d.padding]),
-    ("conv3d", Convolution, _CONVOLUTION, nn.Conv3d, [F.conv3d, _aten.conv3d.default, _aten.conv3d.padding]),
-    (
-        "conv_transpose1d",
-        TransposedConvolution,
-        _TRANSPOSED,
-        nn.ConvTranspose1d,
-        [F.conv_transpose1d, _aten.conv_transpose1d.default],
-    ),
-    (
-        "conv_transpose2d",
-        TransposedConvolution,
-        _TRANSPOSED,
-        nn.ConvTranspose2d,
-        [F.conv_transpose2d, _aten.conv_transpose2d.input],
-    ),
-    (
-        "conv_transpose3d",
-        TransposedConvolution,
-        _TRANSPOSED,
-        nn.ConvTranspose3d,
-        [F.conv_transpose3d, _aten.conv_transpose3d.input],
-    ),
-    ("linear", LinearLayer, ("input", "weight", "bias"), nn.Linear, [F.linear, _aten.linear.default]),
-)
-for _name, _view, _arguments, _module, _functions in _ROWS:
-    register(_name, _view, arguments=_arguments, modules=[_module], functions=_functions)
-
-_CORE_CONVOLUTION = (*_CONVOLUTION[:6], "transposed", "output_padding", "groups")
-register(
-    "convolution", Convolution, arguments=_CORE_CONVOLUTION, functions=[torch.convolution, _aten.convolution.default]
-)
+_CONVOLUTION = "input weight bias stride padding dilation groups padding_mode"
+_TRANSPOSED = "input weight bias stride padding output_padding groups dilation"
+# fmt: off
+row("conv1d", Convolution, _CONVOLUTION,
+    nn.Conv1d, F.conv1d, _aten.conv1d.default, _aten.conv1d.padding, spatial=1, **SAME_RANK)
+row("conv2d", Convolution, _CONVOLUTION,
+    nn.Conv2d, F.conv2d, _aten.conv2d.default, _aten.conv2d.padding, spatial=2, strides="dense", **SAME_RANK)
+row("conv3d", Convolution, _CONVOLUTION,
+    nn.Conv3d, F.conv3d, _aten.conv3d.default, _aten.conv3d.padding, spatial=3, strides="dense", **SAME_RANK)
+row("conv_transpose1d", TransposedConvolution, _TRANSPOSED,
+    nn.ConvTranspose1d, F.conv_transpose1d, _aten.conv_transpose1d.default, spatial=1, **SAME_RANK)
+row("conv_transpose2d", TransposedConvolution, _TRANSPOSED,
+    nn.ConvTranspose2d, F.conv_transpose2d, _aten.conv_transpose2d.input, spatial=2, strides="dense", **SAME_RANK)
+row("conv_transpose3d", TransposedConvolution, _TRANSPOSED,
+    nn.ConvTranspose3d, F.conv_transpose3d, _aten.conv_transpose3d.input, spatial=3, strides="dense", **SAME_RANK)
+row("convolution", Convolution, "input weight bias stride padding dilation transposed output_padding groups",
+    torch.convolution, _aten.convolution.default, strides="dense", **SAME_RANK)
+row("linear", LinearLayer, "input weight bias",
+    nn.Linear, F.linear, _aten.linear.default, shape="linear", spatial=0, result="new", strides="fixed")

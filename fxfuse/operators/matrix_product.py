@@ -10,7 +10,7 @@ from torch import fx
 
 from fxfuse.graph.plan import Write
 from fxfuse.operators.linear import LinearLayer
-from fxfuse.operators.register import register
+from fxfuse.operators.register import row
 from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
@@ -83,11 +83,9 @@ def _swaps_two_axes(node: fx.Node) -> bool:
 
 
 _aten = torch.ops.aten
-register("mm", MatrixProduct, arguments=("input", "weight"), functions=[torch.mm, _aten.mm.default])
-register(
-    "addmm",
-    MatrixProduct,
-    arguments=("bias", "input", "weight", "beta", "alpha"),
-    functions=[torch.addmm, _aten.addmm.default],
-)
+# fmt: off
+row("mm", MatrixProduct, "input weight", torch.mm, _aten.mm.default, rank=2, result="new", strides="fixed")
+row("addmm", MatrixProduct, "bias input weight beta alpha", torch.addmm, _aten.addmm.default,
+    rank=2, result="new", strides="fixed")
+# fmt: on
 _WITH_BIAS: dict[object, Callable[..., Any]] = {torch.mm: torch.addmm, _aten.mm.default: _aten.addmm.default}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,13 @@ from torch import nn
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.operators.passage import Passage
-from fxfuse.operators.register import register
+from fxfuse.operators.register import SAME, row
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.registry import Axes, ShapeAndResult
 
 
 class Noop(Passage):
@@ -110,52 +113,30 @@ class Guard(Noop):
         return False
 
 
-register("identity", Identity, arguments=("input",), modules=[nn.Identity])
-register(
-    "dropout",
-    Dropout,
-    arguments=("input", "p", "training", "inplace"),
-    modules=[nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout],
-    functions=[F.dropout, F.dropout1d, F.dropout2d, F.dropout3d],
-)
-register(
-    "dropout",
-    AlphaDropout,
-    arguments=("input", "p", "training", "inplace"),
-    functions=[F.alpha_dropout, F.feature_alpha_dropout],
-)
+def _checked(arguments: Mapping[str, Any], axes: Axes) -> int | None:  # noqa: ARG001 - the call alone says it
+    number = arguments.get("axes")
+    return number if isinstance(number, int) else None
+
+
 _aten = torch.ops.aten
-register(
-    "dropout",
-    Dropout,
-    arguments=("input", "p", "train"),
-    functions=[
-        *(torch.dropout, _aten.dropout.default, _aten.feature_dropout.default),
-        *(_aten.alpha_dropout.default, _aten.feature_alpha_dropout.default),
-    ],
-)
-register(
-    "contiguous",
-    Copy,
-    arguments=("input", "memory_format"),
-    methods=["contiguous"],
-    functions=[_aten.contiguous.default],
-)
-register(
-    "clone",
-    Copy,
-    arguments=("input", "memory_format"),
-    methods=["clone"],
-    functions=[torch.clone, _aten.clone.default, _aten.alias.default],
-)
-register(
-    "to",
-    Cast,
-    arguments=("input", "dtype", "device", "non_blocking", "copy", "memory_format", "layout", "pin_memory", "other"),
-    methods=["to", "float", "half", "double", "bfloat16", "type_as"],
-    functions=[
-        *(_aten.to.dtype, _aten.to.device, _aten.to.other, _aten.to.dtype_layout, _aten._to_copy.default),
-        _aten.type_as.default,
-    ],
-)
-register("guard", Guard, arguments=("input",), modules=[AssumedRank], functions=[require_rank])
+_SELF: ShapeAndResult = {"shape": "same", "result": "view"}
+# fmt: off
+row("identity", Identity, "input", nn.Identity, **_SELF)
+row("dropout", Dropout, "input p training inplace",
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, **_SELF)
+row("dropout", AlphaDropout, "input p training inplace", F.alpha_dropout, F.feature_alpha_dropout, **_SELF)
+row("dropout", Dropout, "input p train",
+    torch.dropout, _aten.dropout.default, _aten.feature_dropout.default,
+    _aten.alpha_dropout.default, _aten.feature_alpha_dropout.default, **_SELF)
+row("contiguous", Copy, "input memory_format", "contiguous", _aten.contiguous.default,
+    shape="same", result="maybe view", strides="fixed")
+row("clone", Copy, "input memory_format", "clone", torch.clone, _aten.clone.default, **SAME)
+row("alias", Copy, "input", _aten.alias.default, **_SELF)
+row("to", Cast, "input dtype device non_blocking copy memory_format layout pin_memory other",
+    "to", _aten.to.dtype, _aten.to.device, _aten.to.dtype_layout, _aten._to_copy.default,
+    shape="same", result="maybe view")
+row("to", Cast, "input", "float", "half", "double", "bfloat16", **_SELF)
+row("to", Cast, "input other non_blocking copy memory_format", "type_as", _aten.type_as.default, _aten.to.other,
+    shape="same", result="maybe view", like="other")
+row("guard", Guard, "input axes where", AssumedRank, require_rank, rank=_checked, asks="rank", **_SELF)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fxfuse.algebra.affine import Affine
 from fxfuse.graph.plan import Write
-from fxfuse.operators.register import register
+from fxfuse.operators.register import SAME, row
 from fxfuse.operators.roles import AffineSource
 from fxfuse.report.reasons import Reason, require
 
@@ -105,38 +105,14 @@ class GroupNormTail(NormTail):
 
 
 _aten = torch.ops.aten
-register(
-    "layer_norm",
-    NormTail,
-    arguments=("input", "normalized_shape", "weight", "bias", "eps"),
-    modules=[nn.LayerNorm],
-    functions=[F.layer_norm, torch.layer_norm, _aten.layer_norm.default],
-)
-register(
-    "layer_norm",
-    NormTail,
-    arguments=("input", "normalized_shape", "weight", "bias", "eps"),
-    functions=[torch.native_layer_norm, _aten.native_layer_norm.default],
-    tuples=True,
-)
-register(
-    "rms_norm",
-    NormTail,
-    arguments=("input", "normalized_shape", "weight", "eps"),
-    modules=[nn.RMSNorm],
-    functions=[F.rms_norm, torch.rms_norm, _aten.rms_norm.default],
-)
-register(
-    "group_norm",
-    GroupNormTail,
-    arguments=("input", "num_groups", "weight", "bias", "eps"),
-    modules=[nn.GroupNorm],
-    functions=[F.group_norm, torch.group_norm, _aten.group_norm.default],
-)
-register(
-    "group_norm",
-    GroupNormTail,
-    arguments=("input", "weight", "bias", "N", "C", "HxW", "num_groups", "eps"),
-    functions=[torch.native_group_norm, _aten.native_group_norm.default],
-    tuples=True,
-)
+# fmt: off
+row("layer_norm", NormTail, "input normalized_shape weight bias eps",
+    nn.LayerNorm, F.layer_norm, torch.layer_norm, _aten.layer_norm.default, **SAME)
+row("layer_norm", NormTail, "input normalized_shape weight bias eps",
+    torch.native_layer_norm, _aten.native_layer_norm.default, tuples=True, **SAME)
+row("rms_norm", NormTail, "input normalized_shape weight eps",
+    nn.RMSNorm, F.rms_norm, torch.rms_norm, _aten.rms_norm.default, **SAME)
+row("group_norm", GroupNormTail, "input num_groups weight bias eps",
+    nn.GroupNorm, F.group_norm, torch.group_norm, _aten.group_norm.default, **SAME)
+row("group_norm", GroupNormTail, "input weight bias N C HxW num_groups eps",
+    torch.native_group_norm, _aten.native_group_norm.default, tuples=True, **SAME)

@@ -12,8 +12,9 @@ from torch import nn
 from fxfuse.algebra.affine import Affine
 from fxfuse.algebra.running_norms import CONSTANTS, Norm
 from fxfuse.graph.facts import Rank
+from fxfuse.graph.registry import OPERATORS
 from fxfuse.operators.norm_affines import channel_sizes, tail, without_tail
-from fxfuse.operators.register import register
+from fxfuse.operators.register import SAME, row
 from fxfuse.operators.roles import AffineSource
 from fxfuse.report.reasons import Reason, Refusal, require
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fxfuse.graph.plan import Write
+    from fxfuse.graph.registry import Operator
 
 
 class BatchNorm(AffineSource):
@@ -33,9 +35,6 @@ class BatchNorm(AffineSource):
 
     is_norm: ClassVar[bool] = True
     leaves_check: ClassVar[bool] = True
-    # The class checks the number of axes itself, so that its name is the proof.
-    proven_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
-    most_axes: ClassVar[dict[type[nn.Module], int]] = {nn.BatchNorm1d: 3}
 
     def affine(self) -> Affine:
         """Return the affine, shaped for the rank of the input."""
@@ -70,20 +69,29 @@ class BatchNorm(AffineSource):
 
     def _rank(self) -> Rank:
         """Axis 1 is counted from the left, so the number of axes says which one it is from the right."""
-        # Also the class of which the function that torch.export made of it stands in the forward.
-        cls = self.call.graph.owner_class(self.node) if self.call.module is None else type(self.call.module)
-        for known, axes in self.proven_axes.items():
-            if cls is not None and issubclass(cls, known):
-                return Rank(axes)
+        takes = self._takes()
+        if len(takes) == 1:
+            return Rank(takes[0])
         rank = self.call.rank(self.input)
         if rank is None:
             graph = self.call.graph
             reason = Reason.NOT_LINEAR if graph.view(self.input) is None else Reason.UNKNOWN_SHAPE
             raise Refusal(reason, value=graph.describe(self.input), detail="not known")
-        most = next((axes for cls, axes in self.most_axes.items() if isinstance(self.call.module, cls)), rank.axes)
-        path, detail = self.call.graph.path(self.input), f"it has {rank.axes} axes, and the norm takes {most}"
-        require(rank.axes <= most, Reason.NOT_PER_CHANNEL, value=path, detail=detail)
+        path, most = self.call.graph.path(self.input), max(takes, default=rank.axes)
+        detail = f"it has {rank.axes} axes, and the norm takes {most}"
+        require(not takes or rank.axes in takes, Reason.NOT_PER_CHANNEL, value=path, detail=detail)
         return rank
+
+    def _takes(self) -> tuple[int, ...]:
+        """Return the numbers of axes that the input may have; empty if there may be any number."""
+        return self._row.takes
+
+    @property
+    def _row(self) -> Operator:
+        """The row of the class; torch.export makes a function of a module, and still tells the class."""
+        bases = getattr(self.call.graph.owner_class(self.node), "__mro__", ()) if self.call.module is None else ()
+        rows = (OPERATORS[base] for base in bases if base in OPERATORS)
+        return next((row for row in rows if row.view is type(self)), self.call.operator)
 
     def known_sizes(self) -> Mapping[int, int]:
         """Return the number of channels as well."""
@@ -113,11 +121,11 @@ class InstanceNorm(BatchNorm):
     """
 
     gives_order: ClassVar[bool] = True
-    proven_axes: ClassVar[dict[type[nn.Module], int]] = {
-        nn.InstanceNorm1d: 3,
-        nn.InstanceNorm2d: 4,
-        nn.InstanceNorm3d: 5,
-    }
+
+    def _takes(self) -> tuple[int, ...]:
+        """Return the number of axes with a batch axis, which the class tells."""
+        spatial = self._row.spatial
+        return () if spatial is None else (spatial + 2,)
 
     def affine(self) -> Affine:
         """Return the affine, or what follows the bare normalisation."""
@@ -126,7 +134,7 @@ class InstanceNorm(BatchNorm):
 
     @property
     def _has_tail(self) -> bool:
-        passed = {name: self.call.get(name) is not None for name in _CORE[1:]}
+        passed = {name: self.call.get(name) is not None for name in CONSTANTS}
         return (passed["weight"] or passed["bias"]) and not (passed["running_mean"] or passed["running_var"])
 
     def detached(self) -> Write | None:
@@ -140,63 +148,29 @@ class InstanceNorm(BatchNorm):
 
 
 _aten = torch.ops.aten
-register(
-    "batch_norm",
-    BatchNorm,
-    arguments=("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
-    modules=[nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm],
-    functions=[F.batch_norm],
-)
-register(
-    "batch_norm",
-    BatchNorm,
-    arguments=(
-        *("input", "weight", "bias", "running_mean", "running_var"),
-        *("training", "momentum", "eps", "cudnn_enabled"),
-    ),
-    functions=[torch.batch_norm, torch.ops.aten.batch_norm.default],
-)
-_CORE = ("input", "weight", "bias", "running_mean", "running_var")
-register(
-    "batch_norm",
-    BatchNorm,
-    arguments=(*_CORE, "training", "momentum", "eps"),
-    functions=[
-        *(torch.native_batch_norm, _aten.native_batch_norm.default),
-        _aten._native_batch_norm_legit_functional.default,  # in training mode
-        # What a trace down to ATen finds on a GPU; their names for momentum and eps are others.
-        *(torch.cudnn_batch_norm, _aten.cudnn_batch_norm.default),
-        *(torch.miopen_batch_norm, _aten.miopen_batch_norm.default),
-    ],
-    tuples=True,
-)
-register(
-    "batch_norm",
-    BatchNorm,
-    arguments=(*_CORE, "momentum", "eps"),
-    functions=[_aten._native_batch_norm_legit_no_training.default, _aten._batch_norm_no_update.default],
-    tuples=True,
-)
-register(
-    "batch_norm",
-    BatchNorm,
-    arguments=("input", "weight", "bias", "training", "momentum", "eps"),  # of the statistics of the batch
-    functions=[_aten._native_batch_norm_legit.no_stats],
-    tuples=True,
-)
-register(
-    "instance_norm",
-    InstanceNorm,
-    arguments=(*_CORE, "use_input_stats", "momentum", "eps"),
-    functions=[torch.instance_norm, _aten.instance_norm.default],
-)
-register(
-    "instance_norm",
-    InstanceNorm,
-    arguments=(
-        *("input", "running_mean", "running_var", "weight", "bias"),
-        *("use_input_stats", "momentum", "eps", "training", "track_running_stats"),
-    ),
-    modules=[nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d],
-    functions=[F.instance_norm],
-)
+_OF_MODULES = "input running_mean running_var weight bias training momentum eps"
+_OF_ATEN = "input weight bias running_mean running_var training momentum eps"
+_INSTANCE = "input running_mean running_var weight bias use_input_stats momentum eps training track_running_stats"
+# fmt: off
+row("batch_norm", BatchNorm, _OF_MODULES, nn.BatchNorm1d, takes=(2, 3), **SAME)
+row("batch_norm", BatchNorm, _OF_MODULES, nn.BatchNorm2d, takes=(4,), **SAME)
+row("batch_norm", BatchNorm, _OF_MODULES, nn.BatchNorm3d, takes=(5,), **SAME)
+row("batch_norm", BatchNorm, _OF_MODULES, nn.SyncBatchNorm, F.batch_norm, **SAME)
+row("batch_norm", BatchNorm, _OF_ATEN + " cudnn_enabled", torch.batch_norm, _aten.batch_norm.default, **SAME)
+row("batch_norm", BatchNorm, _OF_ATEN,
+    torch.native_batch_norm, _aten.native_batch_norm.default,
+    _aten._native_batch_norm_legit_functional.default,  # in training mode
+    torch.miopen_batch_norm, _aten.miopen_batch_norm.default, tuples=True, **SAME)
+# What a trace down to ATen finds on a GPU, as miopen's; their names for momentum and eps are others.
+row("batch_norm", BatchNorm, _OF_ATEN,
+    torch.cudnn_batch_norm, _aten.cudnn_batch_norm.default, tuples=True, asks="dense strides", **SAME)
+row("batch_norm", BatchNorm, "input weight bias running_mean running_var momentum eps",
+    _aten._native_batch_norm_legit_no_training.default, _aten._batch_norm_no_update.default, tuples=True, **SAME)
+row("batch_norm", BatchNorm, "input weight bias training momentum eps",  # by the statistics of the batch
+    _aten._native_batch_norm_legit.no_stats, tuples=True, **SAME)
+row("instance_norm", InstanceNorm, "input weight bias running_mean running_var use_input_stats momentum eps",
+    torch.instance_norm, _aten.instance_norm.default, **SAME)
+row("instance_norm", InstanceNorm, _INSTANCE, F.instance_norm, **SAME)
+row("instance_norm", InstanceNorm, _INSTANCE, nn.InstanceNorm1d, spatial=1, **SAME)
+row("instance_norm", InstanceNorm, _INSTANCE, nn.InstanceNorm2d, spatial=2, **SAME)
+row("instance_norm", InstanceNorm, _INSTANCE, nn.InstanceNorm3d, spatial=3, **SAME)

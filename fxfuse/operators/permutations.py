@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from fxfuse.operators.register import register
+from fxfuse.operators.axes import count
+from fxfuse.operators.register import VIEW, row
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
@@ -65,9 +66,8 @@ class PermuteTo(Permute):
 
     def _dims(self) -> list[Any]:
         dims = self.call.get("dims")
-        listed = list(dims) if isinstance(dims, (list, tuple)) else list(self.call.graph.source(self.node).args[1:])
-        self.require(all(isinstance(d, int) for d in listed))
-        return listed
+        self.require(isinstance(dims, (list, tuple)) and all(isinstance(d, int) for d in dims))
+        return list(dims)
 
     @property
     def known_rank(self) -> int | None:
@@ -109,28 +109,10 @@ class MoveAxes(Permute):
 
 
 _aten = torch.ops.aten
-
-register(
-    "permute",
-    PermuteTo,
-    arguments=("input", "dims"),
-    methods=["permute"],
-    functions=[torch.permute, _aten.permute.default],
-)
-register(
-    "transpose",
-    Transpose,
-    arguments=("input", "dim0", "dim1"),
-    methods=["transpose", "swapaxes"],
-    functions=[torch.transpose, torch.swapaxes, _aten.transpose.int, _aten.swapaxes.default],
-)
-register(
-    "movedim",
-    MoveAxes,
-    arguments=("input", "source", "destination"),
-    methods=["movedim", "moveaxis"],
-    functions=[
-        *(torch.movedim, torch.moveaxis, _aten.movedim.int, _aten.movedim.intlist),
-        *(_aten.moveaxis.int, _aten.moveaxis.intlist),
-    ],
-)
+# fmt: off
+row("permute", PermuteTo, "input *dims", "permute", torch.permute, _aten.permute.default, rank=count("dims"), **VIEW)
+row("transpose", Transpose, "input dim0 dim1",
+    "transpose", "swapaxes", torch.transpose, torch.swapaxes, _aten.transpose.int, _aten.swapaxes.default, **VIEW)
+row("movedim", MoveAxes, "input source destination",
+    "movedim", "moveaxis", torch.movedim, torch.moveaxis,
+    _aten.movedim.int, _aten.movedim.intlist, _aten.moveaxis.int, _aten.moveaxis.intlist, **VIEW)

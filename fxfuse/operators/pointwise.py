@@ -10,13 +10,15 @@ from torch import Tensor, fx
 
 from fxfuse.algebra.affine import Affine
 from fxfuse.graph.ranks import is_size, recorded_value
-from fxfuse.operators.register import register
+from fxfuse.operators.register import row
 from fxfuse.operators.roles import AffineSource
 from fxfuse.operators.sums import Difference, ReverseDifference, Sum
 from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from fxfuse.graph.registry import ShapeAndResult
 
 
 class Arithmetic(AffineSource):
@@ -154,36 +156,28 @@ class Divide(Arithmetic):
         return Affine(one / constant, zero)
 
 
-def _register(
-    name: str, view: type[Arithmetic], functions: list[Callable[..., Any]], otherwise: type[Sum] | None = None
-) -> None:
-    methods = [name] if hasattr(Tensor, name) else []
-    arguments = ("input", "other") if otherwise is None else ("input", "other", "alpha")
-    register(name, view, arguments=arguments, functions=functions, methods=methods, otherwise=otherwise)
-
-
 _aten = torch.ops.aten
-_MULTIPLY: list[Any] = [operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor]
-_SUBTRACT: list[Any] = [operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor]
-_DIVIDE: list[Any] = [operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor]
-_register("mul", Multiply, _MULTIPLY)
-_register("add", Add, [operator.add, torch.add, _aten.add.Tensor], Sum)
-_register("sub", Subtract, _SUBTRACT, Difference)
-_register("rsub", ReverseSubtract, [torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar], ReverseDifference)
-_register("div", Divide, _DIVIDE)
+_ALPHA = "input other alpha"
+_NEW: ShapeAndResult = {"shape": "broadcast", "result": "new"}
+_IN_PLACE: ShapeAndResult = {"shape": "broadcast", "result": "in place"}
+# fmt: off
+row("mul", Multiply, "input other",
+    "mul", operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor, **_NEW)
+row("add", Add, _ALPHA, "add", operator.add, torch.add, _aten.add.Tensor, otherwise=Sum, **_NEW)
+row("sub", Subtract, _ALPHA, "sub", operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor,
+    otherwise=Difference, **_NEW)
+row("rsub", ReverseSubtract, _ALPHA, torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar,
+    otherwise=ReverseDifference, **_NEW)
+row("div", Divide, "input other",
+    "div", operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor, **_NEW)
 # In place: what ``x += c`` becomes.
-_register("imul", Multiply, [operator.imul])
-_register("mul_", Multiply, [_aten.mul_.Tensor])
-_register("iadd", Add, [operator.iadd], Sum)
-_register("add_", Add, [_aten.add_.Tensor], Sum)
-_register("isub", Subtract, [operator.isub], Difference)
-_register("sub_", Subtract, [_aten.sub_.Tensor], Difference)
-_register("itruediv", Divide, [operator.itruediv])
-_register("div_", Divide, [_aten.div_.Tensor])
-register(
-    "neg",
-    Negate,
-    arguments=("input",),
-    functions=[operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default],
-    methods=["neg"],
-)
+row("imul", Multiply, "input other", operator.imul, **_IN_PLACE)
+row("mul_", Multiply, "input other", "mul_", _aten.mul_.Tensor, **_IN_PLACE)
+row("iadd", Add, _ALPHA, operator.iadd, otherwise=Sum, **_IN_PLACE)
+row("add_", Add, _ALPHA, "add_", _aten.add_.Tensor, otherwise=Sum, **_IN_PLACE)
+row("isub", Subtract, _ALPHA, operator.isub, otherwise=Difference, **_IN_PLACE)
+row("sub_", Subtract, _ALPHA, "sub_", _aten.sub_.Tensor, otherwise=Difference, **_IN_PLACE)
+row("itruediv", Divide, "input other", operator.itruediv, **_IN_PLACE)
+row("div_", Divide, "input other", "div_", _aten.div_.Tensor, **_IN_PLACE)
+row("neg", Negate, "input",
+    "neg", operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default, **_NEW)

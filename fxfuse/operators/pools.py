@@ -11,7 +11,8 @@ from torch import nn
 
 from fxfuse.algebra.filters import Filter
 from fxfuse.algebra.geometry import fits
-from fxfuse.operators.register import register
+from fxfuse.operators.axes import reduced
+from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Carrier
 from fxfuse.operators.spatial import Spatial
 from fxfuse.operators.windows import geometry_of, numbers
@@ -70,7 +71,11 @@ class Mean(Carrier):
         listed = list(dims) if isinstance(dims, (list, tuple)) else [dims]
         # No axes at all stand for all of them.
         self.require(bool(listed) and all(isinstance(d, int) for d in listed) and self.call.get("dtype") is None)
-        rank = self.require_axes(self.input)
+        before = self.call.rank(self.input)
+        if before is not None and before.proven:
+            rank = self.require_axes(self.input)
+        else:
+            rank = self.require_axes_of_result() + (0 if self._stay else len(listed))
         return rank, sorted(d % rank for d in listed)
 
     @property
@@ -100,6 +105,7 @@ class Mean(Carrier):
         """Return the ones that the mean leaves."""
         if not self._stay:
             return {}
+        self.require_axes(self.input)  # what a norm only checks for its own fold is not known
         rank, axes = self._axes()
         return {**self.sizes_before(), **{axis - rank: 1 for axis in axes}}
 
@@ -108,21 +114,16 @@ class Mean(Carrier):
 
 
 _aten = torch.ops.aten
-_POOL = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-_ADAPTIVE = ("input", "output_size")
-for _axes in ("1d", "2d", "3d"):
-    for _view, _arguments, _module, _name in (
-        (Pool, _POOL, getattr(nn, "AvgPool" + _axes), "avg_pool" + _axes),
-        (AdaptivePool, _ADAPTIVE, getattr(nn, "AdaptiveAvgPool" + _axes), "adaptive_avg_pool" + _axes),
-    ):
-        _functions = [getattr(F, _name), getattr(_aten, _name).default]
-        register(_name, _view, arguments=_arguments, modules=[_module], functions=_functions)
-for _name in ("adaptive_avg_pool2d", "adaptive_avg_pool3d"):
-    register(_name, AdaptivePool, arguments=_ADAPTIVE, functions=[getattr(_aten, "_" + _name).default])
-register(
-    "mean",
-    Mean,
-    arguments=("input", "dim", "keepdim", "dtype"),
-    methods=["mean"],
-    functions=[torch.mean, _aten.mean.dim],
-)
+_POOL = "input kernel_size stride padding ceil_mode count_include_pad divisor_override"
+_ADAPTIVE = "input output_size"
+# fmt: off
+row("avg_pool1d", Pool, _POOL, nn.AvgPool1d, F.avg_pool1d, _aten.avg_pool1d.default, spatial=1, **SAME_RANK)
+row("avg_pool2d", Pool, _POOL, nn.AvgPool2d, F.avg_pool2d, _aten.avg_pool2d.default, spatial=2, **SAME_RANK)
+row("avg_pool3d", Pool, _POOL, nn.AvgPool3d, F.avg_pool3d, _aten.avg_pool3d.default, spatial=3, **SAME_RANK)
+row("adaptive_avg_pool1d", AdaptivePool, _ADAPTIVE,
+    nn.AdaptiveAvgPool1d, F.adaptive_avg_pool1d, _aten.adaptive_avg_pool1d.default, spatial=1, **SAME_RANK)
+row("adaptive_avg_pool2d", AdaptivePool, _ADAPTIVE, nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d,
+    _aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default, spatial=2, **SAME_RANK)
+row("adaptive_avg_pool3d", AdaptivePool, _ADAPTIVE, nn.AdaptiveAvgPool3d, F.adaptive_avg_pool3d,
+    _aten.adaptive_avg_pool3d.default, _aten._adaptive_avg_pool3d.default, spatial=3, **SAME_RANK)
+row("mean", Mean, "input dim keepdim dtype", "mean", torch.mean, _aten.mean.dim, rank=reduced, result="new")

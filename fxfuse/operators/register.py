@@ -4,52 +4,95 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.graph.registry import OPERATORS, Operator, _by_type
+from fxfuse.graph.registry import OPERATORS, NoRole, Operator, _by_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from torch import nn
+    from typing_extensions import Unpack
 
+    from fxfuse.graph.registry import Columns, ShapeAndResult
     from fxfuse.operators.roles import View
+
+
+# What most rows say: an operation element by element, one along some axes, and a view.
+SAME: ShapeAndResult = {"shape": "same", "result": "new"}
+SAME_RANK: ShapeAndResult = {"shape": "same rank", "result": "new"}
+VIEW: ShapeAndResult = {"shape": "same rank", "result": "view"}
+
+
+def row(
+    name: str,
+    view: type[View] | None,
+    arguments: str,
+    *targets: Any,
+    tuples: bool = False,
+    otherwise: type[View] | None = None,
+    **facts: Unpack[Columns],
+) -> Operator:
+    """Add a row to the table, as ``register`` does: the names of the arguments in one text, and all targets."""
+    found = Operator(name, NoRole if view is None else view, tuple(arguments.split()), tuples, otherwise, **facts)
+    OPERATORS.update(dict.fromkeys(targets, found))
+    _by_type.clear()
+    return found
 
 
 def register(  # noqa: PLR0913 - a row has as many columns
     name: str,
-    view: type[View],
+    view: type[View] | None = None,
     *,
-    arguments: Iterable[str],
+    arguments: Iterable[str] = ("input",),
     modules: Iterable[type[nn.Module]] = (),
     functions: Iterable[Callable[..., Any]] = (),
     methods: Iterable[str] = (),
     tuples: bool = False,
     otherwise: type[View] | None = None,
+    **facts: Unpack[Columns],
 ) -> Operator:
     """Add a row to the table of operators; a later row for the same target replaces the earlier one.
+
+    The arguments from ``shape`` on are facts about the operation, for all inputs.  What is left out is unknown: then
+    fewer norms fold around the operation, and none folds wrongly.
 
     Example:
         >>> from torch import nn
         >>> from fxfuse.extend import Identity
         >>> class Tap(nn.Identity): ...
-        >>> register("tap", Identity, arguments=["input"], modules=[Tap]).name
+        >>> register("tap", Identity, arguments=["input"], modules=[Tap], shape="same", result="view").name
         'tap'
 
     Args:
         name: the field's name of the operation.
-        view: a subclass of ``Linear``, ``AffineSource`` or ``Carrier`` from ``fxfuse.extend``.
-        arguments: the names of the arguments in the order of positional ones, the transformed value first.
+        view: a subclass of ``Linear``, ``AffineSource`` or ``Carrier`` from ``fxfuse.extend``; None if no affine passes
+            the operation, so that only facts are known of it.
+        arguments: the names of the arguments in the order of positional ones, the transformed value first.  A last
+            name that begins with ``*`` takes all arguments that follow, or a list of them.
         modules: module classes; an instance counts if the class, or a subclass that changes nothing that
             ``forward`` uses, is in the table.
         functions: functions as they appear in ``call_function`` nodes.
         methods: names of tensor methods.
         tuples: the call gives a tuple, of which only the first item is the value.
         otherwise: another such subclass, for calls that ``view`` does not match.
+        shape: ``"same"`` if the result has the shape of the input, ``"same rank"`` if it has as many axes,
+            ``"broadcast"`` if all operands are broadcast against each other; ``"linear"`` is ``"same rank"`` for
+            functions whose weight may also be a vector, which takes the last axis away.
+        rank: the number of axes of the result; or a function of the arguments by name and of another function, which
+            gives the number of axes of a value or None.
+        takes: the numbers of axes that the input may have; the operation raises for all others.
+        spatial: how many of the last axes the operation goes along: 2 for ``conv2d``.  Its input usually has two axes
+            more.
+        result: ``"new"`` for a tensor with memory of its own; ``"view"`` for the input or a view of it;
+            ``"maybe view"`` for a view or a copy, as the strides of the input allow; ``"parts"`` for a tuple of
+            views; ``"in place"`` for the input, written into; ``"number"`` for what is no tensor.
+        strides: ``"fixed"`` if the strides of the result do not depend on those of the input; ``"dense"`` if the
+            result is contiguous or channels_last.
+        asks: ``"shape"`` if it needs only shape, dtype or device of the input, ``"rank"`` if only the number of axes;
+            ``"strides"`` if it depends on the strides of the input, ``"dense strides"`` if it takes any dense input.
+        like: the argument of which only shape, dtype or device matter: ``"other"`` of ``x.view_as(other)``.
 
     Returns:
         The row.
     """
-    operator = Operator(name, view, tuple(arguments), tuples, otherwise)
-    for target in (*modules, *functions, *methods):
-        OPERATORS[target] = operator
-    _by_type.clear()
-    return operator
+    targets = (*modules, *functions, *methods)
+    return row(name, view, " ".join(arguments), *targets, tuples=tuples, otherwise=otherwise, **facts)

@@ -10,12 +10,16 @@ import torch
 from torch import fx, nn
 
 from fxfuse.graph.ranks import recorded_value
-from fxfuse.operators.register import register
+from fxfuse.operators.axes import count
+from fxfuse.operators.register import row
 from fxfuse.operators.roles import Carrier
 from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.registry import Axes
 
 
 class Regroup(Carrier):
@@ -85,7 +89,7 @@ class Flatten(Regroup):
         return Regrouped(start, known[start : end + 1], (None,), rank - 1 - end)
 
     def _rank(self, start: int, end: int) -> int:
-        """Return the number of axes of the input; what is assumed of the result, the norm that reads it checks."""
+        """Return the number of axes of the input; an assumed rank of the result is enough if a norm checks it."""
         before = self.call.rank(self.input)
         if (before is None or not before.proven) and 0 <= start <= end:
             return self.require_axes_of_result() + end - start
@@ -98,7 +102,7 @@ class Reshape(Regroup):
     def regrouped(self) -> Regrouped:
         """Return the axes that are not the same before and after."""
         graph = self.call.graph
-        self.require(not any(isinstance(a, torch.dtype) for a in graph.source(self.node).args))  # view(dtype)
+        self.require(not any(isinstance(size, torch.dtype) for size in self._given()))  # view(dtype)
         before, after = self._labels_before(), self._labels_after()
         left = _common(before, after)
         right = _common(before[left:][::-1], after[left:][::-1])
@@ -116,9 +120,11 @@ class Reshape(Regroup):
         sizes, value = self.call.graph.sizes, recorded_value(self.node)
         if value is not None:
             return [sizes.label(self.node, axis) for axis in range(value.ndim)]
-        given: Any = self.call.graph.source(self.node).args[1:]
-        given = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
-        return [sizes.asked(size) for size in given]
+        return [sizes.asked(size) for size in self._given()]
+
+    def _given(self) -> list[Any]:
+        shape = self.call.get("shape")
+        return list(shape) if isinstance(shape, (list, tuple)) else []
 
 
 class ReshapeAs(Reshape):
@@ -162,35 +168,37 @@ class Regrouped(NamedTuple):
     right: int
 
 
-_aten = torch.ops.aten
+def _flattened(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    start, end, before = arguments.get("start_dim", 0), arguments.get("end_dim", -1), axes(arguments.get("input"))
+    if not isinstance(start, int) or not isinstance(end, int):
+        return None
+    if before:
+        return before - (end % before - start % before)
+    return start + 1 if start >= 0 and end == -1 else None  # everything from start on becomes one axis
 
-register(
-    "flatten",
-    Flatten,
-    arguments=("input", "start_dim", "end_dim"),
-    modules=[nn.Flatten],
-    methods=["flatten"],
-    functions=[torch.flatten, _aten.flatten.using_ints],
-)
-register(
-    "reshape",
-    Reshape,
-    arguments=("input", "shape"),
-    methods=["view", "reshape"],
-    functions=[torch.reshape, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default],
-)
-register(
-    "reshape_as",
-    ReshapeAs,
-    arguments=("input", "other"),
-    methods=["view_as", "reshape_as"],
-    functions=[_aten.view_as.default, _aten.reshape_as.default],
-)
-register(
-    "unflatten",
-    Unflatten,
-    arguments=("input", "dim", "sizes"),
-    methods=["unflatten"],
-    functions=[torch.unflatten, _aten.unflatten.int],
-)
-register("unflatten", Unflatten, arguments=("input", "dim", "unflattened_size"), modules=[nn.Unflatten])
+
+def _unflattened(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    into, before = arguments.get("sizes", arguments.get("unflattened_size")), axes(arguments.get("input"))
+    return before + len(into) - 1 if before and isinstance(into, (list, tuple)) else None
+
+
+def _other(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    return axes(arguments.get("other"))
+
+
+_aten = torch.ops.aten
+# fmt: off
+row("flatten", Flatten, "input start_dim end_dim", nn.Flatten, "flatten", torch.flatten, _aten.flatten.using_ints,
+    rank=_flattened, result="maybe view")
+row("reshape", Reshape, "input *shape", "view", _aten.view.default, rank=count("shape"), result="view", asks="strides")
+row("reshape", Reshape, "input *shape",
+    "reshape", torch.reshape, _aten.reshape.default, _aten._unsafe_view.default,
+    rank=count("shape"), result="maybe view")
+row("reshape_as", ReshapeAs, "input other", "view_as", _aten.view_as.default,
+    rank=_other, result="view", asks="strides", like="other")
+row("reshape_as", ReshapeAs, "input other", "reshape_as", _aten.reshape_as.default,
+    rank=_other, result="maybe view", like="other")
+row("expand_as", None, "input other", "expand_as", _aten.expand_as.default, rank=_other, result="view", like="other")
+row("unflatten", Unflatten, "input dim sizes", "unflatten", torch.unflatten, _aten.unflatten.int,
+    rank=_unflattened, result="maybe view")
+row("unflatten", Unflatten, "input dim unflattened_size", nn.Unflatten, rank=_unflattened, result="maybe view")

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.operators.register import register
+from fxfuse.operators.register import row
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.registry import ShapeAndResult
 
 
 class Shuffle(Carrier):
@@ -100,16 +101,11 @@ def _repeated(vectors: Affine, count: int) -> Affine:
 
 
 _aten = torch.ops.aten
-_ROWS = (
-    ("channel_shuffle", ChannelShuffle, "groups", nn.ChannelShuffle),
-    ("pixel_shuffle", PixelShuffle, "upscale_factor", nn.PixelShuffle),
-    ("pixel_unshuffle", PixelUnshuffle, "downscale_factor", nn.PixelUnshuffle),
-)
-for _name, _view, _argument, _module in _ROWS:
-    register(
-        _name,
-        _view,
-        arguments=("input", _argument),
-        modules=[_module],
-        functions=[getattr(F, _name), getattr(torch, _name), getattr(_aten, _name).default],
-    )
+_MOVED: ShapeAndResult = {"shape": "same rank", "result": "maybe view"}
+# fmt: off
+row("channel_shuffle", ChannelShuffle, "input groups",
+    nn.ChannelShuffle, F.channel_shuffle, torch.channel_shuffle, _aten.channel_shuffle.default, **_MOVED)
+row("pixel_shuffle", PixelShuffle, "input upscale_factor",
+    nn.PixelShuffle, F.pixel_shuffle, torch.pixel_shuffle, _aten.pixel_shuffle.default, **_MOVED)
+row("pixel_unshuffle", PixelUnshuffle, "input downscale_factor",
+    nn.PixelUnshuffle, F.pixel_unshuffle, torch.pixel_unshuffle, _aten.pixel_unshuffle.default, **_MOVED)

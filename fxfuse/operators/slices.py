@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
-from fxfuse.operators.register import register
+from fxfuse.operators.axes import one_less
+from fxfuse.operators.register import VIEW, row
 from fxfuse.operators.roles import Carrier
 
 if TYPE_CHECKING:
@@ -142,18 +143,7 @@ class Select(Piece):
 _LONGEST = (1 << 63) - 1  # how ATen writes "to the end"
 _aten = torch.ops.aten
 
-register("slice", Slice, arguments=("input", "dim", "start", "end", "step"), functions=[_aten.slice.Tensor])
-register(
-    "narrow",
-    Narrow,
-    arguments=("input", "dim", "start", "length"),
-    methods=["narrow"],
-    functions=[torch.narrow, _aten.narrow.default],
-)
-register(
-    "select",
-    Select,
-    arguments=("input", "dim", "index"),
-    methods=["select"],
-    functions=[torch.select, _aten.select.int],
-)
+# fmt: off
+row("slice", Slice, "input dim start end step", _aten.slice.Tensor, **VIEW)
+row("narrow", Narrow, "input dim start length", "narrow", torch.narrow, _aten.narrow.default, **VIEW)
+row("select", Select, "input dim index", "select", torch.select, _aten.select.int, rank=one_less, result="view")

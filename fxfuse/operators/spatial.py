@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fxfuse.operators.passage import Passage
-from fxfuse.operators.register import register
+from fxfuse.operators.register import SAME, SAME_RANK, row
 from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Spatial(Passage):
-    """An operation along the last axes, of which the name of the row says how many: ``avg_pool2d`` two."""
+    """An operation along the last axes, of which its row says how many: ``avg_pool2d`` goes along two."""
 
     @property
     def spatial(self) -> int:
-        """The number in the name."""
-        return int(self.call.operator.name[-2])
+        """The number in the row."""
+        return self.call.operator.spatial or 0
 
     def passes(self, affine: Affine) -> None:
         """Refuse an affine that varies along these axes."""
@@ -100,54 +100,41 @@ class Roll(Passage):
 
 
 _aten = torch.ops.aten
-_SIZES = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
-register(
-    "interpolate",
-    Resize,
-    arguments=("input", *_SIZES),
-    modules=[nn.Upsample],
-    functions=[F.interpolate, F.upsample],
-)
 # In another order for each, and of no matter: they say where the result lies, not what it is made of.
-_UPSAMPLE = ("input", "output_size", "align_corners", "scale_factors", "scales", "scales_d", "scales_h", "scales_w")
-for _name in (
-    *("upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d"),
-    *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d"),
-    *("upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d"),
-):
-    _overloads = [getattr(_aten, _name).vec, getattr(_aten, _name).default]
-    register(_name, Spatial, arguments=_UPSAMPLE, functions=_overloads)
-for _packet in (_aten._upsample_bilinear2d_aa, _aten._upsample_bicubic2d_aa):
-    register("upsample_aa2d", Spatial, arguments=_UPSAMPLE, functions=[_packet.vec, _packet.default])
-
-_zero_pads = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
-register("pad", Pad, arguments=("input", "padding", "value"), modules=_zero_pads)
-register("pad", Pad, arguments=("input", "pad", "mode", "value"), functions=[F.pad, _aten.pad.default])
-register(
-    "pad", Pad, arguments=("input", "pad", "value"), functions=[torch.constant_pad_nd, _aten.constant_pad_nd.default]
-)
-_PADS = ("Reflection", "Replication", "Circular")
-_element_pads: list[Any] = [getattr(nn, f"{kind}Pad{axes}d") for kind in _PADS for axes in (1, 2, 3)]
-_kinds = [f"{kind}_pad{axes}d" for kind in ("reflection", "replication") for axes in (1, 2, 3)]
-register(
-    "pad",
-    PadWithElements,
-    arguments=("input", "padding"),
-    modules=_element_pads,
-    functions=[getattr(_aten, kind).default for kind in _kinds],
-)
-
-_POOL = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-_ADAPTIVE = ("input", "output_size", "return_indices")
-for _axes in ("1d", "2d", "3d"):
-    _name = "max_pool" + _axes
-    _functions = [getattr(F, _name), getattr(torch, _name), getattr(_aten, _name).default]
-    register(_name, Maximum, arguments=_POOL, modules=[getattr(nn, "MaxPool" + _axes)], functions=_functions)
-    _name, _module = "adaptive_max_pool" + _axes, getattr(nn, "AdaptiveMaxPool" + _axes)
-    register(_name, Maximum, arguments=_ADAPTIVE, modules=[_module], functions=[getattr(F, _name)])
-for _name in ("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"):
-    _pool = _name.removesuffix("_with_indices")
-    register(_pool, Maximum, arguments=("input",), functions=[getattr(_aten, _name).default], tuples=True)
-register(
-    "roll", Roll, arguments=("input", "shifts", "dims"), methods=["roll"], functions=[torch.roll, _aten.roll.default]
-)
+_UPSAMPLE = "input output_size align_corners scale_factors scales scales_d scales_h scales_w"
+_KINDS = {
+    1: "upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d",
+    2: "upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa",
+    3: "upsample_nearest3d _upsample_nearest_exact3d upsample_trilinear3d",
+}
+for _spatial, _names in _KINDS.items():
+    for _name in _names.split():
+        _packet = getattr(_aten, _name)
+        row(_name, Spatial, _UPSAMPLE, _packet.vec, _packet.default, spatial=_spatial, **SAME_RANK)
+_element_pads = [getattr(nn, f"{k}Pad{n}d") for k in ("Reflection", "Replication", "Circular") for n in (1, 2, 3)]
+_element_pads += [getattr(_aten, f"{k}_pad{n}d").default for k in ("reflection", "replication") for n in (1, 2, 3)]
+_POOL = "input kernel_size stride padding dilation ceil_mode return_indices"
+_ADAPTIVE = "input output_size return_indices"
+# fmt: off
+row("interpolate", Resize, "input size scale_factor mode align_corners recompute_scale_factor antialias",
+    nn.Upsample, F.interpolate, F.upsample, **SAME_RANK)
+row("pad", Pad, "input padding value",
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, **SAME_RANK)
+row("pad", Pad, "input pad mode value", F.pad, _aten.pad.default, **SAME_RANK)
+row("pad", Pad, "input pad value", torch.constant_pad_nd, _aten.constant_pad_nd.default, **SAME_RANK)
+row("pad", PadWithElements, "input padding", *_element_pads, **SAME_RANK)
+row("max_pool1d", Maximum, _POOL,
+    nn.MaxPool1d, F.max_pool1d, torch.max_pool1d, _aten.max_pool1d.default, spatial=1, **SAME_RANK)
+row("max_pool2d", Maximum, _POOL,
+    nn.MaxPool2d, F.max_pool2d, torch.max_pool2d, _aten.max_pool2d.default, spatial=2, **SAME_RANK)
+row("max_pool3d", Maximum, _POOL,
+    nn.MaxPool3d, F.max_pool3d, torch.max_pool3d, _aten.max_pool3d.default, spatial=3, **SAME_RANK)
+row("max_pool2d", Maximum, "input", _aten.max_pool2d_with_indices.default, tuples=True, spatial=2, **SAME_RANK)
+row("max_pool3d", Maximum, "input", _aten.max_pool3d_with_indices.default, tuples=True, spatial=3, **SAME_RANK)
+row("adaptive_max_pool1d", Maximum, _ADAPTIVE, nn.AdaptiveMaxPool1d, F.adaptive_max_pool1d, spatial=1, **SAME_RANK)
+row("adaptive_max_pool2d", Maximum, _ADAPTIVE, nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d, spatial=2, **SAME_RANK)
+row("adaptive_max_pool3d", Maximum, _ADAPTIVE, nn.AdaptiveMaxPool3d, F.adaptive_max_pool3d, spatial=3, **SAME_RANK)
+row("adaptive_max_pool2d", Maximum, "input", _aten.adaptive_max_pool2d.default, tuples=True, spatial=2, **SAME_RANK)
+row("adaptive_max_pool3d", Maximum, "input", _aten.adaptive_max_pool3d.default, tuples=True, spatial=3, **SAME_RANK)
+row("roll", Roll, "input shifts dims", "roll", torch.roll, _aten.roll.default, **SAME)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from fxfuse.operators.register import register
+from fxfuse.operators.axes import one_less
+from fxfuse.operators.register import row
 from fxfuse.operators.roles import View
 from fxfuse.operators.slices import Cut, Piece, position, stretch
 
 if TYPE_CHECKING:
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.registry import ShapeAndResult
 
 
 class Parts(View):
@@ -132,33 +134,12 @@ def with_items(graph: Graph, readers: list[fx.Node]) -> list[fx.Node]:
 
 _aten = torch.ops.aten
 
-register("getitem", Item, arguments=("input", "index"), functions=[operator.getitem])
-register("split", Split, arguments=("tensor", "split_size_or_sections", "dim"), functions=[torch.split])
-register(
-    "split",
-    Split,
-    arguments=("input", "split_size", "dim"),
-    methods=["split"],
-    functions=[_aten.split.Tensor, _aten.split.sizes],
-)
-register(
-    "split",
-    Split,
-    arguments=("input", "split_sizes", "dim"),
-    methods=["split_with_sizes"],
-    functions=[torch.split_with_sizes, _aten.split_with_sizes.default],
-)
-register(
-    "chunk",
-    Chunk,
-    arguments=("input", "chunks", "dim"),
-    methods=["chunk"],
-    functions=[torch.chunk, _aten.chunk.default],
-)
-register(
-    "unbind",
-    Unbind,
-    arguments=("input", "dim"),
-    methods=["unbind"],
-    functions=[torch.unbind, _aten.unbind.int],
-)
+_PARTS: ShapeAndResult = {"shape": "same rank", "result": "parts"}
+# fmt: off
+row("getitem", Item, "input index", operator.getitem)
+row("split", Split, "tensor split_size_or_sections dim", torch.split, **_PARTS)
+row("split", Split, "input split_size dim", "split", _aten.split.Tensor, _aten.split.sizes, **_PARTS)
+row("split", Split, "input split_sizes dim",
+    "split_with_sizes", torch.split_with_sizes, _aten.split_with_sizes.default, **_PARTS)
+row("chunk", Chunk, "input chunks dim", "chunk", torch.chunk, _aten.chunk.default, **_PARTS)
+row("unbind", Unbind, "input dim", "unbind", torch.unbind, _aten.unbind.int, rank=one_less, result="parts")

@@ -9,8 +9,9 @@ from torch import fx
 
 from fxfuse.algebra.affine import Affine
 from fxfuse.graph.ranks import is_size
+from fxfuse.operators.axes import reduced
 from fxfuse.operators.joins import Stack
-from fxfuse.operators.register import register
+from fxfuse.operators.register import row
 from fxfuse.operators.roles import Carrier
 from fxfuse.report.reasons import Reason, require
 
@@ -125,10 +126,6 @@ class SumOfStack(Sum):
         return [Term(value, 1) for value in stack.inputs] if stack is not None else []
 
 
-register(
-    "sum",
-    SumOfStack,
-    arguments=("input", "dim", "keepdim", "dtype"),
-    functions=[torch.sum, torch.ops.aten.sum.dim_IntList],
-    methods=["sum"],
-)
+# fmt: off
+row("sum", SumOfStack, "input dim keepdim dtype", "sum", torch.sum, torch.ops.aten.sum.dim_IntList,
+    rank=reduced, result="new")

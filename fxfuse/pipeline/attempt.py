@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
+from fxfuse.capture.forward_arguments import asks_what_it_gets
+from fxfuse.capture.names import reads_layers
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
+from fxfuse.modules.lookup import is_hooked
 from fxfuse.pipeline.engine import run
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
-from fxfuse.source.layer_attributes import reads_layers
-from fxfuse.source.reach import asks_what_it_gets
 from fxfuse.write_back.other_methods import OtherMethods
+from fxfuse.write_back.recorded import Link, RecordedVetoes, with_checks
 from fxfuse.write_back.replacements import Calls, changed_modules
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
 from fxfuse.write_back.vetoes import Vetoes
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from fxfuse.capture.capture import Capture, Part
+    from fxfuse.graph.plan import Plan
     from fxfuse.pipeline.options import Options, Structure
     from fxfuse.report.report import Decision
 
@@ -42,6 +45,7 @@ class Edited:
         decisions: what the rules decided.
         replaced: a module of the user's -> what takes its place; empty where the graph itself is the result.
         unwritten: the edits could not be written back, so the modules stay as they are.
+        links: what has to be checked whenever the result runs, since it rests on a recorded run.
     """
 
     part: Part
@@ -49,6 +53,7 @@ class Edited:
     decisions: list[Decision]
     replaced: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
     unwritten: bool = False
+    links: Collection[Link] = ()
 
     @property
     def changed(self) -> set[nn.Module]:
@@ -58,7 +63,7 @@ class Edited:
     def undone(self) -> Edited:
         """Return the same with the user's modules as they are, and refusals in place of folds."""
         decisions = [_undone(decision) if decision.folded else decision for decision in self.decisions]
-        return replace(self, decisions=decisions, replaced={}, unwritten=True)
+        return replace(self, decisions=decisions, replaced={}, unwritten=True, links=())
 
 
 def _undone(decision: Decision) -> Decision:
@@ -76,12 +81,14 @@ class Attempt:
         structure: the kind of object that will come back.
         edited: what became of each captured graph.
         inplace: whether the result will take the place of the argument.
+        guards: whether checks may stay in the model.
     """
 
     captured: Capture
     structure: Structure
     edited: list[Edited]
     inplace: bool = False
+    guards: bool = True
 
     @property
     def edits(self) -> list[tuple[Part, Editor]]:
@@ -114,7 +121,9 @@ class Attempt:
         """Return the object that the user gets, with its report."""
         captured, decisions, editor = self.captured, self.decisions, self.edited[0].editor if self.edited else None
         if self.structure == "module" or editor is None:
-            return into_modules(captured, decisions, self.replaced, self._expected())
+            links = [link for edited in self.edited for link in edited.links] if self.guards else []
+            replaced = with_checks(captured.model, self.replaced, links)
+            return into_modules(captured, decisions, replaced, self._expected(), closes=bool(links))
         if captured.program is not None:
             return into_program(captured, editor, decisions)
         return into_graph_module(captured, editor, decisions, self.replaced, inplace=self.inplace)
@@ -132,7 +141,7 @@ def _asked(module: nn.Module) -> dict[str, Any]:
     required = [
         p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    return {name: Tensor for name in required if asks_what_it_gets(forward, [name], around=False)}
+    return {name: Tensor for name in required if asks_what_it_gets(forward, [name])}
 
 
 def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal]) -> Attempt:
@@ -151,21 +160,36 @@ def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.
     editors = [(p, _editor(captured, p, options, frozen_modules, structure, layers_are_read)) for p in captured.parts]
     written = [(part, editor) for part, editor in editors if editor.graph.keeps_code]
     into_classes = _into_classes(captured, written, options) if written else []
-    graphs = [Edited(p, e, run(e, options.rules)) for p, e in editors if not e.graph.keeps_code]
-    attempt = Attempt(captured, structure, [*graphs, *into_classes], options.inplace)
+    graphs = [
+        Edited(p, e, run(e, options.rules, _untraced(captured, p, e))) for p, e in editors if not e.graph.keeps_code
+    ]
+    attempt = Attempt(captured, structure, [*graphs, *into_classes], options.inplace, options.guards)
     return attempt.without([edited for edited in into_classes if edited.unwritten])
 
 
 def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: Options) -> list[Edited]:
     """Run the rules over the graphs that are written back into the user's classes."""
-    calls, methods = Calls(edits), OtherMethods(captured.model, captured.paths)
+    calls, methods = Calls(edits), OtherMethods(captured.paths)
     rules = [rule for rule in options.rules if rule is not drop_noops]
     found: list[Edited] = []
     for part, editor in edits:
-        decisions = run(editor, rules, [Vetoes(part, editor, rules, calls, methods, captured.paths)])
-        found.append(Edited(part, editor, _assumed(part, decisions)))
+        kind = RecordedVetoes if part.recorded else Vetoes
+        vetoes = kind(part, editor, rules, calls, methods, captured.paths)
+        decisions, links = run(editor, rules, [*_untraced(captured, part, editor), vetoes]), dict[Link, None]()
+        if isinstance(vetoes, RecordedVetoes):
+            links, nodes = vetoes.links()
+            decisions = [replace(d, recorded=True) if not nodes.isdisjoint(d.nodes) else d for d in decisions]
+            decisions = [d for n, d in enumerate(decisions) if d not in decisions[:n]]  # every call says the same
+        found.append(Edited(part, editor, _assumed(part, decisions), links=links))
         calls.finished.add(editor)
     return [_written(edited, calls) for edited in found]
+
+
+def _untraced(captured: Capture, part: Part, editor: Editor) -> list[Callable[[Plan], None]]:
+    """Return the question to a plan whether untraced code may use one of its modules by itself."""
+    if part.recorded or not captured.opaque:
+        return []
+    return [lambda plan: captured.names.require(changed_modules(part, editor, plan))]
 
 
 def _written(edited: Edited, calls: Calls) -> Edited:
@@ -177,7 +201,7 @@ def _written(edited: Edited, calls: Calls) -> Edited:
 def _structure(captured: Capture, options: Options) -> Structure:
     """Return the kind of object that will come back."""
     model = captured.model
-    structure = options.structure or ("graph" if captured.whole else "module")
+    structure = options.structure or ("graph" if captured.whole and not is_hooked(model) else "module")
     # The class of a GraphModule is GraphModule, so both structures are the same.
     structure = "graph" if isinstance(model, fx.GraphModule) or captured.program is not None else structure
     if structure == "graph" and captured.root is None:
@@ -193,6 +217,11 @@ def _assumed(part: Part, decisions: list[Decision]) -> list[Decision]:
     if not part.assumed:
         return decisions
     return [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in decisions]
+
+
+def _no() -> bool:
+    """A recording has seen who reads tensors of layers, and settings of a layer that stays do not change."""
+    return False
 
 
 def _editor(
@@ -212,6 +241,6 @@ def _editor(
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,
-        layers_are_read=None if structure == "graph" and not part.path else layers_are_read,
+        layers_are_read=None if structure == "graph" and not part.path else _no if part.recorded else layers_are_read,
     )
     return Editor(graph)

@@ -37,12 +37,16 @@ def checked_rules(rules: Any) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None:
+def require_fusable(model: Any, structure: str | None, *, inplace: bool, hooks: str = "keep") -> None:
     """Raise for an argument that no part of the pass could do anything with.
 
     Raises:
         FuseError: a sentence with the offending value and what to do.
     """
+    if hooks not in ("keep", "observe"):
+        raise FuseError(
+            f"hooks={hooks!r} is not known; pass 'keep' or 'observe', or leave it out. Nothing was changed."
+        )
     for problem in _problems(model, structure, inplace):
         raise FuseError(f"{problem} Nothing was changed.")
 

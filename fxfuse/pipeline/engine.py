@@ -1,4 +1,4 @@
-"""Tries the rules at every node, applies their plans, and records each decision; only this file catches a refusal."""
+"""Tries the rules at every node, applies their plans, and records each decision and each refusal."""
 
 from __future__ import annotations
 
@@ -220,14 +220,10 @@ def _has_affine(graph: Graph, node: fx.Node) -> bool:
 
 
 def _is_norm(graph: Graph, node: fx.Node) -> bool:
-    """Whether a node is a norm, or part of one that is written out."""
-    row = graph.operator(node)
-    return (row is not None and issubclass(row.view, AffineSource) and row.view.is_norm) or _in_norm(graph, node)
-
-
-def _in_norm(graph: Graph, node: fx.Node) -> bool:
-    """Whether a node is part of a norm that is written out, such as a frozen batch norm."""
-    owner = graph.owner(node)
+    """Whether a node is a norm, or part of one that is written out, such as a frozen batch norm."""
+    row, owner = graph.operator(node), graph.owner(node)
+    if row is not None and issubclass(row.view, AffineSource) and row.view.is_norm:
+        return True
     try:
         return bool(owner) and keeps_statistics(graph.graph_module.get_submodule(owner))
     except AttributeError:

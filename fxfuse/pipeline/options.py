@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from fxfuse.capture.hooks import Hooks
     from fxfuse.rules import Rule
 
 Structure = Literal["graph", "module"]
@@ -21,6 +22,7 @@ class Options:
 
     Attributes:
         constants: what is passed for some placeholders at every call; see ``fuse_graph``.
+        hooks: "keep" leaves what is in modules with hooks, "observe" says that hooks only look.
     """
 
     rules: tuple[Rule, ...]
@@ -30,3 +32,4 @@ class Options:
     inplace: bool = False
     allow_growth: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    hooks: Hooks = "keep"

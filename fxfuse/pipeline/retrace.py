@@ -49,8 +49,7 @@ class _Strict(Tracer):
 
 def _same_calls(edited: Edited, copies: Mapping[nn.Module, nn.Module]) -> bool:
     part, editor = edited.part, edited.editor
-    boundaries, distrusted = ([copies.get(m, m) for m in modules] for modules in (part.boundaries, part.distrusted))
-    tracer = _Strict(boundaries, part.passed, distrusted)
+    tracer = _Strict(part.passed, {copies.get(module, module) for module in part.distrusted})
     try:
         again = Graph(tracer.capture(copies[part.module]))
     except Exception as error:

@@ -5,6 +5,7 @@ Only example inputs can show that something has to be undone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from fxfuse.capture.capture import Capture, capture, capture_graph
-from fxfuse.capture.chains import add_chains
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
-from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
+from fxfuse.modules.example_inputs import Inputs
 from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
+from fxfuse.pipeline.examples import Examples
+from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
-from fxfuse.report.errors import FuseError, out_of_memory
+from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.report import Report
 from fxfuse.write_back.replacements import changed_modules
 
@@ -37,20 +39,47 @@ def fuse(
     """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
     if example_inputs is None:
         return _fused(_captured(model, None, options), options)
-    inputs = Inputs.of(example_inputs)
-    expected = reference(runnable(model), inputs)
-    captured = _captured(model, inputs, options)
+    examples = Examples.of(runnable(model), example_inputs)
+    captured = _captured(model, examples.calls, options)
+    if _records(captured, options):
+        try:
+            return _compared(capture_runs(captured, examples.calls, examples.expected), options, examples)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            attempt, result = _compared(_proven(model, captured, examples.calls, options), options, examples)
+            why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
+            Report.of(result).noted(why).attach(result)
+            return attempt, result
+    return _compared(captured, options, examples)
+
+
+def _records(captured: Capture, options: Options) -> bool:
+    """Whether the model has to be watched: its code goes on running, and could not be traced as a whole."""
+    given = captured.program is not None or isinstance(captured.model, fx.GraphModule)
+    return not given and not captured.whole and options.structure != "graph"
+
+
+def _compared(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fold, and undo what makes a difference on the example inputs."""
+    model = captured.model
     attempt, result = _fused(captured.copied(), options)
-    gap = _gap(expected, result, inputs)
+    gap = examples.gap(result)
     if gap is None:
+        return attempt, result
+    if math.isfinite(gap) and examples.amplified():
+        note = (
+            f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        )
+        Report.of(result).noted(note).attach(result)
         return attempt, result
 
     def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
-        return _gap(expected, _fused(captured.copied(), options, frozen_modules)[1], inputs)
+        return examples.gap(_fused(captured.copied(), options, frozen_modules)[1])
 
     folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
     attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
-    if _gap(expected, result, inputs, always=True) is not None:
+    if examples.gap(result, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "
             "so nothing was changed. Try structure='module', and please report the model."
@@ -68,45 +97,33 @@ def _fused(
     return attempt, attempt.finish()
 
 
-def _gap(expected: Any, result: nn.Module | ExportedProgram, inputs: Inputs, *, always: bool = False) -> float | None:
-    """Return the difference that is more than rounding, infinite where the result raises; None for none."""
-    if not always and not Report.of(result):
-        return None
-    model = runnable(result)
-    try:
-        given = reference(model, inputs)
-    except FuseError as error:
-        if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
-            raise
-        return float("inf")
-    same = agree(expected, given, [*model.parameters(), *model.buffers()])
-    return None if same else difference(expected, given)
-
-
-def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options: Options) -> Capture:
+def _captured(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
         return capture_program(model)
     if isinstance(model, fx.GraphModule):
-        captured = capture_graph(model, options.constants)
-        if inputs is not None:
-            prove(captured, inputs)
+        captured = capture_graph(model, options.constants, options.hooks)
+        for call in calls or ():
+            prove(captured, call)
         return captured
-    if inputs is None:
-        captured = capture(model)
-        if captured.read:
-            add_chains(captured)
-        return captured
-    passed, distrusted = inputs.bound(model), set[nn.Module]()
+    if calls is None:
+        return capture(model, hooks=options.hooks)
+    captured = capture(model, calls[0].bound(model), hooks=options.hooks)
+    return captured if _records(captured, options) else _proven(model, captured, calls, options)
+
+
+def _proven(model: Any, captured: Capture, calls: list[Inputs], options: Options) -> Capture:
+    """Return what was captured, but for graphs that do not give on the example inputs what their module gives."""
+    distrusted = set[nn.Module]()
     while True:
-        captured = capture(model, passed, distrusted)
-        right, wrong = prove(captured, inputs)
+        found = [prove(captured, call) for call in calls]
+        wrong = {module for pair in found for module in pair[1]}
+        right = {module for pair in found for module in pair[0]} - wrong
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
-            captured = replace(captured, parts=parts)
-            add_chains(captured)
-            return captured
+            return replace(captured, parts=parts, given=True)
         distrusted.update(wrong)
+        captured = capture(model, calls[0].bound(model), distrusted, options.hooks)
 
 
 def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.GraphModule:

@@ -41,7 +41,10 @@ class Reason(Enum):
         "{value} is also used by {users}, and must stay as it is there; "
         "allow_copies=True and structure='graph' let this call have a copy of its own"
     )
-    HOOKED = "{value} has hooks, which would see other values; remove them before fusing"
+    HOOKED = (
+        "{value} has hooks, which may see or use what is inside; remove them before fusing, or pass hooks='observe' if "
+        "they only look at its inputs and outputs"
+    )
     COMPUTED = (
         "{name} of {value} is computed from the input, so there is no constant to fold into; leave it, "
         "or make it a parameter"
@@ -76,9 +79,8 @@ class Reason(Enum):
     )
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
-        "it is called by Python code that cannot be traced ({value}: {detail}), and whose source does not say that it "
-        "always follows a layer; call it directly on the result of that, or put both into a submodule of their own, "
-        "or pass example_inputs if there were none"
+        "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, going "
+        "by the names that it mentions; {advice}put the layers into a submodule of their own that is called as a whole"
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "
@@ -113,7 +115,7 @@ class Reason(Enum):
 
     def sentence(self, **facts: object) -> str:
         """Return the reason with its facts filled in, as one sentence with advice."""
-        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", **facts}
+        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", "advice": "pass example_inputs, or ", **facts}
         return self.value.format_map(_Facts(known))
 
 

@@ -44,6 +44,7 @@ class Decision:
         after: what the one costs that is left of them.
         nodes: the nodes that it is about, while the pass runs; the report of a result holds none, so that it can be
             copied and saved without the graph.
+        recorded: the fold rests on what untraced code did on the example inputs, and is checked at run time.
     """
 
     rule: str
@@ -58,6 +59,14 @@ class Decision:
     before: Cost | None = None
     after: Cost | None = None
     nodes: tuple[fx.Node, ...] = field(default=(), repr=False, compare=False)
+    recorded: bool = False
+
+    @property
+    def evidence(self) -> str:
+        """What a fold rests on: ``"traced"`` code, a ``"recorded"`` run, or what is ``"assumed"``; empty for none."""
+        if not self.folded:
+            return ""
+        return "assumed" if self.assumed else "recorded" if self.recorded else "traced"
 
     @property
     def folded(self) -> bool:
@@ -79,7 +88,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        data = {"outcome": self.outcome, **self.__dict__, "into": list(self.into)}
+        data = {"outcome": self.outcome, "evidence": self.evidence, **self.__dict__, "into": list(self.into)}
         del data["nodes"]
         for name in ("reason", "downstream"):
             data[name] = None if data[name] is None else data[name].name
@@ -142,12 +151,13 @@ class Report:
 
     def __str__(self) -> str:
         """Return a table: folded operations first, then what stayed and why, then totals."""
-        rows = [(d.path, d.kind, _result(d), d.detail) for d in (*self.folded, *self.skipped)]
-        table = tabulate(
-            rows, headers=("operation", "kind", "result", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
-        )
-        assumed = sum(d.assumed for d in self.folded)
+        rows = [(d.path, d.kind, _result(d), d.evidence, d.detail) for d in (*self.folded, *self.skipped)]
+        headers = ("operation", "kind", "result", "evidence", "why")
+        table = tabulate(rows, headers=headers, maxcolwidths=[44, 24, 44, 9, 72], disable_numparse=True)
+        assumed = sum(d.evidence == "assumed" for d in self.folded)
+        recorded = sum(d.evidence == "recorded" for d in self.folded)
         total = f"{len(self.folded)} folded, {len(self.skipped)} left"
+        total += f"; {recorded} of the folds are recorded on the example inputs, and checked" if recorded else ""
         total += f"; {assumed} of the folds rest on an assumption" if assumed else ""
         total += f"; shared weights untied: {self.copied_bytes:,} bytes" if self.copied_bytes else ""
         total += f"; merges saved {self.saved}" if self.saved.kernels else ""
@@ -181,6 +191,10 @@ class Report:
         if not isinstance(report, Report):
             raise FuseError(f"{type(result).__name__} carries no report; pass what fx_fuse returned.")
         return report
+
+    def noted(self, note: str) -> Report:
+        """Return the report with one note more."""
+        return replace(self, notes=(*self.notes, note))
 
     def attach(self, result: fx.GraphModule | Any) -> None:
         """Leave the report where ``of`` finds it, without the nodes, which would keep the graph in memory."""

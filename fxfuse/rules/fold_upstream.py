@@ -72,7 +72,7 @@ class _Upstream(Walk):
         """Walk to the end of every path, and only then compute new weights."""
         source = self.sources[0]
         ends: dict[fx.Node, tuple[Linear, Affine]] = {}
-        over_view = seen = shared = False
+        passed: list[tuple[Carrier, bool]] = []  # each with whether a later copy orders its result
         pending = [_Step(source.input, source.node, self.take(source), ordered=False)]
         while pending:
             step = pending.pop()
@@ -92,16 +92,14 @@ class _Upstream(Walk):
                     self._look_ahead(view, value)
                 pulled = view.pull(affine)
                 self.moved = self.moved or not isinstance(view, Noop)
-                over_view = over_view or view.gives_view
-                seen = seen or (view.gives_view and not step.ordered)
-                shared = shared or view.repeats_memory
+                passed.append((view, step.ordered))
                 self._require_alone(value, reader)
                 pending += self._next(view, step, pulled)
         ordered = any(source.gives_order for source in self.sources)
-        if seen or ordered:
+        if ordered or any(view.gives_view and not later for view, later in passed):
             self.require_strides_unused()
-        if over_view or ordered:
-            self._require_nobody_writes(doubtful=not shared)
+        if ordered or any(view.gives_view for view, _ in passed):
+            self._require_nobody_writes(doubtful=not any(view.repeats_memory for view, _ in passed))
         writes = tuple(self._absorb(view, affine) for view, affine in ends.values())
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)

@@ -58,7 +58,7 @@ def _kind(view: Linear) -> tuple[Geometry, int, int]:
 def _stacked(graph: Graph, layers: list[Linear]) -> Merge:
     merger, nodes = Merger(graph, layers[0]), [layer.node for layer in layers]
     for layer in layers:
-        reader = graph.layout.first_stickler(layer.node)
+        reader = graph.layout.stride_reader(layer.node)
         if reader is not None:
             raise Refusal(Reason.LAYOUT, value=graph.describe(layer.node), users=graph.describe(reader))
         writer = first_writer(graph, layer.node, doubtful=True)

@@ -75,7 +75,7 @@ class Walk:
     def require_strides_unused(self) -> None:
         """Refuse readers that depend on strides, which may change where a source made a new value."""
         for source in self.sources:
-            reader = self.graph.layout.first_stickler(source.node)
+            reader = self.graph.layout.stride_reader(source.node)
             if reader is not None:
                 raise Refusal(Reason.LAYOUT, value=self.name(source.input), users=self.name(reader))
 

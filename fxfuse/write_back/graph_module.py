@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 
 from fxfuse.graph.lazy_graph_module import share
-from fxfuse.source.syntax import mentions
+from fxfuse.modules.code import own_names
 from fxfuse.write_back.copies import renew_parameters
 from fxfuse.write_back.saved_graph import SavedGraph, load_graph, save_graph
 
@@ -139,7 +140,7 @@ def _own_members(cls: type[nn.Module]) -> dict[str, type]:
 def _usable(methods: dict[str, type], attributes: set[str]) -> set[str]:
     """Return the methods that use nothing but carried attributes, other usable methods, and the model as a whole."""
     members = {name: vars(cls)[name] for name, cls in methods.items()}
-    needs = {name: mentions(m) for name, m in members.items() if not isinstance(m, staticmethod)}
+    needs = {name: _needs(m) for name, m in members.items() if not isinstance(m, staticmethod)}
     everywhere = attributes | {"forward", "training", "eval", "train", "parameters", "state_dict"}
     usable = {name for name in members if needs.get(name, set()) is not None}
     while True:
@@ -147,6 +148,13 @@ def _usable(methods: dict[str, type], attributes: set[str]) -> set[str]:
         if left == usable:
             return usable
         usable = left
+
+
+def _needs(member: Any) -> set[str] | None:
+    """Return the attributes of the model that a method or property uses, None where that cannot be said."""
+    plain = next((getattr(member, name) for name in ("fget", "func", "__func__") if hasattr(member, name)), member)
+    plain = inspect.unwrap(plain)
+    return own_names(plain) if inspect.isfunction(plain) else None
 
 
 def _importable(cls: type) -> bool:

@@ -9,118 +9,141 @@ what follows, its result would lack the norm, so that is refused too.
 
 from __future__ import annotations
 
-import ast
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
+from fxfuse.capture.names import Code, Members, forwards_of, functions_of
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.lookup import CONTAINERS
+from fxfuse.modules.code import hands_on, mentions, returns_nothing
+from fxfuse.modules.lookup import ancestors, splitting
+from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.source.adjacent_layers import always_follows
-from fxfuse.source.hidden_access import calls_listed
-from fxfuse.source.reach import Reach, methods_beside_forward, parsed_methods, reach
-from fxfuse.source.syntax import nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import nn
-
-
-# How methods begin, after underscores, that initialise, load or configure a model.
-_CONFIGURES = tuple(
-    "init post_init reset load set_ fuse reparam switch prune zero_init train extra_ no_ get_ group_".split()
-)
+    from collections.abc import Collection, Mapping
+    from types import FunctionType
 
 
-_DEEP = frozenset("modules named_modules get_submodule".split())
+# A method of such a name is the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``.
+_FOR_THE_FUSED = ("fuse", "deploy")
 
 
 @dataclass(frozen=True, eq=False)
 class _Method:
-    """A method beside the forward, which is read when somebody asks, and only once."""
+    """A method beside the forward.
+
+    Attributes:
+        module: the module that has it.
+        name: its name.
+        functions: its functions, each with the class that defines it.
+        used: whether the forward uses it.
+        members: what the classes of the model define.
+    """
 
     module: nn.Module
     name: str
+    functions: list[tuple[FunctionType, type | None]]
+    used: bool
+    members: Members
 
     @functools.cached_property
-    def found(self) -> Reach:
-        """How it reaches the modules below."""
-        return reach(self.module, (self.name,))
+    def code(self) -> Code:
+        """All that it may call."""
+        return Code(self.members, self.functions, tensors=False)
 
     @functools.cached_property
-    def _trees(self) -> list[ast.AST]:
-        # Where it cannot be read, nobody can say more than ``found``.
-        return [source.tree for source in parsed_methods(self.module, [self.name]) or ()]
+    def touched(self) -> set[nn.Module]:
+        """The modules that it may use by themselves."""
+        if self.used:
+            self.code.opens = False  # where it goes through lists of modules, the forward does so too, and was traced
+        return self.code.touched([self.module])
 
     @functools.cached_property
-    def _calls_listed(self) -> bool:
-        containers = {name for name, child in self.module._modules.items() if isinstance(child, CONTAINERS)}
-        return any(calls_listed(tree, containers) for tree in self._trees)
+    def switches(self) -> bool:
+        """Whether it sets an attribute that the forward reads, and gives what that gives then."""
+        forward = Code(self.members, forwards_of(type(self.module))).names if self.code.all_stored else set()
+        return not self.code.all_stored.isdisjoint(forward) and "forward" in self.code.names
 
-    @functools.cached_property
-    def _is_deep(self) -> bool:
-        nodes = (node for tree in self._trees for node in nodes_of(tree))
-        return any(isinstance(node, ast.Attribute) and node.attr in _DEEP for node in nodes)
+    @property
+    def takes_input(self) -> bool:
+        """Whether it is given anything besides its module."""
+        codes = [function.__code__ for function, _ in self.functions]
+        return any(code.co_argcount + code.co_kwonlyargcount > 1 or code.co_flags & 0xC for code in codes)
 
-    def calls_what_it_finds(self, fold: set[nn.Module]) -> bool:
-        """Whether it comes to the modules of a fold by a list of layers, and calls what it finds there."""
-        escaped = self.found.escaped
-        listed = {child for m in escaped if isinstance(m, CONTAINERS) for child in m.children()} | escaped
-        if not fold & listed and self.module not in self.found.kept:
+    def joins(self, fold: Collection[nn.Module], *, downstream: bool) -> bool:
+        """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
+        linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
+        order = [*linear, *(m for m in fold if m not in linear)][:: -1 if downstream else 1]
+        names = [[n for n, child in self.module._modules.items() if child is m] for m in order]
+        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1] or self.code.opens:
             return False
-        return self._calls_listed and (bool(fold & listed) or self._is_deep or not self._within(fold))
+        (one,), (two,) = names
+        using = [f for f in self.code.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
+        return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
-    def _within(self, fold: set[nn.Module]) -> bool:
-        """Whether one child holds all modules of a fold."""
-        return any(fold <= set(child.modules()) for child in self.module.children())
+    def splits(
+        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool
+    ) -> set[nn.Module]:
+        """Return what it computes with that holds a part of a fold, and not all of it.
+
+        Args:
+            fold: the modules that the fold changes.
+            split: all modules that hold a part of it.
+            downstream: whether it goes into what follows.
+        """
+        found = self.touched & split
+        if self.switches:
+            return {self.module}
+        covered = {inner for module in found for inner in module.modules()} if self.used else set()
+        if covered.issuperset(fold) or self.joins(fold, downstream=downstream):
+            return set()
+        if not found or self.code.calls or not self.code.all_called.isdisjoint(self._names_of(found)):
+            return found
+        tensors = {name for module in fold for name in (*module._parameters, *module._buffers)}
+        return found if self.takes_input and not tensors.isdisjoint(self.code.names) else set()
+
+    def _names_of(self, found: set[nn.Module]) -> set[str]:
+        """Return the names under which modules are held, and those by which any can be called."""
+        names = {name for module in self.module.modules() for name, child in module._modules.items() if child in found}
+        return {*names, "forward", "__call__"}
 
 
 class OtherMethods:
-    """The methods beside the forwards of a model, and what each of them keeps from being folded."""
+    """The methods beside ``forward`` that somebody may call on a model that keeps its classes."""
 
-    def __init__(self, model: nn.Module, paths: Mapping[nn.Module, str]) -> None:
-        """Look at nothing yet.
+    def __init__(self, paths: Mapping[nn.Module, str]) -> None:
+        """Look at the classes of the modules at some paths."""
+        self._paths = paths
+        self._above = ancestors(paths)
+        self._members = Members(paths)
+        self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
+        self._methods: dict[nn.Module, list[_Method]] = {}
 
-        Args:
-            model: the model.
-            paths: where its modules stand.
-        """
-        self.model = model
-        self.paths = paths
-
-    @functools.cached_property
-    def _methods(self) -> list[tuple[nn.Module, set[nn.Module], list[tuple[_Method, bool]]]]:
-        """Each module that has such methods, the modules inside, and the methods with whether the forward uses them."""
-        found = []
-        for module in self.model.modules():
-            methods = [(_Method(module, name), used) for name, used in _other_methods(module).items()]
-            if methods:
-                found.append((module, set(module.modules()), methods))
-        return found
-
-    def require_same(self, fold: set[nn.Module], *, downstream: bool) -> None:
-        """Refuse a fold of which a method calls only a part.
+    def refusal(self, modules: Collection[nn.Module], *, downstream: bool) -> Refusal | None:
+        """Return why a fold would change what a method gives, None if none is known to.
 
         Args:
-            fold: the modules that it changes; one alone does the same for everybody who calls it.
-            downstream: whether values between them are others from now on.
-
-        Raises:
-            Refusal: with the method that keeps them.
+            modules: those that the fold changes.
+            downstream: whether the values between are others, as a norm goes into what follows.
         """
-        for _, inside, methods in self._methods if len(fold) > 1 else ():
-            for method, used in methods if fold <= inside else ():
-                if (used and not downstream) or _is_for_the_fused(method.name):
-                    continue
-                if _configures(method.name) and not set(method.found.called) - method.found.escaped:
-                    continue  # it calls no layer: what initialises or loads a model is not meant for a fused one
-                split = fold if method.calls_what_it_finds(fold) else _split(method.found, fold)
-                if split and not _joined(method.module, method.name, fold):
-                    alone = ", ".join(sorted(self.paths[m] for m in split))
-                    raise Refusal(Reason.REACHED_INTO, value=alone, users=self._told(method))
+        split = splitting(modules, self._above)
+        around = frozenset.intersection(*(self._above[module] for module in modules)) if split else ()
+        for method in (method for module in around for method in self.methods_of(module)):
+            found = method.splits(modules, split, downstream=downstream) if downstream or not method.used else ()
+            if found:
+                alone = ", ".join(sorted(self._paths[module] for module in found))
+                return Refusal(Reason.REACHED_INTO, value=alone, users=self.name_of(method))
+        return None
+
+    def require_same(self, modules: Collection[nn.Module], *, downstream: bool) -> None:
+        """Refuse a fold that would change what a method gives; see ``refusal``."""
+        refusal = self.refusal(modules, downstream=downstream)
+        if refusal is not None:
+            raise refusal
 
     def require_unread(self, owner: nn.Module, names: set[str], gone: set[str]) -> None:
         """Refuse to change tensors that a method reads.
@@ -129,60 +152,39 @@ class OtherMethods:
             owner: the module that holds them.
             names: what they are called there.
             gone: those that it will not have any more, of which a method cannot ask the shape either.
-
-        Raises:
-            Refusal: with the method that reads one.
         """
-        for module, inside, methods in self._methods if names else ():
-            for method, _ in methods if owner in inside else ():
-                found = Reach() if _configures(method.name) else method.found
-                own = module is owner and (found.own & names or found.own_shapes & gone)
-                if own or owner in found.read:
-                    path = self.paths[owner] or type(owner).__name__
-                    raise Refusal(Reason.REACHED_INTO, value=path, users=self._told(method))
+        for method in (m for module in self._above[owner] for m in self.methods_of(module)) if names else ():
+            read = names & method.code.values | gone & method.code.names
+            if owner in method.touched and read:
+                value = self._paths[owner] or type(owner).__name__
+                raise Refusal(Reason.REACHED_INTO, value=value, users=self.name_of(method))
 
-    def _told(self, method: _Method) -> str:
-        return f"{self.paths[method.module] or type(method.module).__name__}.{method.name}"
+    def name_of(self, method: _Method) -> str:
+        """Return the path of a method."""
+        return f"{self._paths[method.module] or type(method.module).__name__}.{method.name}"
 
+    def methods_of(self, module: nn.Module) -> list[_Method]:
+        """Return the methods of a module that may give a value."""
+        if module not in self._methods:
+            found = self._of_class(type(module))
+            self._methods[module] = [_Method(module, name, *entry, self._members) for name, entry in found.items()]
+        return self._methods[module]
 
-def _other_methods(module: nn.Module) -> dict[str, bool]:
-    """Return the methods that somebody may call besides ``forward``, and whether that uses them."""
-    try:
-        methods = methods_beside_forward(module)
-    except (OSError, TypeError, SyntaxError, AttributeError):
-        return {}  # without source nobody can say; the class was not written in a file
-    private = {name for name, used in methods.items() if used and name.startswith("_")}
-    return {name: used for name, used in methods.items() if name not in private and not name.startswith("__")}
-
-
-def _is_for_the_fused(method: str) -> bool:
-    """Whether a method is named as the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``."""
-    return method.startswith(("forward_fuse", "fuseforward", "fuse_forward", "forward_deploy"))
-
-
-def _configures(method: str) -> bool:
-    return method.startswith("__") or method.lstrip("_").startswith(_CONFIGURES)
-
-
-def _split(found: Reach, fold: set[nn.Module]) -> set[nn.Module]:
-    """Return the modules of a fold that a method uses by themselves, and not within a module that holds them all."""
-    # A module that is only handed on counts for itself, not for what is below: most such methods configure a model.
-    called = set(found.called) - found.escaped
-    together = [module for module in called if fold <= set(module.modules())]
-    alone = {m for module in called if module not in together for m in module.modules()}
-    escaped = found.escaped & fold
-    alone |= (escaped if escaped != fold else set()) | (set() if together else found.read)
-    for module, methods in found.entered.items():
-        names = [name for name in methods if not _configures(name)]
-        inside = set(module.modules())
-        alone |= _split(reach(module, names), fold) if fold <= inside else inside if names else set()
-    return fold & alone
-
-
-def _joined(module: nn.Module, method: str, fold: set[nn.Module]) -> bool:
-    """Whether a method calls the two modules of a fold one after the other, always."""
-    if len(fold) != 2:
-        return False
-    linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
-    others = list(fold - set(linear))
-    return len(linear) == len(others) == 1 and always_follows(module, linear[0], others[0], method)
+    def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
+        """Return the methods of a class that may give a value, each with its functions and whether the forward uses it."""
+        if kind in self._kinds:
+            return self._kinds[kind]
+        found: dict[str, list[tuple[FunctionType, type | None]]] = {}
+        for base in [base for base in kind.__mro__ if is_users(base)]:
+            for name, value in vars(base).items():
+                plain = not isinstance(value, (staticmethod, classmethod, type)) and name not in found
+                plain = plain and not hasattr(nn.Module, name)  # what it loads, moves or switches, it does as a whole
+                if plain and not name.startswith("__") and not any(word in name for word in _FOR_THE_FUSED):
+                    found[name] = [(f, base) for f in functions_of(value) if not returns_nothing(f.__code__)]
+        forward = Code(self._members, forwards_of(kind)).names if any(found.values()) else set()
+        self._kinds[kind] = {
+            name: (functions, name in forward)
+            for name, functions in found.items()
+            if functions and not (name in forward and name.startswith("_"))
+        }
+        return self._kinds[kind]

@@ -9,7 +9,8 @@ from torch import fx, nn
 from fxfuse.capture.lifted import attributes_as_inputs
 from fxfuse.edit.storage import paths_above
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.derived_class import with_check
+from fxfuse.modules.derived_class import with_change, with_check
+from fxfuse.modules.handed_on import Closing
 from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Decision, Report
@@ -41,12 +42,13 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
 def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[Reason, str]:
     """Return why no graph contains a norm, as a sentence too."""
     kept, caller = captured.kept.get(module), _opaque_parent(captured, path)
-    if caller is None:
-        return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     if kept is not None and kept.reason is Reason.HOOKED:
         return kept.reason, str(kept)
+    if caller is None:
+        return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     name, why = caller
-    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
+    advice = {"advice": ""} if captured.given else {}
+    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why, **advice)
 
 
 def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
@@ -126,11 +128,25 @@ def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
 
 
 def into_modules(
-    captured: Capture, decisions: list[Decision], replaced: Mapping[nn.Module, nn.Module], expected: Mapping[str, Any]
+    captured: Capture,
+    decisions: list[Decision],
+    replaced: Mapping[nn.Module, nn.Module],
+    expected: Mapping[str, Any],
+    *,
+    closes: bool = False,
 ) -> nn.Module:
-    """Return a model of the same class with the replacements in their places."""
+    """Return a model of the same class with the replacements in their places.
+
+    Args:
+        captured: what was captured.
+        decisions: what the rules decided.
+        replaced: what takes the place of which module.
+        expected: arguments that the result must be called with.
+        closes: the result checks that nothing leaves it which one of its modules has to take.
+    """
     result = copies_of(captured.model, replaced)[captured.model]
     notes: list[str] = []
+    result = with_change(result, Closing()) if closes else result
     if expected:
         result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())

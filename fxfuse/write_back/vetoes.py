@@ -86,7 +86,7 @@ class Vetoes:
             while (other := self.calls.differing(site, plans)) is not None:
                 twin = None if other in touched else self._twin(other, touched)
                 if twin is None:
-                    raise self._refusal(self._module_at(plan.nodes[0]))
+                    raise self._refusal(self._module_at(site[1] if site[0] is self.editor else plan.nodes[0]))
                 plans.append(twin)
                 touched += [(other[0], node) for node in twin.nodes]
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from fxfuse.operators import OPERATORS
 from tests.operators.calls import FirstItem
 from tests.operators.sample import Sample
-from tests.operators.samples import samples
+from tests.operators.samples import WITH_ROLE, samples
 from tests.operators.samples.norms import NEVER_FOLDED
 from tests.support.samples import parameter, randn
 
@@ -24,8 +23,8 @@ def name(target: Any) -> str:
 
 
 def _rows() -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {name(target): [] for target in OPERATORS}
-    assert len(found) == len(OPERATORS), "two rows of one name"
+    found: dict[str, list[Sample]] = {name(target): [] for target in WITH_ROLE}
+    assert len(found) == len(WITH_ROLE), "two rows of one name"
     for sample in (*samples(), *_never_folded()):
         found[name(sample.target)].append(sample)
     return {key: listed for key, listed in found.items() if listed}

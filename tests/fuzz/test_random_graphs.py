@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from fxfuse.operators import OPERATORS
 from tests.forms.versions import BEFORE_2_14
 from tests.fuzz.build import built
 from tests.fuzz.forms import DIFFERENCES, check_forms, is_whole
@@ -13,6 +12,7 @@ from tests.fuzz.nets import Net
 from tests.fuzz.properties import check
 from tests.fuzz.recipes import RECIPES, Recipe, Step
 from tests.fuzz.rows import ROWS, name
+from tests.operators.samples import WITH_ROLE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of what is drawn: even kernels, deprecated names
 
@@ -29,7 +29,7 @@ def examples(count: int, *, shrink: bool = True) -> settings:
 
 
 def test_every_row_of_the_table_is_drawn_and_built() -> None:
-    assert set(ROWS) == {name(target) for target in OPERATORS}
+    assert set(ROWS) == {name(target) for target in WITH_ROLE}
     for row, samples in ROWS.items():
         for number in range(len(samples)):
             made = built(Recipe((Step(row, number),))).model

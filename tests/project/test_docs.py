@@ -28,12 +28,12 @@ NEEDS |= {"resnet": "torchvision", 'backend="fxfuse"': "fxfuse:backend"}
 # Commands that are not run here, and why.  Those of fxfuse are parsed all the same.
 NOT_RUN = {
     'pip install ".[bench]" && fxfuse bench': "minutes; .ci/run installs, and runs the benchmark in short",
-    'pip install -e ".[dev]" && pytest': "it is what .ci/run does",
+    'pip install -e ".[dev]" && pytest': "it is what .ci/run does, through noxfile.py",
     'pip install ".[bench,export]"': "it installs; .ci/run does so with these extras among others",
     'pip install -e ".[compare]"': "it installs",
     'pip install -e ".[dev]"': "it installs; .ci/run does so",
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py": "more than an hour",
-    "OMP_NUM_THREADS=1 python benchmarks/mutation.py --share 1 --files fxfuse/affine": "many minutes",
+    "OMP_NUM_THREADS=1 python benchmarks/mutation.py --share 1 --files algebra/affine": "many minutes",
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py --names survivors.txt tests/rules": "minutes",
     "pre-commit install": "it writes into the checkout",
     "python benchmarks/comparison.py": "many minutes; tests/project/test_comparison.py runs a part",

@@ -172,9 +172,9 @@ def test_functions(structure: Structure) -> None:
     model = Grouped(**{name: nn.Parameter(values(*shape)) for name, shape in names.items()}).eval()
     fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(*IMAGE))
-    # One is along the width, which no weight has; of the other it is not known what it reads.
+    # One is along the width, which no weight has; it reads the other.
     found = {(d.kind, d.reason) for d in Report.of(fused).skipped}
-    assert found == {("layer_norm", Reason.NOT_PER_CHANNEL), ("group_norm", Reason.UNKNOWN_SHAPE)}
+    assert found == {("layer_norm", Reason.NOT_PER_CHANNEL), ("group_norm", Reason.READ_BY)}
 
 
 def test_axis_one_must_be_proven_where_the_normalisation_stays(structure: Structure) -> None:

@@ -1,4 +1,4 @@
-"""A value that a sum adds, with the way from it to the sum and the ways back from it."""
+"""A value that a sum adds, with the steps from it to the sum and the routes that end at it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Step(NamedTuple):
 
     Attributes:
         node: the operation.
-        operand: what it reads on the way.
+        operand: the value of the branch that it reads.
         above: the operation that reads its result; None for the sum itself.
     """
 
@@ -46,10 +46,10 @@ class Branch:
         value: what is added.
         affine: what the sum does to it.
         step: the operation that reads it, below all others between it and the sum.
-        plain: nothing lies between but sums.
-        ways: the ways back from it, the shortest first.
+        plain: True if only sums lie between.
+        ways: the routes that end at the value, the shortest first.
         obstacle: what ends the longest of them.
-        route: the way back that was chosen.
+        route: the one that was chosen.
     """
 
     value: fx.Node

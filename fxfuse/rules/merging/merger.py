@@ -109,7 +109,7 @@ class Merger:
         layers = all(route.linears for route in routes) and len(orders) == 1
         if layers or self.graph.layout.is_dense(routes[0].start, elementwise=False):
             return
-        reader = self.graph.layout.first_stickler(result, made=True)
+        reader = self.graph.layout.stride_reader(result, by_layer=True)
         if reader is not None:
             value = self.graph.describe(routes[0].start)
             raise Refusal(Reason.LAYOUT, value=value, users=self.graph.describe(reader))

@@ -20,7 +20,7 @@ from fxfuse.report.reasons import Reason, require
 from fxfuse.rules.walk import along_channels, require_constants_of_same_kind, require_same_kind, unproven_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import fx
 
@@ -47,6 +47,19 @@ class RouteFilters:
         self.axis = host.output_axis
         self.unproven: list[tuple[Rank, fx.Node]] = []
 
+    def along(self, route: Route) -> Iterator[tuple[NodeView, Filter]]:
+        """Yield the operations of a route that do something, from the first to the last, each with its filter.
+
+        Raises:
+            Misfit: if an operation is no filter.
+        """
+        channels = self.channels
+        for view in reversed(route.views):
+            if not isinstance(view, Noop):
+                one = self.one(view, channels)
+                channels = one.shape.out_channels
+                yield view, one
+
     def shape(self, route: Route) -> Shape:
         """Return the shape of all operations of a route together.
 
@@ -54,9 +67,8 @@ class RouteFilters:
             Misfit: if they are no single filter at the border.
         """
         shape = Shape(self.channels, self.channels, self.channels, Geometry((Axis(),) * self.spatial))
-        for view in reversed(route.views):
-            if not isinstance(view, Noop):
-                shape = shape_of_chain(shape, self.one(view, shape.out_channels).shape)
+        for _, one in self.along(route):
+            shape = shape_of_chain(shape, one.shape)
         return shape
 
     def filter(self, route: Route) -> Filter:
@@ -65,15 +77,11 @@ class RouteFilters:
         Raises:
             Misfit: if they are none at the border.
         """
-        result: Filter | None = None
-        for view in reversed(route.views):
-            if not isinstance(view, Noop):
-                one = self.one(view, self.channels if result is None else result.linear_map.out_channels)
-                result = one if result is None else chain_of(result, one)
-        if result is None:
-            ones = torch.ones(self.channels, dtype=torch.float64, device="cpu")
-            result = Filter.diagonal(Affine(ones, torch.zeros_like(ones)), self.spatial)
-        return result
+        found = [one for _, one in self.along(route)]
+        if found:
+            return functools.reduce(chain_of, found)
+        ones = torch.ones(self.channels, dtype=torch.float64, device="cpu")
+        return Filter.diagonal(Affine(ones, torch.zeros_like(ones)), self.spatial)
 
     def one(self, view: NodeView, channels: int) -> Filter:
         """Return an operation that reads a value of so many channels.
@@ -100,24 +108,18 @@ class RouteFilters:
         known = self.cost(route).multiply_adds
         if known is not None:
             return known
-        channels, total = self.channels, 0
-        for view in reversed(route.views):
-            if not isinstance(view, Noop):
-                shape = self.one(view, channels).shape
-                # What comes before a stride has as many positions more.
-                total, channels = total * shape.geometry.steps + shape.weights, shape.out_channels
+        total = 0
+        for _, one in self.along(route):
+            # What comes before a stride has as many positions more.
+            total = total * one.shape.geometry.steps + one.shape.weights
         return total * (self.positions or 1)
 
     def cost(self, route: Route) -> Cost:
         """Return the multiply-adds and kernels of a route."""
-        views = [view for view in route.views if not isinstance(view, Noop)]
-        channels, adds = self.channels, [0 if self.positions is not None else None]
-        for view in reversed(views):
-            shape, positions = self.one(view, channels).shape, self._positions(view)
-            channels = shape.out_channels
-            adds.append(None if positions is None else positions * shape.weights)
-        known = [count for count in adds if count is not None]
-        return Cost(sum(known) if len(known) == len(adds) else None, 0, len(views))
+        found = [(self._positions(view), one.shape.weights) for view, one in self.along(route)]
+        known = self.positions is not None and all(positions is not None for positions, _ in found)
+        adds = sum((positions or 0) * weights for positions, weights in found)
+        return Cost(adds if known else None, 0, len(found))
 
     def parameters(self, routes: Sequence[Route]) -> int:
         """Return the elements of weights and statistics that only operations on these routes read."""

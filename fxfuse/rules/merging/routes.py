@@ -1,4 +1,4 @@
-"""The ways back from a value, through operations that are linear in what they read."""
+"""Routes: chains of operations, each linear in its input, that end at a value."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Route(NamedTuple):
-    """A way back from a value.
+    """A chain of linear operations from one value to another.
 
     Attributes:
-        start: the value where it ends: what all the operations on it are applied to.
+        start: the value that the first operation reads.
         views: the operations, from the last to the first.
     """
 
@@ -36,22 +36,22 @@ class Route(NamedTuple):
 
     @property
     def is_new(self) -> bool:
-        """Whether an operation on it made a value of its own."""
+        """Whether an operation on it makes a new value."""
         return any(not isinstance(view, Noop) for view in self.views)
 
 
 class Obstacle(NamedTuple):
-    """What a way back ends at, and why."""
+    """A value that no longer route passes, and why."""
 
     value: fx.Node
     refusal: Refusal
 
 
-LONGEST = 16  # operations on a way back; nobody writes longer branches without an activation
+LONGEST = 16  # operations on a route; nobody writes longer branches without an activation
 
 
 def routes(graph: Graph, value: fx.Node, reader: fx.Node) -> tuple[list[Route], Obstacle | None]:
-    """Return all ways back from a value that only ``reader`` uses, the shortest first, and what ends the longest."""
+    """Return all routes to a value that only ``reader`` uses, the shortest first, and what ends the longest."""
     found = [Route(value)]
     while len(found) <= LONGEST:
         current = found[-1].start
@@ -75,8 +75,8 @@ def _linear_in_its_input(graph: Graph, value: fx.Node, reader: fx.Node) -> NodeV
         # What is written into must be a value that was made for this operation alone.
         new = graph.users(written) == [view.node] and any(graph.may_be(written, role) for role in _MAKES_NEW)
         require(new, Reason.MUTATED, value=graph.describe(written), users=graph.describe(view.node))
-    # Whoever asks for its shape needs it as well; the number of axes is that of what it reads.  Where the user's code
-    # is kept, it also runs what nobody uses.
+    # Whoever asks for its shape needs it too, but its number of axes is that of its input.  Where the user's code is
+    # kept, operations whose results nobody uses run as well.
     others = [user for user in value.users if user is not reader and not asks_rank(user)]
     others = [user for user in others if graph.keeps_code or user not in graph.dead]
     alone = graph.users(value) == [reader] and not others

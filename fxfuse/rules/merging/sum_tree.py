@@ -53,7 +53,7 @@ class SumTree:
         return reader is not None and self.graph.may_be(reader, Sum) and isinstance(self.graph.view(reader), Sum)
 
     def _only_user(self, node: fx.Node) -> fx.Node | None:
-        """Return who uses a value, if it is one, and nobody asks for its shape either."""
+        """Return the only user of a value; None if there are several, or something asks for its shape."""
         users = self.graph.users(node)
         return users[0] if len(users) == 1 and list(node.users) == users else None
 
@@ -62,7 +62,7 @@ class SumTree:
         return self.graph.plays(node, Stack) or (isinstance(view, Noop) and view.droppable)
 
     def grow(self) -> None:
-        """Find all that is added; an operation whose result others use ends the way."""
+        """Find all branches: each begins where a value has other users, or is no sum and no scale of one."""
         one, zero = (torch.tensor(number, dtype=torch.float64, device="cpu") for number in (1.0, 0.0))
         pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [(self.root.node, Affine(one, zero), None, True)]
         while pending:
@@ -88,7 +88,7 @@ class SumTree:
         self.branches.reverse()  # as they were written
 
     def _between(self, node: fx.Node, reader: fx.Node | None) -> NodeView | None:
-        """Return what makes a value that only its reader uses."""
+        """Return the operation that gives a value, if only its reader uses it."""
         if not any(self.graph.may_be(node, role) for role in (Sum, AffineSource, Noop)):
             return None
         if reader is not None and self._only_user(node) is not reader:
@@ -107,7 +107,7 @@ class SumTree:
         return Step(view.reader, value, Step(view.node, view.reader, above))
 
     def _leads_to_sum(self, view: AffineSource | Noop) -> bool:
-        """Whether a sum lies before an affine, or before several."""
+        """Whether it scales or shifts a sum, directly or through others like it."""
         current: NodeView | None = view
         while isinstance(current, (AffineSource, Noop)):
             if isinstance(current, AffineSource) and (not current.vanishes or current.unproven_rank is not None):
@@ -127,7 +127,7 @@ class SumTree:
         lengths: Counter[fx.Node] = Counter()
         for branch in self.branches:
             lengths.update({way.start: len(way.views) for way in branch.ways})
-        # As many branches as possible, by the shortest ways.
+        # As many branches as possible, by the shortest routes.
         order = sorted(dict.fromkeys(hosts), key=lambda node: (-starts[node], lengths[node]))
         if order and starts[order[0]] < 2:
             self._tell(order[0])
@@ -138,7 +138,7 @@ class SumTree:
         ]
 
     def _tell(self, start: fx.Node) -> None:
-        """Refuse, if a layer with weights would read the same value but for one obstacle on the way."""
+        """Refuse, if one obstacle keeps a second layer from reading the same value."""
         found = [b.obstacle for b in self.branches if b.obstacle is not None and b.obstacle.value is not start]
         layers = [o for o in found if self._reads(o.value, start)]
         # An activation that is added itself; what has more layers behind it is no branch that could merge.

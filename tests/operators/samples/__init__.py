@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fxfuse.operators import OPERATORS
 from tests.operators.sample import Sample
 from tests.operators.samples import (
     activations,
@@ -33,6 +34,9 @@ from tests.support.helpers import trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# The targets of the rows that play a role; of the others, only facts are known.
+WITH_ROLE = {target: row for target, row in OPERATORS.items() if row.plays}
 
 CARRIERS = (noops, activations, pools, spatial, permutations, axes, reshapes, shuffles, slices, splits)
 

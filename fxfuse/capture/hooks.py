@@ -1,0 +1,89 @@
+"""What hooks forbid: tracing does not run them, and they may come to the layers of what they look at."""
+
+from __future__ import annotations
+
+import functools
+from types import FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+from fxfuse.capture.names import Code, Members, forwards_of, functions_of, objects_in
+from fxfuse.graph.registry import operator_of
+from fxfuse.modules.lookup import ATOMS, REGISTRIES, is_hooked
+from fxfuse.modules.origin import is_torchs, is_users
+from fxfuse.report.reasons import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Hooks = Literal["keep", "observe"]
+
+
+def hooked_blocks(paths: Mapping[nn.Module, str]) -> list[nn.Module]:
+    """Return the modules with hooks, but for layers, which stay by themselves."""
+    return [module for module in paths if is_hooked(module) and operator_of(module) is None]
+
+
+def kept_by_hooks(paths: Mapping[nn.Module, str]) -> dict[nn.Module, Refusal]:
+    """Return the modules that hooks may come to: all in a module with hooks, and in those that a hook knows."""
+    found: dict[nn.Module, Refusal] = {}
+    for module in [module for module in paths if is_hooked(module)]:
+        refusal = Refusal(Reason.HOOKED, value=paths[module] or type(module).__name__)
+        known = [*_known_modules(module, paths), *([module] if operator_of(module) is None else [])]
+        for inner in {inner for outer in known for inner in outer.modules()}:
+            found.setdefault(inner, refusal)
+    return found
+
+
+def changed_by_hooks(paths: Mapping[nn.Module, str]) -> set[nn.Module]:
+    """Return the modules of which a forward may read what a hook has set: no graph holds for the next call."""
+    hooks = [hook for module in paths for hook in _hooks_of(module)]
+    if not hooks:
+        return set()
+    members = Members(paths)
+    code = Code(members, [entry for hook in hooks for entry in _entries(hook)])
+    objects = {id(held) for held in (*code.known, *(held for hook in hooks for held in objects_in(hook)))}
+    names = set(code.all_stored)
+    for module in paths:
+        for name, value in module.__dict__.items():
+            if name not in REGISTRIES and type(value) not in ATOMS:
+                shared = name in code.names or any(id(held) in objects for held in objects_in(value))
+                names |= {name} if shared and not isinstance(value, nn.Module) else set()
+    forwards = {cls: Code(members, forwards_of(cls)) for cls in {type(module) for module in paths if is_users(module)}}
+    reading = {cls for cls, found in forwards.items() if names & found.names or _changeable(found.known, objects)}
+    return {module for module in paths if type(module) in reading}
+
+
+def _changeable(known: list[Any], objects: set[int]) -> bool:
+    """Whether there is an object that can be changed among those of some numbers."""
+    fixed = (type, ModuleType, FunctionType, nn.Module)
+    return any(id(value) in objects for value in known if not isinstance(value, fixed))
+
+
+def _known_modules(hooked: nn.Module, paths: Mapping[nn.Module, str]) -> Iterator[nn.Module]:
+    """Yield the modules that the hooks of a module come to without being given them."""
+    members = Members([hooked])
+    for hook in _hooks_of(hooked):
+        known = [*objects_in(hook), *Code(members, _entries(hook)).known]
+        yield from (value for value in known if isinstance(value, nn.Module) and value in paths and value is not hooked)
+        tensors = {id(value) for value in known if isinstance(value, Tensor)}
+        for module in paths if tensors else ():
+            if not tensors.isdisjoint(map(id, (*module._parameters.values(), *module._buffers.values()))):
+                yield module
+
+
+def _hooks_of(module: nn.Module) -> list[Any]:
+    """Return the hooks of a module that run in a forward pass, but for torch's own."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return [hook for hook in hooks if not is_torchs(hook)]
+
+
+def _entries(hook: Any) -> list[tuple[FunctionType, type | None]]:
+    """Return the functions that a call of a hook begins with."""
+    held = [value for value in objects_in(hook) if callable(value) and not isinstance(value, (type, nn.Module))]
+    members = [value if isinstance(value, _FUNCTIONS) else getattr(type(value), "__call__", None) for value in held]
+    return [(function, None) for member in members for function in functions_of(member)]
+
+
+_FUNCTIONS = (FunctionType, MethodType, functools.partial)

@@ -1,0 +1,140 @@
+"""A traced forward that runs in place of the Python code, and adds its nodes to a recording."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor, fx, nn
+
+from fxfuse.graph.nodes import PART
+from fxfuse.graph.registry import operator_of
+from fxfuse.modules.guards import require_value
+from fxfuse.modules.lookup import fetch, is_layer_of_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fxfuse.capture.recording import Recording
+    from fxfuse.graph.lazy_graph_module import Draft
+
+
+class _Result(NamedTuple):
+    """What a node of the trace gave, and what stands for it in the recording; None for what has to be looked up."""
+
+    value: Any
+    lifted: Any
+
+
+class Replay:
+    """One run of a trace.
+
+    Args:
+        recording: what it is added to.
+        module: the module that was traced.
+        draft: its trace.
+        bound: its arguments by name.
+    """
+
+    def __init__(self, recording: Recording, module: nn.Module, draft: Draft, bound: Mapping[str, Any]) -> None:
+        """Prepare a run."""
+        self.recording = recording
+        self.recorder = recording.recorder
+        self.module = module
+        self.draft = draft
+        self.bound = bound
+        self.call = self.recorder.new_number()
+        self.results: dict[fx.Node, _Result] = {}
+        self.last: dict[fx.Node, list[fx.Node]] = {}
+        for node in draft.graph.nodes:
+            self.last.setdefault(max(node.users, default=node), []).append(node)
+
+    def __call__(self) -> Any:
+        """Run it, and return what the module gives."""
+        with self.recording.inside(self.module), self.recording.paused():
+            try:
+                for node in self.draft.graph.nodes:
+                    self.results[node] = self._run(node)
+                    for read in (
+                        self.last.get(node, ()) if node.op != "output" else ()
+                    ):  # who holds a value after the run tells what leaves a model
+                        del self.results[read]
+                return self.results.pop(node).value
+            except Exception:
+                self.recording.wrong.add(self.module)
+                raise
+            finally:
+                self.results.clear()
+
+    def _run(self, node: fx.Node) -> _Result:
+        if node.op == "placeholder":
+            return _Result(self.bound[str(node.target).lstrip("*")], None)
+        if node.op == "get_attr":
+            return self._read(str(node.target))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self.results[n].value)
+        if node.op == "output":
+            return _Result(args[0], None)
+        if node.target is require_value:
+            return _Result(args[0], None)
+        if node.op == "call_module":
+            return self._call_module(node, args, kwargs)
+        lifted = self._lifted(node)
+        value = (
+            getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            if node.op == "call_method"
+            else node.target(*args, **kwargs)
+        )  # type: ignore[operator]
+        return self._added(node, node.target, lifted, value)
+
+    def _lifted(self, node: fx.Node) -> tuple[Any, Any]:
+        """Return the arguments of a node as nodes of the recording."""
+
+        def lift(read: fx.Node) -> Any:
+            result = self.results[read]
+            return self.recorder.lift(result.value) if result.lifted is None else result.lifted
+
+        lifted: tuple[Any, Any] = fx.node.map_arg((node.args, node.kwargs), lift)
+        return lifted
+
+    def _added(self, node: fx.Node, target: Any, lifted: tuple[Any, Any], value: Any) -> _Result:
+        """Add a node that does the same, unless it handles no tensors."""
+        read: list[fx.Node] = []
+        fx.node.map_arg(lifted, read.append)
+        opens = target in (operator.getitem, getattr) and not isinstance(lifted[0][0], fx.Node)
+        if opens or (not read and not isinstance(value, Tensor)):
+            return _Result(value, None)  # the recorder knows the tensors in it
+        added = self.recorder.add(node.op, target, lifted, self._stack(node))
+        added.meta.update({key: item for key, item in node.meta.items() if key not in ("nn_module_stack",)})
+        added.meta[PART] = self.call
+        if isinstance(value, Tensor):
+            self.recorder.note(value, added)
+        return _Result(value, added)
+
+    def _read(self, target: str) -> _Result:
+        value = fetch(self.draft, target)
+        if not isinstance(value, Tensor):
+            return _Result(value, None)
+        name = self.recorder.held_as(value)
+        if name is None and self.recorder.is_known(value):
+            return _Result(value, None)
+        node = self.recorder.literal(target, value) if name is None else self.recorder.read(name)
+        node.meta[PART] = self.call
+        return _Result(value, node)
+
+    def _call_module(self, node: fx.Node, args: Any, kwargs: Any) -> _Result:
+        module = self.draft.get_submodule(str(node.target))
+        if operator_of(module) is None and not is_layer_of_torch(module):
+            with self.recording.paused(off=True):
+                return _Result(module(*args, **kwargs), None)  # it is watched, and adds nodes of its own
+        self.recording.called.add(module)
+        lifted = self._lifted(node)
+        return self._added(node, self.recording.paths[module], lifted, module(*args, **kwargs))
+
+    def _stack(self, node: fx.Node) -> OrderedDict[str, Any]:
+        """Return the modules under way at a node, by their paths in the model."""
+        stack = self.recorder.stack_here()
+        for key, (path, cls) in (node.meta.get("nn_module_stack") or {}).items():
+            inner = fetch(self.module, path) if path else self.module
+            stack[f"{self.call}.{key}"] = self.recording.paths[inner], cls
+        return stack

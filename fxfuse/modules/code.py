@@ -1,0 +1,279 @@
+"""What a function mentions, from its code object: nothing is run, and no source is read."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import itertools
+import sys
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Words by which code comes to modules, or to their tensors, without the names of these.
+_MODULES = frozenset("children modules named_children named_modules get_submodule __dict__ _modules apply".split())
+_TENSORS = frozenset("state_dict named_parameters named_buffers buffers get_parameter get_buffer".split())
+_OPENING_FUNCTIONS = frozenset("eval exec vars locals attrgetter".split())
+_ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
+_SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad".split())
+_SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
+_CALLS = frozenset("CALL CALL_FUNCTION CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
+_HANDLERS = frozenset("PUSH_EXC_INFO SETUP_FINALLY SETUP_WITH".split())  # the first from Python 3.11 on
+
+
+class Mentions(NamedTuple):
+    """The names in a function, and in the functions that it defines.
+
+    Attributes:
+        read: attributes of something, and texts.
+        called: attributes that are called at once: ``x.conv(y)``.
+        own_read: attributes of the first parameter: ``self.conv``.
+        own_called: attributes of the first parameter that are called at once.
+        stored: attributes of something that are set.
+        own_stored: attributes of the first parameter that are set.
+        variables: variables of the Python module, and Python modules that it imports.
+        asked: those attributes of which it only asks for the shape, the dtype or the like.
+        opens: whether it may come to ``modules``, or to their ``tensors``, without their names.
+        own_opens: whether it may come to those in its first parameter.
+        calls_values: whether it may call what an expression gives, such as an element of a list.
+        calls_parameters: whether it may call what it is given.
+    """
+
+    read: frozenset[str]
+    called: frozenset[str]
+    own_read: frozenset[str]
+    own_called: frozenset[str]
+    stored: frozenset[str]
+    own_stored: frozenset[str]
+    variables: frozenset[str]
+    asked: frozenset[str]
+    opens: frozenset[str]
+    own_opens: frozenset[str]
+    calls_values: bool
+    calls_parameters: bool
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All attributes and texts that are not set."""
+        return self.read | self.called | self.own_read | self.own_called
+
+
+_known: dict[int, tuple[CodeType, Mentions]] = {}  # by number: to compare codes takes longer than all the rest
+
+
+def mentions(code: CodeType) -> Mentions:
+    """Return what a function mentions.
+
+    Example:
+        >>> def forward(self, x): return self.bn(self.conv.weight * x)
+        >>> found = mentions(forward.__code__)
+        >>> sorted(found.own_called), sorted(found.own_read), sorted(found.read)
+        (['bn'], ['conv'], ['weight'])
+    """
+    if id(code) not in _known:
+        _known[id(code)] = code, _mentions(code)
+    return _known[id(code)][1]
+
+
+def wrappers_of(forward: Any) -> list[Any]:
+    """Return the functions around a decorated one, the outermost first; torch's own do nothing but call it."""
+    found = []
+    while inspect.isfunction(forward) and hasattr(forward, "__wrapped__"):
+        own = str(forward.__globals__.get("__name__")).partition(".")[0] == "torch"
+        found += [] if own else [forward]
+        forward = forward.__wrapped__
+    return found
+
+
+def steps_of(code: CodeType) -> list[dis.Instruction]:
+    """Return the steps of a function, but for those that do nothing."""
+    return [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+
+
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of a function and of all that it defines."""
+    yield code
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from codes_in(value)
+
+
+def handles_exceptions(code: CodeType) -> bool:
+    """Whether a function may go on after an exception: it has a ``try`` or a ``with``."""
+    return any(step.opname in _HANDLERS for step in dis.get_instructions(code))
+
+
+def returns_nothing(code: CodeType) -> bool:
+    """Whether a function returns None whatever happens."""
+    steps = steps_of(code)
+    pairs = zip([None, *steps], steps, strict=False)
+    values = [step if step.opname == "RETURN_CONST" else before for before, step in pairs if "RETURN_" in step.opname]
+    nothing = all(v is not None and v.opname.endswith("_CONST") and v.argval is None for v in values)
+    return nothing and not code.co_flags & 0x2A0  # no generator or coroutine
+
+
+def own_names(function: FunctionType) -> set[str] | None:
+    """Return the attributes of its first parameter that a function reads, None if it does anything else with it."""
+    code = function.__code__
+    if not code.co_argcount or code.co_varnames[0] in code.co_cellvars or "__class__" in code.co_freevars:
+        return None
+    own, steps, found = code.co_varnames[0], steps_of(code), set[str]()
+    for number, step in enumerate(steps):
+        mentioned = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        if "FAST" not in step.opname or own not in mentioned:
+            continue
+        then, before = steps[number + 1], steps[number - 1].opname
+        if step.opname.startswith("LOAD") and _last(step) == own and then.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            found.add(then.argval)
+        elif not (step.opname.startswith("LOAD") and "PUSH_NULL" in (before, then.opname)):
+            return None
+    return found
+
+
+def hands_on(code: CodeType, first: str, second: str) -> bool:
+    """Whether a method calls ``self.first`` once, and gives the result to ``self.second``, and to nothing else.
+
+    Example:
+        >>> def forward(self, x): return self.bn(self.conv(x)).relu()
+        >>> hands_on(forward.__code__, "conv", "bn"), hands_on(forward.__code__, "bn", "conv")
+        (True, False)
+    """
+    steps = list(dis.get_instructions(code))
+    found = [[n for n, step in enumerate(steps) if step.argval == name] for name in (first, second)]
+    if [len(numbers) for numbers in found] != [1, 1]:
+        return False
+    ends = [_end_of_call(steps, numbers[0]) for numbers in found]
+    plain = [step for step in steps[ends[0] + 1 :] if step.opname not in _SILENT]
+    if ends[0] < 0 or ends[1] < 0 or steps[ends[1]].arg != 1:
+        return False
+    if plain and plain[0] is steps[ends[1]]:
+        return True
+    pairs = [pair for step in plain[:7] for pair in _loads_and_stores(step)]
+    stored, own, method, loaded, call, after = pairs[:6] if len(pairs) > 5 else [("", "")] * 6
+    named = stored[0] == "STORE" and own == ("LOAD", code.co_varnames[0]) and method[1] == second
+    return named and loaded == ("LOAD", stored[1]) and call[0] == "CALL" and after[0] in ("RETURN_VALUE", stored[0]) and (
+        after[0] == "RETURN_VALUE" or after[1] == stored[1]
+    )
+
+
+def _end_of_call(steps: list[dis.Instruction], start: int) -> int:
+    """Return the number of the step that makes the call of a method that is loaded at ``start``, -1 if there is none."""
+    depth = 0
+    for number in range(start + 1, len(steps)):
+        if steps[number].opname.startswith(("JUMP", "POP_JUMP", "FOR_ITER", "RETURN")):
+            return -1
+        depth += dis.stack_effect(steps[number].opcode, steps[number].arg)
+        if depth < 0:
+            return number
+    return -1
+
+
+def _loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
+    """Return what a step does with variables, one after the other; some steps do two things at once."""
+    if "FAST" not in step.opname:
+        return [("CALL" if step.opname.startswith("CALL") else step.opname, step.argval)]
+    kinds = [part for part in step.opname.split("_") if part in ("LOAD", "STORE")]
+    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return list(zip(kinds, names, strict=False))
+
+
+def _mentions(code: CodeType) -> Mentions:
+    first = code.co_varnames[0] if code.co_argcount else ""
+    found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}
+    opens, called, values = False, set[str](), set[str]()
+    for inner in codes_in(code):
+        steps = steps_of(inner)
+        own = first if inner is code or first in inner.co_freevars else ""
+        if any(step.opname.startswith(("STORE_FAST", "STORE_DEREF")) and _last(step) == own for step in steps):
+            own = ""
+        found["read"] |= set(_texts(inner.co_consts))
+        for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
+            kind = _kind(step, before, own)
+            if kind:
+                found[kind].add(step.argval)
+                (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
+        opens = opens or _computes_names(steps)
+        called |= _called_values(inner, steps)
+    found["asked"] -= values
+    own_names, names = found["own_read"] | found["own_called"], found["read"] | found["called"]
+    asks = "next" in found["variables"] and not _ASKED.isdisjoint(names | own_names)
+    tensors = _TENSORS if asks else _TENSORS | {"parameters"}
+    words = {"modules": _MODULES, "tensors": tensors}
+    kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (names, own_names)]
+    if opens or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
+        kinds[0] |= {"modules"}
+    return Mentions(*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
+
+
+def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> str:
+    """Return the attribute of Mentions to which a step adds its name, empty for none."""
+    loaded = before is not None and before.opname.startswith(("LOAD_FAST", "LOAD_DEREF"))
+    prefix = "own_" if own and loaded and before is not None and _last(before) == own else ""
+    if step.opname in ("LOAD_METHOD", "LOAD_ATTR"):
+        at_once = step.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and (step.arg or 0) & 1)
+        return prefix + ("called" if at_once else "read")
+    if step.opname.startswith("LOAD_SUPER"):
+        return "read"
+    if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
+        return prefix + "stored"
+    if step.opname == "IMPORT_FROM":
+        return "read"
+    return "variables" if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME") else ""
+
+
+def _last(step: dis.Instruction) -> Any:
+    """Return the variable that a step loads or stores last."""
+    return step.argval[-1] if isinstance(step.argval, tuple) else step.argval
+
+
+def _texts(constants: Iterable[Any]) -> Iterator[str]:
+    """Yield the names in texts, as in ``"layer1.conv"``."""
+    for value in constants:
+        if isinstance(value, str):
+            parts = value.split(".")
+            yield from parts if all(part.isidentifier() or part.isdigit() for part in parts) else ()
+        elif isinstance(value, (tuple, frozenset)):
+            yield from _texts(value)
+
+
+def _computes_names(steps: list[dis.Instruction]) -> bool:
+    """Whether a function asks for an attribute of which the name is no constant."""
+    for number, step in enumerate(steps):
+        if step.opname.startswith("LOAD") and step.argval in ("getattr", "setattr", "delattr"):
+            end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
+            if end is None or step.argval != "getattr":
+                return True
+            if not _has_plain_name(steps[number + 1 : end], steps[end].arg or 0):
+                return True
+    return False
+
+
+def _has_plain_name(steps: list[dis.Instruction], count: int) -> bool:
+    """Whether the second of some arguments is a text, going by the steps that load them."""
+    depth = 0
+    for number, step in enumerate(steps[:-1]):
+        depth += dis.stack_effect(step.opcode, step.arg)
+        then, rest = steps[number + 1], steps[number + 2 :]
+        if depth == 1 and then.opname == "LOAD_CONST" and isinstance(then.argval, str):
+            return (count == 2 and not rest) or (count == 3 and all(s.opname.startswith("LOAD") for s in rest))
+    return False
+
+
+def _called_values(code: CodeType, steps: list[dis.Instruction]) -> set[str]:
+    """Return whether a function calls a ``parameter`` of its own, or a ``value`` that is no global and no method."""
+    if sys.version_info < (3, 11):  # one would have to follow the stack
+        return {"value"} if any(step.opname in _CALLS for step in steps) else set()
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    late, found = sys.version_info >= (3, 13), set[str]()
+    for number, step in enumerate(steps):
+        if step.opname == "PUSH_NULL":
+            callee = steps[number - 1 if late else number + 1]
+            rest = [step.opname for step in steps[number + 1 if late else number + 2 :]]
+            loads = len(list(itertools.takewhile(lambda name: name in ("LOAD_FAST", "LOAD_CONST"), rest)))
+            called = late or (loads < len(rest) and rest[loads] in _CALLS)  # nothing is made of it before
+            plain = callee.opname.startswith("LOAD_FAST") and callee.argval in parameters and called
+            variable = callee.opname == "LOAD_GLOBAL" and not (callee.arg or 0) & 1
+            found |= {"parameter"} if plain else set() if variable else {"value"}
+    return found

@@ -1,0 +1,56 @@
+"""Whose code something is: torch's, the user's, or neither."""
+
+from __future__ import annotations
+
+import sys
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+_NOT_USERS = sys.stdlib_module_names | {"torch", "builtins", "numpy", "fxfuse"}
+
+
+def home_of(value: Any) -> str:
+    """Return the name of the Python module that a function, class or Python module is of; of an object, its class's.
+
+    Example:
+        >>> import torch
+        >>> home_of(torch.nn.ReLU())
+        'torch.nn.modules.activation'
+    """
+    if isinstance(value, ModuleType):
+        return value.__name__
+    named = isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType))  # others may answer anything
+    home = getattr(value if named else type(value), "__module__", None)
+    return home if isinstance(home, str) else "builtins"
+
+
+def package_of(value: Any) -> str:
+    """Return the first part of ``home_of(value)``: ``torch``, and not ``torchvision``, for what is torch's."""
+    return home_of(value).partition(".")[0]
+
+
+def is_torchs(value: Any) -> bool:
+    """Whether a function, a class, a Python module, or the class of an object is one of torch's.
+
+    Example:
+        >>> import torch
+        >>> is_torchs(torch.nn.ReLU()), is_torchs(torch.relu), is_torchs(print)
+        (True, True, False)
+    """
+    return package_of(value) == "torch"
+
+
+def is_users(value: Any) -> bool:
+    """Whether a function, a class, a Python module, or the class of an object is neither torch's nor Python's own.
+
+    Example:
+        >>> import torch
+        >>> is_users(torch.nn.ReLU()), is_users(len), is_users(type("Net", (), {"__module__": "torch_nets"}))
+        (False, False, True)
+    """
+    return package_of(value) not in _NOT_USERS
+
+
+def is_torchs_layer(value: Any) -> bool:
+    """Whether a module or class is one of the layers in ``torch.nn`` or their quantized forms."""
+    return home_of(value).startswith(("torch.nn.modules.", "torch.ao.nn."))

@@ -1,0 +1,157 @@
+"""Plans for a recorded run: only where they can be brought back into modules, and with what has to be checked there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fxfuse.graph.nodes import PART, UNTRACED
+from fxfuse.graph.plan import Merge
+from fxfuse.modules.derived_class import with_change
+from fxfuse.modules.handed_on import Handing
+from fxfuse.modules.lookup import fetch
+from fxfuse.report.reasons import Reason, Refusal, require
+from fxfuse.write_back.vetoes import Vetoes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from torch import fx, nn
+
+    from fxfuse.edit.editor import Editor
+    from fxfuse.graph.plan import Plan
+    from fxfuse.rules import Rule
+
+
+class Link(NamedTuple):
+    """A value that untraced code hands on, and that has to arrive as it is.
+
+    Attributes:
+        giver: the path of the module that gives it.
+        taker: the path of the module that must get it.
+    """
+
+    giver: str
+    taker: str
+
+
+class RecordedVetoes(Vetoes):
+    """The questions to a plan for a recorded run.
+
+    A plan whose nodes all belong to one call of a traced forward holds for every input.  Any other rests on what the
+    Python code between the modules did in this run; it is told as recorded, and checked whenever the model runs.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        """Keep what is asked about; see ``Vetoes``."""
+        super().__init__(*args)
+        self._known: list[tuple[Plan, list[Link] | None]] = []
+
+    def __call__(self, plan: Plan) -> None:
+        """Answer for a plan.
+
+        Raises:
+            Refusal: if the plan cannot be written back.
+        """
+        links = self._links_of(plan)
+        super().__call__(plan)
+        self._known.append((plan, links))
+
+    def _offer(self, editor: Editor, rule: Rule, node: fx.Node) -> Plan | None:
+        plan = super()._offer(editor, rule, node)
+        try:
+            if plan is not None and editor is self.editor:
+                self._links_of(plan)
+        except Refusal:
+            return None
+        return plan
+
+    def links(self) -> tuple[dict[Link, None], set[fx.Node]]:
+        """Return what has to be checked for the plans that were applied, and the nodes that these took out."""
+        applied = {id(plan) for plan in self.editor.plans}
+        links: dict[Link, None] = {}
+        nodes: set[fx.Node] = set()
+        for plan, found in self._known:
+            if id(plan) in applied and found is not None:
+                links |= dict.fromkeys(found)
+                nodes |= set(plan.removed)
+        return links, nodes
+
+    def _links_of(self, plan: Plan) -> list[Link] | None:
+        """Return the values that have to arrive, None where all is in one traced forward.
+
+        Raises:
+            Refusal: if the plan changes what untraced code does.
+        """
+        graph = self.editor.graph
+        changed = list(dict.fromkeys(plan.nodes))
+        for node in changed:
+            if UNTRACED in graph.source(node).meta:
+                raise self._untraced(node)
+        between = _between(changed)
+        parts = {node.meta.get(PART) for node in (*changed, *between)}
+        if len(parts) == 1 and None not in parts:
+            return None
+        if len(changed) == 1 and changed[0].op == "call_module":
+            return []  # it changes by itself
+        for node in between:
+            raise self._untraced(node)
+        require(not isinstance(plan, Merge), Reason.OWN_FORWARD, value=graph.names(changed))
+        for node in changed:
+            if node.op != "call_module":
+                raise self._untraced(node)
+        return [
+            Link(self._path(value), self._path(node))
+            for node in changed
+            for value in self.editor.origin[node].inputs
+            if value in changed or self.editor.gone(value)
+        ]
+
+    def _path(self, node: fx.Node) -> str:
+        return str(self.editor.origin[node].target)
+
+    def _untraced(self, node: fx.Node) -> Refusal:
+        graph = self.editor.graph
+        owner = graph.in_model(graph.owner(node)) or type(self.part.module).__name__
+        return Refusal(Reason.OWN_FORWARD, value=f"{graph.describe(node)} (in code of {owner} that was not traced)")
+
+
+def _between(changed: Collection[fx.Node]) -> list[fx.Node]:
+    """Return the nodes through which a value goes from one of some nodes to another."""
+    first, last = min(changed), max(changed)
+    behind, after, node = set(changed), list[Any](), first
+    while node is not last:
+        node = node.next
+        if node not in behind and any(read in behind for read in node.all_input_nodes):
+            behind.add(node)
+            after.append(node)
+    before, found = set(changed), list[Any]()
+    for node in reversed(after):
+        if any(user in before for user in node.users):
+            before.add(node)
+            found.append(node)
+    return found
+
+
+def with_checks(
+    model: nn.Module, replaced: dict[nn.Module, nn.Module], links: Iterable[Link]
+) -> dict[nn.Module, nn.Module]:
+    """Return the replacements, with modules at both ends of each link that check what arrives.
+
+    Args:
+        model: the model.
+        replaced: a module of the user's -> what takes its place.
+        links: what has to be checked.
+    """
+    givers: dict[str, dict[str, None]] = defaultdict(dict)
+    takers: dict[str, dict[str, None]] = defaultdict(dict)
+    for link in links:
+        givers[link.taker][link.giver] = None
+        takers[link.giver][link.taker] = None
+    checked = dict(replaced)
+    for path in {**givers, **takers}:
+        module: nn.Module = fetch(model, path)
+        if module in checked:
+            change = Handing(path, tuple(givers.get(path, ())), tuple(takers.get(path, ())))
+            checked[module] = with_change(checked[module], change)
+    return checked

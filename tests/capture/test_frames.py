@@ -1,0 +1,140 @@
+"""What is read of byte code is the same in every version of Python.
+
+None of it needs torch: ``nox -s byte_code`` runs it on all versions that there are, without.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fxfuse.source.exceptions import goes_on
+
+from fxfuse.capture.frames import asked_classes, asks_what_a_graph_cannot_say, is_assertion, unpacked
+from tests.capture import questions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Asked:
+    """A value that notes what its user asks of it."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def __bool__(self) -> bool:
+        self.told.append(is_assertion(sys._getframe(1)))
+        return True
+
+    def __iter__(self) -> Iterator[int]:
+        self.told.append(unpacked(sys._getframe(1)))
+        return iter((1, 2, 3)[: self.told[-1]])
+
+
+class LikeInt:
+    """A value that notes for which classes it is asked, and whether that is an assertion; it says that it is an int."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    @property  # type: ignore[misc] # isinstance asks for it, and nothing sets it
+    def __class__(self) -> type:
+        frame = sys._getframe(1)
+        self.told.append((asked_classes(frame), is_assertion(frame, after_call=True)))
+        return int
+
+
+def told(function: Callable[[Any], Any], value: Any) -> Any:
+    """What a value notes, once, while a function is called with it."""
+    function(value)
+    (noted,) = value.told
+    return noted
+
+
+SEPARATE = pytest.mark.xfail(sys.version_info >= (3, 13), reason="the truth is asked for before the jump", strict=True)
+INVERTED = pytest.mark.xfail(sys.version_info >= (3, 12), reason="the jump leads to the assertion error", strict=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(pytest.param(f, marks=SEPARATE) for f in (questions.asserts, questions.asserts_and_says_why)),
+        pytest.param(questions.asserts_at_the_end, marks=SEPARATE),
+        pytest.param(questions.asserts_in_a_loop, marks=INVERTED),
+    ],
+)
+def test_an_assertion(function: Callable[[Any], Any]) -> None:
+    assert told(function, Asked()) is True
+
+
+@pytest.mark.parametrize(
+    "function", [questions.branches, questions.raises_another_error, questions.negates, questions.repeats]
+)
+def test_a_branch_is_no_assertion(function: Callable[[Any], Any]) -> None:
+    assert told(function, Asked()) is False
+
+
+@pytest.mark.parametrize(
+    ("function", "classes"),
+    [
+        (questions.one_class, (int,)),
+        (questions.several_classes, (int, str, dict)),
+        (questions.class_of_a_module, (itertools.chain,)),
+        (questions.computed_class, ()),
+        (questions.asks_for_the_class, ()),
+    ],
+)
+def test_classes_that_are_asked_for(function: Callable[[Any], Any], classes: tuple[type, ...]) -> None:
+    assert told(function, LikeInt()) == (classes, False)
+
+
+def test_a_class_that_is_asserted() -> None:
+    assert told(questions.asserts_a_class, LikeInt()) == ((int,), True)
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (questions.two_names, 2),
+        (questions.three_names_of_an_attribute, 3),
+        (questions.loops, None),
+    ],
+)
+def test_names_that_a_value_is_unpacked_into(function: Callable[[Any], Any], count: int | None) -> None:
+    assert told(function, Asked()) == count
+
+
+def test_what_an_iterator_looks_at_is_not_unpacked() -> None:
+    value = Asked()
+    questions.names_of_what_an_iterator_gives(value)
+    assert value.told == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (questions.compares_by_identity, "it compares by identity"),
+        (questions.compares_with_none, ""),
+        (questions.asks_for_a_state, "it calls is_grad_enabled"),
+        (questions.branches, ""),
+    ],
+)
+def test_what_a_graph_cannot_say(function: Callable[..., Any], sentence: str) -> None:
+    assert asks_what_a_graph_cannot_say(function) == sentence
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (questions.goes_on, True),
+        (questions.returns_at_last, True),
+        (questions.opens, True),
+        (questions.tells_in_other_words, False),
+        (questions.handles_nothing, False),
+    ],
+)
+def test_whether_a_function_goes_on_after_an_exception(function: Any, expected: bool) -> None:
+    assert goes_on(function.__code__, vars(questions)) is expected
