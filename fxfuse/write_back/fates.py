@@ -40,19 +40,30 @@ class Fate(NamedTuple):
         return not self.dropped and self.argument is None and self.write is None
 
 
-def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan] = ()) -> Fate:
-    """Return what becomes of a call by what was done, and by some plans besides."""
-    bypass, write, dropped = editor.bypassed.get(node), editor.writes.get(node), node in editor.dropped
-    argument, guard = (None, None) if bypass is None else (bypass.argument, bypass.guard)
-    for plan in plans:
+def plans_for(node: fx.Node, plans: Iterable[Plan]) -> list[Plan]:
+    """Return the plans that change a node."""
+    return [plan for plan in plans if node in plan.nodes]
+
+
+def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan]) -> Fate:
+    """Return what becomes of a call by plans, of which some may be done already."""
+    write: Write | None = None
+    dropped, argument, guard = False, None, None
+    for plan in plans_for(node, plans):
         for new in (new for new in plan.writes if new.call.node is node):
             write = new if write is None else new.after(write)
         dropped = dropped or node in plan.dropped
         for value in (value for gone, value in plan.bypass if gone is node):
-            source = editor.graph.source(node)
-            argument = position_of(source, value) if value in source.all_input_nodes else ("", None)
+            argument = _argument(editor, node, value)
             guard = plan.guard.check if plan.guard is not None and plan.guard.node is node else None
     return Fate(dropped, argument, guard, write)
+
+
+def _argument(editor: Editor, node: fx.Node, value: fx.Node) -> Position:
+    if node in editor.bypassed:
+        return editor.bypassed[node].argument
+    source = editor.graph.source(node)
+    return position_of(source, value) if value in source.all_input_nodes else ("", None)
 
 
 def same(one: Fate, other: Fate, *, exact: bool) -> bool:

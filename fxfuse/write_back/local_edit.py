@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from torch import fx, nn
@@ -65,8 +66,9 @@ class LocalEdit:
             else None
         )
 
+    @functools.cached_property
     def module(self) -> nn.Module:
-        """Return the module with the edits, its children left as they are."""
+        """The module with the edits, its children left as they are."""
         for node, twin in reversed(self.pairs):
             self._repeat(node, twin)
         self.local.drop_dead()
