@@ -30,6 +30,14 @@ def asserts_in_a_loop(value: Any) -> None:
         assert value
 
 
+def asserts_a_number(value: Any) -> None:
+    assert value == 4
+
+
+def asserts_of_lists(value: Any) -> None:
+    assert [value] == [0]
+
+
 def branches(value: Any) -> int:
     return 1 if value else 2
 

@@ -29,6 +29,12 @@ class Asked:
         self.told.append(is_assertion(sys._getframe(1)))
         return True
 
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def __iter__(self) -> Iterator[int]:
         self.told.append(unpacked(sys._getframe(1)))
         return iter((1, 2, 3)[: self.told[-1]])
@@ -62,6 +68,7 @@ INVERTED = pytest.mark.xfail(sys.version_info >= (3, 12), reason="the jump leads
     "function",
     [
         *(pytest.param(f, marks=SEPARATE) for f in (questions.asserts, questions.asserts_and_says_why)),
+        pytest.param(questions.asserts_a_number, marks=SEPARATE),
         pytest.param(questions.asserts_at_the_end, marks=SEPARATE),
         pytest.param(questions.asserts_in_a_loop, marks=INVERTED),
     ],
@@ -71,7 +78,11 @@ def test_an_assertion(function: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [questions.branches, questions.raises_another_error, questions.negates, questions.repeats]
+    "function",
+    [
+        *(questions.branches, questions.raises_another_error, questions.negates, questions.repeats),
+        questions.asserts_of_lists,
+    ],
 )
 def test_a_branch_is_no_assertion(function: Callable[[Any], Any]) -> None:
     assert told(function, Asked()) is False
