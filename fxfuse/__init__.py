@@ -1,6 +1,6 @@
 """Fold batch norms, and every other constant scale and shift, into the layers around them."""
 
-from fxfuse.api import explain, fuse_graph, fx_fuse
+from fxfuse.api import explain, fuse_graph, fx_fuse, lower, optimize
 from fxfuse.frontends.conv_bn import fuse_conv_bn
 from fxfuse.frontends.fuse_pass import FusePass
 from fxfuse.frontends.verify import verify
@@ -21,6 +21,8 @@ __all__ = [
     "fuse_conv_bn",
     "fuse_graph",
     "fx_fuse",
+    "lower",
+    "optimize",
     "register",
     "verify",
 ]

@@ -6,6 +6,9 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch.fx import _pytree as fx_pytree
+from torch.utils import _pytree as pytree
+
 from fxfuse.lowering.flat import Writer
 from fxfuse.lowering.kernels import DeviceEmitter
 from fxfuse.lowering.plan import Kernel, make_plan
@@ -29,6 +32,8 @@ class Built:
         function: the forward.
         kernels: the kernels.
         structure: what the graph returns, with nodes in place of values.
+        flatten: makes what the graph returns of a result.
+        moded: it depends on whether the model trains; an exported program does not.
         watch: tells whether the model is still the one that this was built of.
         report: what each kernel took in, and what stayed.
         orders: for each kind of inputs, in which order the axes of each result lie.
@@ -37,6 +42,8 @@ class Built:
     function: Callable[..., Any]
     kernels: list[Kernel]
     structure: Any
+    flatten: Callable[[Any], Any]
+    moded: bool
     watch: Watch
     report: LoweringReport
     orders: dict[Any, dict[Any, tuple[int, ...] | None]] = field(default_factory=dict)
@@ -57,7 +64,31 @@ def build(fused: fx.GraphModule, emitter: Any, missed: Callable[[str], None], *,
     kernels = list(plan.kernels.values())
     made = {kernel.end: emitter.emit(kernel.layer, functools.partial(missed, kernel.layer.path)) for kernel in kernels}
     writer = Writer(reading, plan, made)
-    function = writer.function()
+    function, flatten = _called_as_before(fused.graph, writer.function())
     watch = Watch(fused, [*writer.tensors, *(tensor for kernel in kernels for tensor in kernel.tensors)])
     structure = next(node.args[0] for node in reading.nodes if node.op == "output")
-    return Built(function, kernels, structure, watch, report_of(fused, reading, plan))
+    moded = getattr(fused.graph._codegen, "pytree_info", None) is None
+    return Built(function, kernels, structure, flatten, moded, watch, report_of(fused, reading, plan))
+
+
+def _called_as_before(graph: fx.Graph, flat: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+    """Return the forward with the arguments and results of the model, and what opens its results.
+
+    The graph of an exported program takes and gives flat lists.
+    """
+    info = getattr(graph._codegen, "pytree_info", None)
+    if info is None:
+        return flat, lambda result: result
+    kinds = [child.type for child in info.in_spec.children()]
+    by_name = info.in_spec.type is tuple and kinds == [tuple, dict]
+    count = info.in_spec.child(0).num_children if by_name else len(info.orig_args)
+    keywords = info.in_spec.child(1).context if by_name else []
+
+    def forward(orders: Any, *args: Any, **kwargs: Any) -> Any:
+        values = {**dict(zip(info.orig_args, args, strict=False)), **kwargs}
+        passed = tuple(values[name] for name in info.orig_args[:count])
+        given: Any = (passed, {name: values[name] for name in keywords}) if by_name else passed
+        result = flat(orders, *fx_pytree.tree_flatten_spec(given, info.in_spec))
+        return pytree.tree_unflatten(result, info.out_spec)
+
+    return forward, info.out_spec.flatten_up_to

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from fxfuse.lowering.module import LoweredModule
-from fxfuse.modules.example_inputs import Inputs, agree, difference, reference
+from fxfuse.modules.example_inputs import Inputs, agree, difference, reference, untouched
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
 
@@ -73,8 +73,10 @@ def _check(result: LoweredModule, fused: fx.GraphModule, inputs: Inputs) -> None
         FuseError: if they differ, or the model raises.
     """
     expected = reference(fused, inputs)
-    reference(result, inputs)  # it learns in which order results lie
-    given = reference(result, inputs)
+    with untouched(result.fused):
+        inputs.call(result)  # it learns in which order results lie
+    with untouched(result.fused):
+        given = inputs.call(result)
     if not agree(expected, given, [*fused.parameters(), *fused.buffers()]):
         raise FuseError(
             f"The lowered {type(fused).__name__} differs from the fused one on the example inputs (relative error "

@@ -64,10 +64,11 @@ class LoweredModule(nn.Module):
         """
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             return self.fused.forward(*args, **kwargs)
-        built = self._current()
+        _require_eager([args])  # torch.fx passes a proxy for all arguments
         simple = not kwargs and all(type(arg) is Tensor for arg in args)
         leaves: Iterable[Any] = args if simple else pytree.tree_leaves((args, kwargs))
         _require_eager(leaves)
+        built = self._current()
         why = self._obstacle(built)
         if why:
             self._fall_back(why)
@@ -97,7 +98,7 @@ class LoweredModule(nn.Module):
         """Run the fused model once for each kind of inputs, to see in which order the axes of its results lie."""
         result = self.fused.forward(*args, **kwargs)
         if all(kind in _PLAIN and layout is torch.strided for kind, layout, *_ in key):
-            built.orders[key] = dict(orders_of(built.structure, result))
+            built.orders[key] = dict(orders_of(built.structure, built.flatten(result)))
         else:
             self._fall_back("an input is of a class or layout of its own")
         return result
@@ -117,7 +118,7 @@ class LoweredModule(nn.Module):
 
     def _obstacle(self, built: Built) -> str:
         """Return why kernels cannot run now, empty where they can."""
-        if self.training:
+        if self.training and built.moded:
             return "it is in training mode"
         if built.watch.hooked:
             return "a module inside has hooks"
@@ -156,7 +157,7 @@ class LoweredModule(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "_fused" not in self.__dict__:
+            if "_fused" not in self.__dict__ or name.startswith("__"):
                 raise
             return getattr(self.__dict__["_fused"], name)
 

@@ -91,13 +91,11 @@ def _sums(reading: Reading, reads: dict[fx.Node, Read]) -> Iterator[tuple[fx.Nod
     for node in reading.nodes:
         values = reading.sum(node)
         layers = [v for v in values if v in reads and reads[v].layer.kind != "norm" and reading.only_reader(v) is node]
-        if node in reading.dead or len(set(values)) != 2 or not layers:
-            continue
-        layer = max(layers, key=reading.index.__getitem__)
-        other = values[1] if values[0] is layer else values[0]
         # ``other += layer`` is seen by whoever reads the other value.
-        if set(reading.written(node)) <= {layer}:
-            yield layer, (node, other)
+        layers = [v for v in layers if set(reading.written(node)) <= {v}]
+        if layers and len(set(values)) == 2 and node not in reading.dead:
+            layer = max(layers, key=reading.index.__getitem__)
+            yield layer, (node, values[1] if values[0] is layer else values[0])
 
 
 def _kernel(reading: Reading, read: Read, added: tuple[fx.Node, fx.Node] | None) -> Kernel:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _torchs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SAMPLES = 3
+_INTEGERS = {2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
 
@@ -42,9 +42,9 @@ class Watch:
         self._norms = [module.__dict__ for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         self._training = [values["training"] for values in self._norms]
         self._counted = not any(tensor.is_inference() for tensor in self._tensors())
-        self._views = [view for tensor in self._tensors() for view in _sample(tensor)]
+        self._cells = [cell for tensor in self._tensors() for cell in _cells(tensor)]
         self._state = self._look()
-        self._sampled = self._samples()
+        self._sampled = [cell.value for cell in self._cells]
 
     def unchanged(self) -> bool:
         """Whether it is still the same."""
@@ -52,7 +52,8 @@ class Watch:
             same = self._look() == self._state
         except (AttributeError, TypeError):  # a tensor is gone
             return False
-        return same and (self._sampled is None or torch.equal(self._samples(), self._sampled))
+        # What is written through ``.data`` is counted nowhere; the memory is still there, since it is in its place.
+        return same and [cell.value for cell in self._cells] == self._sampled
 
     @property
     def hooked(self) -> bool:
@@ -69,21 +70,16 @@ class Watch:
         same = list(map(dict.get, *self._children)) == self._modules
         return counts, places, same, [values["training"] for values in self._norms] == self._training
 
-    def _samples(self) -> Any:
-        # What is written through ``.data`` is counted nowhere.
-        return torch.cat(self._views).view(torch.uint8) if self._views else None
-
 
 def _columns(pairs: list[tuple[dict[str, Any], str]]) -> tuple[list[dict[str, Any]], list[str]]:
     return [registry for registry, _ in pairs], [name for _, name in pairs]
 
 
-def _sample(tensor: Tensor) -> list[Tensor]:
-    """Return a view of some elements, none where looking at them would take long or is not possible."""
-    count = min(SAMPLES, tensor.numel())
-    if tensor.device.type != "cpu" or tensor.dtype != torch.float32 or not count:
+def _cells(tensor: Tensor) -> list[Any]:
+    """Return a few elements of a tensor as they lie in memory, none where that is not at hand."""
+    kind = _INTEGERS.get(tensor.element_size())
+    if tensor.device.type != "cpu" or kind is None or not tensor.numel():
         return []
-    try:
-        return [tensor.detach().view(-1)[:: tensor.numel() // count][:count]]
-    except RuntimeError:  # its elements do not lie one behind the other
-        return []
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    places = {0, last // 2, last} if tensor.is_contiguous() else {0, last}
+    return [kind.from_address(tensor.data_ptr() + place * tensor.element_size()) for place in sorted(places)]
