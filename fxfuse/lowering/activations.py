@@ -10,85 +10,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
     from torch import fx
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation with its numbers.
-
-    Attributes:
-        name: the field's name.
-        numbers: its arguments, in oneDNN's order.
-        plain: the same in torch; it may write into its argument, and returns the result.
-        onednn: oneDNN's name.
-        algorithm: oneDNN's name of the variant, for GELU.
-        drops_nan: oneDNN gives a finite number where torch gives NaN.
-    """
+    """An activation with its numbers: its name, torch's own (which may write into its argument), and oneDNN's form."""
 
     name: str
     plain: Callable[[Tensor], Tensor]
     onednn: str
     numbers: tuple[float, ...] = ()
     algorithm: str = ""
-    drops_nan: bool = False
+    drops_nan: bool = False  # oneDNN gives a finite number where torch gives NaN
 
 
-def _clamp(name: str, low: float, high: float) -> Activation:
-    return Activation(name, lambda x: F.hardtanh_(x, low, high), "hardtanh", (low, high), "", drops_nan=True)
+def _clamp(low: float = -1.0, high: float = 1.0, name: str = "hardtanh") -> Activation:
+    numbers = (float(low), float(high))
+    return Activation(name, lambda x: F.hardtanh_(x, low, high), "hardtanh", numbers, drops_nan=True)
 
 
 def _gelu(approximate: str = "none") -> Activation:
     return Activation("gelu", lambda x: F.gelu(x, approximate=approximate), "gelu", (), approximate)
 
 
-def _leaky(negative_slope: float = 0.01) -> Activation:
-    return Activation("leaky_relu", lambda x: F.leaky_relu_(x, negative_slope), "leaky_relu", (negative_slope,))
+def _leaky_relu(slope: float = 0.01) -> Activation:
+    return Activation("leaky_relu", lambda x: F.leaky_relu_(x, slope), "leaky_relu", (float(slope),))
 
 
-RELU = Activation("relu", torch.relu_, "relu", (), "", drops_nan=True)
-_RELU6 = _clamp("relu6", 0.0, 6.0)
-_SILU = Activation("silu", lambda x: F.silu(x, inplace=True), "swish", (1.0,))
-_SWISH = Activation("hardswish", lambda x: F.hardswish(x, inplace=True), "hardswish", (), "", drops_nan=True)
-_SIGMOID = Activation("hardsigmoid", lambda x: F.hardsigmoid(x, inplace=True), "hardsigmoid", (), "", drops_nan=True)
+RELU = Activation("relu", torch.relu_, "relu", drops_nan=True)
+_HARDSWISH = Activation("hardswish", lambda x: F.hardswish(x, inplace=True), "hardswish", drops_nan=True)
+_HARDSIGMOID = Activation("hardsigmoid", lambda x: F.hardsigmoid(x, inplace=True), "hardsigmoid", drops_nan=True)
 
-_aten = torch.ops.aten
-# What makes the activation, the names of its arguments behind the input, and what calls it.
-_ROWS: tuple[tuple[Callable[..., Activation], tuple[str, ...], tuple[Any, ...]], ...] = (
-    (
-        lambda: RELU,
-        (),
-        (nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_", _aten.relu.default, _aten.relu_.default),
-    ),
-    (lambda: _RELU6, (), (nn.ReLU6, F.relu6, _aten.relu6.default)),
-    (
-        lambda min_val=-1.0, max_val=1.0: _clamp("hardtanh", float(min_val), float(max_val)),
-        ("min_val", "max_val"),
-        (nn.Hardtanh, F.hardtanh, F.hardtanh_, _aten.hardtanh.default, _aten.hardtanh_.default),
-    ),
-    (lambda: _SILU, (), (nn.SiLU, F.silu, _aten.silu.default, _aten.silu_.default)),
-    (lambda: _SWISH, (), (nn.Hardswish, F.hardswish, _aten.hardswish.default, _aten.hardswish_.default)),
-    (lambda: _SIGMOID, (), (nn.Hardsigmoid, F.hardsigmoid, _aten.hardsigmoid.default, _aten.hardsigmoid_.default)),
-    (
-        lambda: Activation("sigmoid", torch.sigmoid_, "sigmoid"),
-        (),
-        (nn.Sigmoid, torch.sigmoid, F.sigmoid, torch.sigmoid_, "sigmoid", "sigmoid_", _aten.sigmoid.default),
-    ),
-    (
-        lambda: Activation("tanh", torch.tanh_, "tanh"),
-        (),
-        (nn.Tanh, torch.tanh, F.tanh, torch.tanh_, "tanh", "tanh_", _aten.tanh.default),
-    ),
-    (_gelu, ("approximate",), (nn.GELU, F.gelu, _aten.gelu.default)),
-    (
-        _leaky,
-        ("negative_slope",),
-        (nn.LeakyReLU, F.leaky_relu, F.leaky_relu_, _aten.leaky_relu.default, _aten.leaky_relu_.default),
-    ),
+# torch's name, its module, the names of its arguments behind the input, and what makes the activation of them.
+_ROWS: tuple[tuple[str, type[nn.Module], tuple[str, ...], Callable[..., Activation]], ...] = (
+    ("relu", nn.ReLU, (), lambda: RELU),
+    ("relu6", nn.ReLU6, (), lambda: _clamp(0.0, 6.0, "relu6")),
+    ("hardtanh", nn.Hardtanh, ("min_val", "max_val"), _clamp),
+    ("silu", nn.SiLU, (), lambda: Activation("silu", lambda x: F.silu(x, inplace=True), "swish", (1.0,))),
+    ("hardswish", nn.Hardswish, (), lambda: _HARDSWISH),
+    ("hardsigmoid", nn.Hardsigmoid, (), lambda: _HARDSIGMOID),
+    ("sigmoid", nn.Sigmoid, (), lambda: Activation("sigmoid", torch.sigmoid_, "sigmoid")),
+    ("tanh", nn.Tanh, (), lambda: Activation("tanh", torch.tanh_, "tanh")),
+    ("gelu", nn.GELU, ("approximate",), _gelu),
+    ("leaky_relu", nn.LeakyReLU, ("negative_slope",), _leaky_relu),
 )
-_BY_TARGET = {target: (make, names) for make, names, targets in _ROWS for target in targets}
+
+
+def _targets(name: str) -> Iterator[Any]:
+    """Yield torch's functions and methods of a name."""
+    for spelled in (name, f"{name}_"):
+        yield from (getattr(home, spelled) for home in (F, torch) if hasattr(home, spelled))
+        yield from [spelled] if hasattr(Tensor, spelled) else []
+        yield from [getattr(torch.ops.aten, spelled).default] if hasattr(torch.ops.aten, spelled) else []
+
+
+_BY_TARGET = {target: (make, names) for name, cls, names, make in _ROWS for target in (cls, *_targets(name))}
 
 
 def activation_at(node: fx.Node, module: nn.Module | None) -> tuple[fx.Node, Activation] | None:
@@ -103,12 +82,10 @@ def activation_at(node: fx.Node, module: nn.Module | None) -> tuple[fx.Node, Act
     if row is None or (module is not None and "forward" in module.__dict__):
         return None
     make, names = row
-    passed: Mapping[str, Any] = dict(zip(("input", *names, "inplace"), node.args, strict=False)) | dict(node.kwargs)
-    if module is not None:
-        passed = {**passed, **{name: getattr(module, name) for name in names}}
+    passed: dict[str, Any] = dict(zip(("input", *names, "inplace"), node.args, strict=False)) | node.kwargs
+    passed |= {} if module is None else {name: getattr(module, name) for name in names}
+    numbers = [passed[name] for name in names if name in passed]
+    plain = all(isinstance(number, (int, float, str)) for number in numbers)
+    whole = len(numbers) in (0, len(names)) and passed.keys() <= {"input", "inplace", *names}
     value = passed.get("input")
-    numbers = {name: passed[name] for name in names if name in passed}
-    plain = all(isinstance(number, (int, float, str)) for number in numbers.values())
-    if not isinstance(value, type(node)) or not plain or passed.keys() - {"input", "inplace", *names}:
-        return None
-    return value, make(**numbers)
+    return (value, make(*numbers)) if isinstance(value, type(node)) and plain and whole else None

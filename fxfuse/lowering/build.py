@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
+from fxfuse.lowering.cpu import CpuEmitter
 from fxfuse.lowering.flat import Writer
-from fxfuse.lowering.kernels import DeviceEmitter
+from fxfuse.lowering.gpu import GpuEmitter
 from fxfuse.lowering.plan import Kernel, make_plan
 from fxfuse.lowering.reading import Reading
 from fxfuse.lowering.report import report_of
@@ -21,7 +22,26 @@ if TYPE_CHECKING:
 
     from torch import fx
 
+    from fxfuse.lowering.layer import Layer
+    from fxfuse.lowering.plan import Emitter
     from fxfuse.lowering.report import LoweringReport
+
+
+class DeviceEmitter:
+    """Makes kernels for whatever device a layer is on; on a GPU activations pass NaN on in any case."""
+
+    def __init__(self, *, exact_nan: bool) -> None:
+        """Prepare the emitters."""
+        self._emitters: dict[str, Emitter] = {"cpu": CpuEmitter(exact_nan=exact_nan), "cuda": GpuEmitter()}
+
+    def obstacle(self, layer: Layer) -> str:
+        """Return why there is no kernel for a layer, empty where there is one."""
+        emitter = self._emitters.get(layer.weight.device.type)
+        return f"no kernels for the device {layer.weight.device}" if emitter is None else emitter.obstacle(layer)
+
+    def emit(self, layer: Layer, missed: Callable[[], None]) -> Callable[..., Any]:
+        """Return a kernel; ``missed`` is told where torch's own operations run in its place."""
+        return self._emitters[layer.weight.device.type].emit(layer, missed)
 
 
 @dataclass(eq=False)
@@ -49,16 +69,8 @@ class Built:
     orders: dict[Any, dict[Any, tuple[int, ...] | None]] = field(default_factory=dict)
 
 
-def build(fused: fx.GraphModule, emitter: Any, missed: Callable[[str], None], *, exact_nan: bool) -> Built:
-    """Plan, make the kernels, and write the forward.
-
-    Args:
-        fused: the fused graph.
-        emitter: makes the kernels; None for those of the devices that the layers are on.
-        missed: told the path of a layer that got a value which its kernel does not take.
-        exact_nan: let activations pass NaN on.
-    """
-    emitter = DeviceEmitter(exact_nan=exact_nan) if emitter is None else emitter
+def build(fused: fx.GraphModule, emitter: Emitter, missed: Callable[[str], None]) -> Built:
+    """Plan, make the kernels, and write the forward; ``missed`` is told the path of a layer that ran as before."""
     reading = Reading(fused)
     plan = make_plan(reading, emitter)
     kernels = list(plan.kernels.values())

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxfuse.lowering.activations import RELU
-from fxfuse.lowering.reference import channels_last, plain
+from fxfuse.lowering.layer import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,19 +26,15 @@ def onednn_obstacle(dtype: torch.dtype) -> str:
     """Return why oneDNN has no kernels of a dtype here, empty where it has."""
     if not torch.backends.mkldnn.is_available():
         return "torch was built without oneDNN"
-    if dtype == torch.float32:
-        return ""
-    supported = {
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
-    }
-    if dtype not in supported:
-        return f"oneDNN has no kernels of {dtype}"
-    return "" if supported[dtype]() else f"this processor has no instructions for {dtype}"
+    names = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if dtype in names:
+        supported = getattr(torch.ops.mkldnn, names[dtype])()
+        return "" if supported else f"this processor has no instructions for {dtype}"
+    return "" if dtype == torch.float32 else f"oneDNN has no kernels of {dtype}"
 
 
 class CpuEmitter:
-    """Makes kernels of oneDNN."""
+    """Makes kernels of oneDNN; with ``exact_nan``, torch computes the activations that would drop NaN."""
 
     def __init__(self, *, exact_nan: bool = False) -> None:
         """Remember whether activations have to pass NaN on."""
@@ -47,47 +43,33 @@ class CpuEmitter:
     def obstacle(self, layer: Layer) -> str:
         """Return why there is no kernel for a layer, empty where there is one."""
         why = onednn_obstacle(layer.weight.dtype)
-        mixed = layer.bias is not None and layer.bias.dtype != layer.weight.dtype
-        if layer.weight.numel() == 0 or mixed:
+        if layer.weight.numel() == 0 or (layer.bias is not None and layer.bias.dtype != layer.weight.dtype):
             why = why or "its weight and bias have different dtypes, or no elements"
         if layer.kind == "norm" and layer.weight.dtype != torch.float32:
             why = why or "a norm in half precision computes in single"
-        if layer.kind != "transposed":
-            return why
-        if layer.groups > 1 and layer.groups == layer.weight.shape[0]:
+        if layer.kind == "transposed" and layer.groups > 1 and layer.groups == layer.weight.shape[0]:
             why = why or "a depth-wise transposed convolution"
-        if any(more >= stride for more, stride in zip(layer.output_padding, layer.stride, strict=True)):
+        if any(more >= stride for more, stride in zip(layer.output_padding, layer.stride, strict=False)):
             why = why or "its output padding is as large as its stride"
         return why
 
     def emit(self, layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:
-        """Return a kernel.
-
-        Args:
-            layer: what it computes.
-            missed: told where a value does not fit, and torch's own operations run in the kernel's place.
-        """
+        """Return a kernel; ``missed`` is told where torch's own operations run in its place."""
+        activation = layer.activation
+        fused = activation is not None and not (self.exact_nan and activation.drops_nan)
+        if layer.sums:  # oneDNN applies no other activation behind a sum, and none behind that of a linear layer
+            fused = fused and activation is RELU and layer.kind == "conv"
         if layer.kind == "norm":
             return _norm(layer, missed)
-        if layer.kind == "linear":
-            return _linear(layer, missed, self._fused(layer))
-        run = _Convolution(layer, missed, self._fused(layer))
-        return run.summed if layer.sums else run.alone
-
-    def _fused(self, layer: Layer) -> bool:
-        """Whether oneDNN computes the activation; else torch does, in place."""
-        activation = layer.activation
-        if activation is None or (self.exact_nan and activation.drops_nan):
-            return False
-        return activation is RELU if layer.sums else True
+        return (_linear if layer.kind == "linear" else _convolution)(layer, missed, fused=fused)
 
 
-class _Packed:
+class Packed:
     """A packed weight, made on first use, for the size that is seen then."""
 
     def __init__(self, pack: Callable[[Any], Tensor]) -> None:
-        self._pack = pack
-        self._lock = threading.Lock()
+        """Remember how to pack it."""
+        self._pack, self._lock = pack, threading.Lock()
         self.value: Tensor | None = None
 
     def get(self, size: Any) -> Tensor:
@@ -100,113 +82,91 @@ class _Packed:
             return self.value
 
 
-class _Convolution:
-    """A convolution or transposed convolution with a packed weight."""
+def _post(layer: Layer, *, fused: bool) -> tuple[tuple[Any, ...], Callable[[Tensor], Tensor] | None]:
+    """Return the activation as oneDNN's arguments, and as what torch does behind the kernel."""
+    activation = layer.activation
+    if activation is None or not fused:
+        return ("none", [], ""), None if activation is None else activation.plain
+    return (activation.onednn, list(activation.numbers), activation.algorithm), None
 
-    def __init__(self, layer: Layer, missed: Callable[[], None], fused: bool) -> None:  # noqa: FBT001 - private
-        self.missed, self.plain = missed, plain(layer)
-        self.lines = layer.axes == 1  # a convolution along one axis is one of images of height one
-        layer = self.layer = layer.as_image() if self.lines else layer
-        activation = layer.activation if fused else None
-        self.after = None if fused or layer.activation is None else layer.activation.plain
-        self.post = (activation.onednn, list(activation.numbers), activation.algorithm) if activation else ("none", [], "")
-        self.packed = _Packed(self._pack)
-        self.format = channels_last(layer.axes)
-        self.dim, self.dtype = layer.axes + 2 - self.lines, layer.weight.dtype
-        self.bias = None if layer.bias is None else layer.bias.detach()
-        numbers = [list(layer.padding), list(layer.stride), list(layer.dilation)]
-        self.numbers = numbers[:1] + [list(layer.output_padding)] + numbers[1:] if layer.output_padding else numbers
-        self.matrix = layer.weight.detach().flatten(1) if layer.is_pointwise else None
-        self.result_shape = functools.lru_cache(maxsize=64)(layer.shape_of_result)
-        mkldnn = torch.ops.mkldnn
-        transposed = layer.kind == "transposed"
-        unary = mkldnn._convolution_transpose_pointwise if transposed else mkldnn._convolution_pointwise
-        self.unary = unary.default._op
-        self.binary, self.binary_ = mkldnn._convolution_pointwise.binary._op, mkldnn._convolution_pointwise_.binary._op
 
-    def _pack(self, size: Any) -> Tensor:
-        layer, weight = self.layer, self.layer.weight.detach()
-        mkldnn = torch.ops.mkldnn
-        transposed = layer.kind == "transposed"
-        pack = mkldnn._reorder_convolution_transpose_weight if transposed else mkldnn._reorder_convolution_weight
-        return pack(weight, *self.numbers, layer.groups, list(size))
+def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callable[..., Tensor]:
+    """Return a convolution or transposed convolution with a packed weight."""
+    steps, lines, dim, dtype = plain(layer), layer.axes == 1, layer.axes + 2, layer.weight.dtype
+    layer = layer.as_image() if lines else layer  # along one axis it is one of images of height one
+    weight, bias, form = layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), layer.memory_format
+    transposed = layer.kind == "transposed"
+    more = [layer.output_padding] if transposed else []
+    numbers = [list(each) for each in (layer.padding, *more, layer.stride, layer.dilation)]
+    mkldnn = torch.ops.mkldnn
+    pack = mkldnn._reorder_convolution_transpose_weight if transposed else mkldnn._reorder_convolution_weight
+    packed = Packed(lambda size: pack(weight, *numbers, layer.groups, list(size)))
+    unary = mkldnn._convolution_transpose_pointwise if transposed else mkldnn._convolution_pointwise
+    convolve, (post, after) = unary.default._op, _post(layer, fused=fused)
+    matrix = weight.flatten(1) if layer.is_pointwise else None
+    activation = None if layer.activation is None else layer.activation.plain
 
-    def fits(self, x: Any) -> bool:
-        """Whether a value is one that the kernel takes."""
-        return x.dim() == self.dim and x.dtype is self.dtype and x.is_cpu and x.numel() > 0
-
-    def ready(self, x: Tensor) -> Tensor:
-        """Return a value as an image with its channels last."""
-        x = x.unsqueeze(2) if self.lines else x
-        return x if x.is_contiguous(memory_format=self.format) else x.contiguous(memory_format=self.format)
-
-    def alone(self, x: Tensor) -> Tensor:
-        """Return the convolution with its activation."""
-        if not self.fits(x):
-            self.missed()
-            return self.plain(x)
-        x = self.ready(x)
-        if self.matrix is not None and x.shape[2:].numel() == 1:
-            y = F.linear(x.flatten(1), self.matrix, self.bias)
-            y = y.view(*y.shape, *x.shape[2:])
-            y = y if self.layer.activation is None else self.layer.activation.plain(y)
-            return y.squeeze(2) if self.lines else y
-        weight = self.packed.value
-        weight = self.packed.get(x.shape) if weight is None else weight
-        y = self.unary(x, weight, self.bias, *self.numbers, self.layer.groups, *self.post)
-        y = y if self.after is None else self.after(y)
-        return y.squeeze(2) if self.lines else y
-
-    def summed(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return the sum of the convolution and another value, with its activation."""
-        fitting = isinstance(other, Tensor) and self.fits(x) and self.fits(other)
-        if not fitting or self.layer.kind != "conv":
-            self.missed_sum(fitting)
-            return self.plain(x, other)
-        x, z = self.ready(x), other.unsqueeze(2) if self.lines else other
-        if z.shape != self.result_shape(x.shape):
-            return self.plain(x.squeeze(2) if self.lines else x, other)
-        weight = self.packed.value
-        weight = self.packed.get(x.shape) if weight is None else weight
-        post = ("add", 1.0, self.post[0] if self.post[0] == "relu" else None, [], None)
-        if self.layer.in_place and z.is_contiguous(memory_format=self.format):
-            y = self.binary_(z, x, weight, self.bias, *self.numbers, self.layer.groups, *post)
-        elif self.layer.groups == 1:
-            y = self.binary(x, self.ready(other), weight, self.bias, *self.numbers, 1, *post)
+    def alone(x: Tensor, *other: Tensor) -> Tensor:
+        if x.dim() != dim or x.dtype is not dtype or not x.is_cpu or x.numel() == 0:
+            missed()
+            return steps(x, *other)
+        x = x.unsqueeze(2) if lines else x
+        x = x if x.is_contiguous(memory_format=form) else x.contiguous(memory_format=form)
+        if matrix is not None and not other and x.shape[2:].numel() == 1:
+            y = F.linear(x.flatten(1), matrix, bias).view(len(x), -1, *x.shape[2:])
+            y = y if activation is None else activation(y)
         else:
-            y = self.unary(x, weight, self.bias, *self.numbers, self.layer.groups, "none", [], "").add_(z)
-            y = y if post[2] is None else torch.relu_(y)
-        y = y if self.after is None else self.after(y)
-        return y.squeeze(2) if self.lines else y
+            made = packed.value
+            made = packed.get(x.shape) if made is None else made
+            y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, layer.groups, *post)
+            y = y if after is None else after(y)
+        return y.squeeze(2) if lines else y
 
-    def missed_sum(self, fitting: bool) -> None:  # noqa: FBT001 - private
-        """Tell that torch's own operations run, but where the layer has no kernel for a sum by nature."""
-        if not fitting:
-            self.missed()
+    summed = _summed(layer, lines=lines, fused=fused, numbers=numbers)
+    return alone
 
 
-def _linear(layer: Layer, missed: Callable[[], None], fused: bool) -> Callable[..., Tensor]:  # noqa: FBT001 - private
+def _summed(layer: Layer, *, lines: bool, fused: bool, numbers: list[list[int]]) -> Callable[..., Tensor]:
+    """Return a convolution of an image that is ready, with the sum, written in place where that is possible."""
+    ops = torch.ops.mkldnn
+    in_place, beside = ops._convolution_pointwise_.binary._op, ops._convolution_pointwise.binary._op
+    bias, form, groups = None if layer.bias is None else layer.bias.detach(), layer.memory_format, layer.groups
+    unary = (ops._convolution_transpose_pointwise if layer.output_padding else ops._convolution_pointwise).default._op
+    post = ("add", 1.0, "relu" if fused else None, [], None)
+    shape_of_result = functools.lru_cache(maxsize=64)(layer.shape_of_result)
+
+    def run(x: Tensor, weight: Tensor, other: Tensor) -> Tensor:
+        z = other.unsqueeze(2) if lines and isinstance(other, Tensor) and other.dim() == 3 else other
+        whole = isinstance(z, Tensor) and z.dtype is x.dtype and z.device == x.device and layer.kind == "conv"
+        if whole and z.shape == shape_of_result(x.shape):
+            if layer.in_place and z.is_contiguous(memory_format=form):
+                return in_place(z, x, weight, bias, *numbers, groups, *post)
+            if groups == 1:
+                return beside(x, z.contiguous(memory_format=form), weight, bias, *numbers, groups, *post)
+        y = unary(x, weight, bias, *numbers, groups, "none", [], "")
+        y = (y.squeeze(2) + other).unsqueeze(2) if lines else y + other
+        return torch.relu_(y) if fused else y
+
+    return run
+
+
+def _linear(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callable[..., Tensor]:
     """Return a linear layer, with a packed weight for many rows."""
-    steps, activation = plain(layer), layer.activation
-    weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-    packed = _Packed(lambda rows: torch.ops.mkldnn._reorder_linear_weight(weight, rows))
+    steps, weight, bias = plain(layer), layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    packed = Packed(lambda rows: torch.ops.mkldnn._reorder_linear_weight(weight, rows))
     op, dtype, features = torch.ops.mkldnn._linear_pointwise.default._op, weight.dtype, weight.shape[1]
-    taken = activation if fused and not layer.sums else None
-    post = (taken.onednn, list(taken.numbers), taken.algorithm) if taken is not None else ("none", [], "")
-    after = None if taken is not None or activation is None else activation.plain
+    post, after = _post(layer, fused=fused)
 
     def run(x: Tensor, *other: Tensor) -> Tensor:
-        if x.dtype is not dtype or not x.is_cpu or not all(isinstance(z, Tensor) and z.dtype is dtype for z in other):
+        if x.dtype is not dtype or not x.is_cpu:
             missed()
             return steps(x, *other)
         rows = x.numel() // features
         if rows < MANY_ROWS or x.dim() < 2 or x.shape[-1] != features:
-            y = F.linear(x, weight, bias)
-            y = y if not other else y.add_(other[0]) if other[0].shape == y.shape else y + other[0]
-            return y if activation is None else activation.plain(y)
+            return steps(x, *other)
         made = packed.value
         y = op(x, packed.get(rows) if made is None else made, bias, *post)
-        y = y if not other else y.add_(other[0]) if other[0].shape == y.shape else y + other[0]
+        y = y + other[0] if other else y
         return y if after is None else after(y)
 
     return run
@@ -214,17 +174,17 @@ def _linear(layer: Layer, missed: Callable[[], None], fused: bool) -> Callable[.
 
 def _norm(layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:
     """Return a norm as one multiplication and addition, with its activation in place."""
-    steps, activation, dtype = plain(layer), layer.activation, layer.weight.dtype
+    steps, activation, dtype, channels = plain(layer), layer.activation, layer.weight.dtype, len(layer.weight)
     shift = torch.zeros_like(layer.weight) if layer.bias is None else layer.bias
     shapes = {dim: (1, -1, *[1] * (dim - 2)) for dim in layer.ranks}
-    forms = {dim: (layer.weight.view(shape), shift.view(shape)) for dim, shape in shapes.items()}
+    forms = {dim: (shift.view(shape), layer.weight.view(shape)) for dim, shape in shapes.items()}
 
     def run(x: Tensor) -> Tensor:
         form = forms.get(x.dim())
-        if form is None or x.dtype is not dtype or not x.is_cpu or x.shape[1] != layer.out_channels:
+        if form is None or x.dtype is not dtype or not x.is_cpu or x.shape[1] != channels:
             missed()
             return steps(x)
-        y = torch.addcmul(form[1], x, form[0])
+        y = torch.addcmul(form[0], x, form[1])
         return y if activation is None else activation.plain(y)
 
     return run

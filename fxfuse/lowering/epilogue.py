@@ -3,6 +3,8 @@
 Imported on first use only, since Triton does not come with every build of torch.
 """
 
+# ruff: noqa: ANN001, ANN202, C901, N803, PLR0913, PLR0917, PLR1714 - the language of Triton kernels
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -15,37 +17,26 @@ if TYPE_CHECKING:
 
     from fxfuse.lowering.activations import Activation
 
-BLOCK = 1024
-_CLAMPS = ("relu6", "hardtanh")
-KNOWN = frozenset(["relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "leaky_relu", "gelu", *_CLAMPS])
-"""The activations that the kernel computes; of GELU the exact one."""
+SIZE = 1024
+KNOWN = frozenset("relu relu6 hardtanh silu hardswish hardsigmoid sigmoid leaky_relu gelu".split())
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _finish(  # type: ignore[no-untyped-def] # noqa: ANN202, PLR0912, PLR0913, C901 - one kernel, compiled for one case
-    y,  # noqa: ANN001
-    bias,  # noqa: ANN001
-    other,  # noqa: ANN001
-    count,  # noqa: ANN001
-    channels,  # noqa: ANN001
-    low,  # noqa: ANN001
-    high,  # noqa: ANN001
-    HAS_BIAS: tl.constexpr,  # noqa: N803
-    HAS_OTHER: tl.constexpr,  # noqa: N803
-    NAME: tl.constexpr,  # noqa: N803
-    SIZE: tl.constexpr,  # noqa: N803
-):
-    at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+def _finish(  # type: ignore[no-untyped-def]
+    y, bias, other, count, channels, low, high, BIAS: tl.constexpr, OTHER: tl.constexpr, NAME: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     v = tl.load(y + at, mask=inside).to(tl.float32)
-    if HAS_BIAS:
+    if BIAS:
         v += tl.load(bias + at % channels, mask=inside).to(tl.float32)
-    if HAS_OTHER:
+    if OTHER:
         v += tl.load(other + at, mask=inside).to(tl.float32)
     # Comparisons, and no maxima: NaN stays NaN.
     if NAME == "relu":
         v = tl.where(v < 0, 0.0, v)
-    if NAME == "clamp":
+    if NAME == "relu6" or NAME == "hardtanh":
         v = tl.where(v < low, low, tl.where(v > high, high, v))
     if NAME == "leaky_relu":
         v = tl.where(v < 0, v * low, v)
@@ -55,7 +46,7 @@ def _finish(  # type: ignore[no-untyped-def] # noqa: ANN202, PLR0912, PLR0913, C
         v = v * tl.sigmoid(v)
     if NAME == "gelu":
         v = 0.5 * v * (1.0 + tl.erf(v * 0.7071067811865476))
-    if NAME == "hardsigmoid" or NAME == "hardswish":  # noqa: PLR1714 - Triton knows no sets
+    if NAME == "hardsigmoid" or NAME == "hardswish":
         h = v + 3.0
         h = tl.where(h < 0, 0.0, tl.where(h > 6.0, 6.0, h)) / 6.0
         v = v * h if NAME == "hardswish" else h
@@ -69,22 +60,11 @@ def finish(y: Tensor, bias: Tensor | None, other: Tensor | None, activation: Act
         y: what the convolution gave, channels last.
         bias: one number for each channel.
         other: a value of the same shape and order in memory.
-        activation: one of ``KNOWN``.
+        activation: one of ``KNOWN``; of GELU the exact one.
     """
-    name = "none" if activation is None else activation.name
-    numbers: Any = (0.0, 0.0) if activation is None else (*activation.numbers, 0.0, 0.0)
-    count = y.numel()
-    _finish[(triton.cdiv(count, BLOCK),)](
-        y,
-        y if bias is None else bias,
-        y if other is None else other,
-        count,
-        y.shape[1],
-        float(numbers[0]),
-        float(numbers[1]),
-        HAS_BIAS=bias is not None,
-        HAS_OTHER=other is not None,
-        NAME="clamp" if name in _CLAMPS else name,
-        SIZE=BLOCK,
-    )
+    name, numbers = ("none", ()) if activation is None else (activation.name, activation.numbers)
+    low, high = (*numbers, 0.0, 0.0)[:2]
+    switches: dict[str, Any] = {"BIAS": bias is not None, "OTHER": other is not None, "NAME": name, "BLOCK": SIZE}
+    bias, other = y if bias is None else bias, y if other is None else other
+    _finish[(triton.cdiv(y.numel(), SIZE),)](y, bias, other, y.numel(), y.shape[1], low, high, **switches)
     return y

@@ -61,7 +61,7 @@ class Writer:
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
         scope: dict[str, Any] = {}
         exec(compile(source, filename, "exec"), scope)  # noqa: S102 - the code that was written just now
-        return scope["make"](*self.bound)  # type: ignore[no-any-return]
+        return scope["make"](*self.bound)
 
     def _last_uses(self) -> dict[fx.Node, list[fx.Node]]:
         """Return the values that nobody needs any more behind a node."""

@@ -83,5 +83,3 @@ def _check(result: LoweredModule, fused: fx.GraphModule, inputs: Inputs) -> None
             f"{difference(expected, given):.1e}), so nothing was changed. Use the fused model as it is, and please "
             "report it."
         )
-
-

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.lowering.build import Built, build
+from fxfuse.lowering.build import Built, DeviceEmitter, build
 from fxfuse.lowering.order import order_of, orders_of
 from fxfuse.modules.lookup import REGISTRIES
 from fxfuse.report.errors import FuseError
@@ -107,14 +107,15 @@ class LoweredModule(nn.Module):
         """Return the kernels, made anew where the model has changed since."""
         built = self.__dict__["_built"]
         if built is not None and built.watch.unchanged():
-            return built  # type: ignore[no-any-return]
+            return built
         with self.__dict__["_lock"]:
             built = self.__dict__["_built"]
             if built is None or not built.watch.unchanged():
-                built = build(self.fused, self.__dict__["_emitter"], self._missed, exact_nan=self._exact_nan)
+                emitter = self.__dict__["_emitter"] or DeviceEmitter(exact_nan=self._exact_nan)
+                built = build(self.fused, emitter, self._missed)
                 built.report.attach(self)
                 self.__dict__["_built"] = built
-            return built  # type: ignore[no-any-return]
+            return built
 
     def _obstacle(self, built: Built) -> str:
         """Return why kernels cannot run now, empty where they can."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fxfuse.lowering.reading import Read, Reading, Unfit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from torch import Tensor, fx
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
         def obstacle(self, layer: Layer) -> str:
             """Return why there is no kernel for a layer, empty where there is one."""
+
+        def emit(self, layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:
+            """Return a kernel; ``missed`` is told where torch's own operations run in its place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,7 @@ def _sums(reading: Reading, reads: dict[fx.Node, Read]) -> Iterator[tuple[fx.Nod
 
 def _kernel(reading: Reading, read: Read, added: tuple[fx.Node, fx.Node] | None) -> Kernel:
     """Return the kernel of a layer with as much as can be taken in."""
-    candidates = [(read.node,)]
+    candidates: list[tuple[fx.Node, ...]] = [(read.node,)]
     if added is not None:
         candidates.append((read.node, added[0]))
     longest = candidates[-1]

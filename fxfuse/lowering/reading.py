@@ -96,8 +96,12 @@ class Reading:
             return None
         if view.computed():
             raise Unfit("its weight is computed at each call")
-        kind: Any = "linear" if name == "linear" else _KINDS.get(name, "transposed" if call.get("transposed") else "conv")
-        if bias is not None and tuple(bias.shape) != (weight.shape[0 if kind != "transposed" else 1] * _groups(call, kind),):
+        kind: Any = (
+            "linear" if name == "linear" else _KINDS.get(name, "transposed" if call.get("transposed") else "conv")
+        )
+        if bias is not None and tuple(bias.shape) != (
+            weight.shape[0 if kind != "transposed" else 1] * _groups(call, kind),
+        ):
             raise Unfit("its bias is no vector of one number for each channel")
         tensors = (weight,) if bias is None else (weight, bias)
         if kind == "linear":

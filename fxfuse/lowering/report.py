@@ -13,7 +13,7 @@ from fxfuse.report.report import Report
 if TYPE_CHECKING:
     from torch import fx
 
-    from fxfuse.lowering.plan import Kernel, Plan
+    from fxfuse.lowering.plan import Plan
     from fxfuse.lowering.reading import Reading
 
 
@@ -38,11 +38,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class LoweringReport(Report):
-    """The report of the fused model, and what each kernel of the lowered one took in.
-
-    Attributes:
-        lowered: one for every layer.
-    """
+    """The report of the fused model, with one ``Lowered`` for every layer in ``lowered``."""
 
     lowered: tuple[Lowered, ...] = ()
 
@@ -59,9 +55,8 @@ class LoweringReport(Report):
     def __str__(self) -> str:
         """Return the table of the folds, then that of the kernels."""
         rows = [(one.path, one.kind, _takes(one), one.left) for one in (*self.kernels, *self.left)]
-        table = tabulate(
-            rows, headers=("layer", "kind", "takes in", "why"), maxcolwidths=[44, 24, 44, 72], disable_numparse=True
-        )
+        headers, widths = ("layer", "kind", "takes in", "why"), [44, 24, 44, 72]
+        table = tabulate(rows, headers=headers, maxcolwidths=widths, disable_numparse=True)
         taken = sum(len(one.takes) for one in self.kernels)
         total = f"{len(self.kernels)} kernels, which take in {taken} operations; {len(self.left)} layers left"
         return "\n\n".join([super().__str__(), *([table] if rows else []), total])
@@ -77,16 +72,13 @@ def report_of(fused: fx.GraphModule, reading: Reading, plan: Plan) -> LoweringRe
         folds = Report.of(fused)
     except FuseError:
         folds = Report()
-    told = [(kernel.nodes[0], _told(reading, kernel)) for kernel in plan.kernels.values()]
-    told += [(node, Lowered(reading.path(node), reading.kind(node), left=why)) for node, why in plan.left]
-    ordered = tuple(one for _, one in sorted(told, key=lambda pair: reading.index[pair[0]]))
+    told = {node: Lowered(reading.path(node), reading.kind(node), left=why) for node, why in plan.left}
+    for kernel in plan.kernels.values():
+        layer, first = kernel.layer, kernel.nodes[0]
+        takes = ("sum",) * layer.sums + (() if layer.activation is None else (layer.activation.name,))
+        told[first] = Lowered(layer.path, reading.kind(first), takes, layer.in_place)
+    ordered = tuple(told[node] for node in reading.nodes if node in told)
     return LoweringReport(folds.decisions, folds.structure, folds.notes, folds.renamed, ordered)
-
-
-def _told(reading: Reading, kernel: Kernel) -> Lowered:
-    layer = kernel.layer
-    takes = ("sum",) * layer.sums + (() if layer.activation is None else (layer.activation.name,))
-    return Lowered(layer.path, reading.kind(kernel.nodes[0]), takes, layer.in_place)
 
 
 def _takes(one: Lowered) -> str:

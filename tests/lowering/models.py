@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fxfuse import fx_fuse, lower
 from fxfuse.cli.models import randomize
 from fxfuse.lowering.lower import lowered
-from fxfuse.lowering.reference import ReferenceEmitter
+from fxfuse.lowering.layer import ReferenceEmitter
 
 if TYPE_CHECKING:
     from torch import fx

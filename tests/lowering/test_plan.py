@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fxfuse import FuseError, Report, fx_fuse, lower
 from fxfuse.cli.models import randomize
 from fxfuse.lowering.lower import lowered
-from fxfuse.lowering.reference import ReferenceEmitter
+from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.report import LoweringReport
 
 from ..helpers import Model
