@@ -1,8 +1,8 @@
 """Speed of a model before, folded and lowered, beside what else makes a model fast on a CPU.
 
-All of them run the fused model but for `before` and torch's two optimizers, which fold by themselves. They take turns in
-one process; a number is the median, over the turns, of the ratio of the processor time of `before` to its own. What it
-takes to prepare each of them is the processor time before its second call.
+All of them run the fused model but for `before` and torch's two optimizers, which fold by themselves. They take turns
+in one process; a number is the median, over the turns, of the ratio of the processor time of `before` to its own. What
+it takes to prepare each of them is the processor time before its second call.
 
     python benchmarks/lowered_speed.py resnet18 mobilenet_v2 --threads 1 --tools lowered freezing
 """
@@ -62,7 +62,7 @@ def lowered(fused: nn.Module, sample: torch.Tensor) -> Callable[..., Any]:
 
 def freezing(fused: nn.Module, sample: torch.Tensor) -> Callable[..., Any]:
     """The fused model compiled by inductor, with frozen weights."""
-    import torch._inductor.config as config  # noqa: PLC0415 - it takes seconds to import
+    from torch._inductor import config  # noqa: PLC0415 - it takes seconds to import
 
     torch._dynamo.reset()
     config.freezing = True
@@ -99,7 +99,8 @@ def onnx_runtime(fused: nn.Module, sample: torch.Tensor) -> Callable[..., Any]:
     runtime, file = models.need("onnxruntime"), io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(fused, (sample,), file, dynamo=False, input_names=["x"])
+        exporter: Any = torch.onnx.export
+        exporter(fused, (sample,), file, dynamo=False, input_names=["x"])
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
@@ -172,7 +173,9 @@ def main() -> None:
     names, rows = options.models or DEFAULT, []
     with torch.no_grad():
         for name in tqdm(names, file=sys.stderr):
-            rows += [measure(name, batch, options) for batch in options.batch]
+            for batch in options.batch:
+                rows.append(measure(name, batch, options))
+                print(rows[-1], file=sys.stderr)  # noqa: T201 - compilers take minutes, and may not come to an end
     headers = ("model", "batch", "before", *options.tools)
     cells = [
         (row.model, str(row.batch), f"{row.before_ms:.1f} ms", *(_ratio(row, tool) for tool in options.tools))

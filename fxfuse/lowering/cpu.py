@@ -42,7 +42,7 @@ class CpuEmitter:
 
     def obstacle(self, layer: Layer) -> str:
         """Return why there is no kernel for a layer, empty where there is one."""
-        why = onednn_obstacle(layer.weight.dtype)
+        why = onednn_obstacle(layer.weight.dtype) if layer.weight.device.type == "cpu" else "it is on another device"
         if layer.weight.numel() == 0 or (layer.bias is not None and layer.bias.dtype != layer.weight.dtype):
             why = why or "its weight and bias have different dtypes, or no elements"
         if layer.kind == "norm" and layer.weight.dtype != torch.float32:

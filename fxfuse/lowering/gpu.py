@@ -24,6 +24,8 @@ class GpuEmitter:
 
     def obstacle(self, layer: Layer) -> str:
         """Return why there is no kernel for a layer, empty where there is one."""
+        if not layer.weight.is_cuda:
+            return "it is on another device"
         if layer.kind != "conv" or layer.axes not in (2, 3):
             return "on a GPU only convolutions along two and three axes have kernels"
         if layer.weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):

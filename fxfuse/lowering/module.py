@@ -10,16 +10,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.lowering.build import Built, DeviceEmitter, build
-from fxfuse.lowering.order import order_of, orders_of
+from fxfuse.lowering.build import Built
+from fxfuse.lowering.cpu import CpuEmitter
+from fxfuse.lowering.gpu import GpuEmitter
+from fxfuse.lowering.order import order_of
 from fxfuse.modules.lookup import REGISTRIES
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_OWN = ("_fused", "_emitter", "_built", "_lock", "_local", "_fallbacks", "_warned", "_exact_nan")
-_PLAIN = (Tensor, nn.Parameter)
+_EXPORT = (
+    "A lowered model calls kernels of this machine, and cannot be exported, scripted or traced; nothing was done. "
+    "Export the fused model: lowered.fused."
+)
 
 
 class LoweredModule(nn.Module):
@@ -35,26 +39,24 @@ class LoweredModule(nn.Module):
         >>> fast = lower(fx_fuse(model))
         >>> fast(torch.randn(2, 3, 16, 16)).shape, fast.fallbacks
         (torch.Size([2, 8, 14, 14]), 0)
+
+    Attributes:
+        fused: the fused model, which shares all tensors: export, script, trace or train this one.
+        fallbacks: how many calls ran as in the fused model, in whole or in part, since no kernel takes them.
     """
 
     def __init__(self, fused: fx.GraphModule, *, exact_nan: bool = False, emitter: Any = None) -> None:
         """Share all that ``fused`` holds; the kernels are made when they are needed."""
         super().__init__()
-        own = self.__dict__
-        own |= {name: fused.__dict__[name] for name in REGISTRIES if name in fused.__dict__}
-        own |= {"_fused": fused, "_emitter": emitter, "_built": None, "_lock": threading.RLock()}
-        own |= {"_local": threading.local(), "_fallbacks": 0, "_warned": False, "_exact_nan": exact_nan}
+        self.__dict__.update({name: fused.__dict__[name] for name in REGISTRIES if name in fused.__dict__})
+        own = {"fused": fused, "fallbacks": 0, "_made_of": (fused, exact_nan, emitter), "_built": None}
+        own |= {"_lock": threading.RLock(), "_local": threading.local()}
+        self.__dict__.update(own)  # the fused model is no child
+        self.__dict__["_own"] = frozenset([*own, "_own"])
 
-    @property
-    def fused(self) -> fx.GraphModule:
-        """The fused model, which shares all tensors: export, script, trace or train this one."""
-        found: fx.GraphModule = self.__dict__["_fused"]
-        return found
-
-    @property
-    def fallbacks(self) -> int:
-        """How many calls ran as in the fused model, in whole or in part, since the kernels do not take them."""
-        return int(self.__dict__["_fallbacks"])
+    if TYPE_CHECKING:
+        fused: fx.GraphModule
+        fallbacks: int
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the kernels, or the fused model where they do not take the call.
@@ -68,12 +70,12 @@ class LoweredModule(nn.Module):
         simple = not kwargs and all(type(arg) is Tensor for arg in args)
         leaves: Iterable[Any] = args if simple else pytree.tree_leaves((args, kwargs))
         _require_eager(leaves)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         built = self._current()
-        why = self._obstacle(built)
+        why = self._obstacle(built, tensors)
         if why:
             self._fall_back(why)
             return self.fused.forward(*args, **kwargs)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             raise FuseError(
                 "An input requires gradients, and kernels of a lowered model give none; nothing was computed. "
@@ -82,70 +84,54 @@ class LoweredModule(nn.Module):
         key = tuple(map(_signature, tensors))
         orders = built.orders.get(key)
         with torch.no_grad():
-            if orders is None:
-                return self._learn(built, key, args, kwargs)
-            return self._run(built, orders, args, kwargs)
-
-    def _run(self, built: Built, orders: Any, args: Any, kwargs: Any) -> Any:
-        local = self.__dict__["_local"]
-        local.missed = ""
-        result = built.function(orders, *args, **kwargs)
-        if local.missed:
-            self._fall_back(local.missed)
-        return result
-
-    def _learn(self, built: Built, key: Any, args: Any, kwargs: Any) -> Any:
-        """Run the fused model once for each kind of inputs, to see in which order the axes of its results lie."""
-        result = self.fused.forward(*args, **kwargs)
-        if all(kind in _PLAIN and layout is torch.strided for kind, layout, *_ in key):
-            built.orders[key] = dict(orders_of(built.structure, built.flatten(result)))
-        else:
-            self._fall_back("an input is of a class or layout of its own")
+            if orders is None:  # see once for each kind of inputs in which order the axes of the results lie
+                result = self.fused.forward(*args, **kwargs)
+                built.learn(key, result)
+                return result
+            self._local.missed = ""
+            result = built.forward(orders, *args, **kwargs)
+        if self._local.missed:
+            self._fall_back(f"{self._local.missed} got a value that its kernel does not take")
         return result
 
     def _current(self) -> Built:
         """Return the kernels, made anew where the model has changed since."""
-        built = self.__dict__["_built"]
-        if built is not None and built.watch.unchanged():
-            return built
-        with self.__dict__["_lock"]:
-            built = self.__dict__["_built"]
-            if built is None or not built.watch.unchanged():
-                emitter = self.__dict__["_emitter"] or DeviceEmitter(exact_nan=self._exact_nan)
-                built = build(self.fused, emitter, self._missed)
-                built.report.attach(self)
-                self.__dict__["_built"] = built
-            return built
+        built = self._built
+        if built is None or not built.watch.unchanged():
+            with self._lock:
+                built = self._built
+                if built is None or not built.watch.unchanged():
+                    built = self.__dict__["_built"] = self._build()
+        return built
 
-    def _obstacle(self, built: Built) -> str:
+    def _build(self) -> Built:
+        _, exact_nan, emitter = self._made_of
+        on_gpu = any(parameter.is_cuda for parameter in self.parameters())
+        emitter = emitter or (GpuEmitter() if on_gpu else CpuEmitter(exact_nan=exact_nan))
+        built = Built(self.fused, emitter, lambda path: setattr(self._local, "missed", path))
+        built.report.attach(self)
+        return built
+
+    def _obstacle(self, built: Built, tensors: list[Tensor]) -> str:
         """Return why kernels cannot run now, empty where they can."""
-        if self.training and built.moded:
-            return "it is in training mode"
-        if built.watch.hooked:
-            return "a module inside has hooks"
-        if not built.kernels:
-            return "it has no layer with a kernel"
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            return "autocast is on"
-        if not torch._C._get_mkldnn_enabled():
-            return "oneDNN is switched off"
-        if torch._C._functorch.peek_interpreter_stack() is not None or torch._C._len_torch_dispatch_stack():
-            return "a transform of functions or a dispatch mode is on"
-        return ""
-
-    def _missed(self, path: str) -> None:
-        """Note that a layer ran as in the fused model."""
-        self.__dict__["_local"].missed = f"{path} got a value that its kernel does not take"
+        obstacles = {
+            "it is in training mode": self.training and built.trains,
+            "a module has hooks": built.watch.hooked,
+            "it has no layer with a kernel": built.empty,
+            "autocast is on": torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
+            "oneDNN is switched off": not torch._C._get_mkldnn_enabled(),
+            "a transform of functions is on": torch._C._functorch.peek_interpreter_stack() is not None,
+            "a dispatch mode is on": torch._C._len_torch_dispatch_stack() > 0,
+            "an input is of a class or layout of its own": not all(map(_is_plain, tensors)),
+        }
+        return next((why for why, found in obstacles.items() if found), "")
 
     def _fall_back(self, why: str) -> None:
-        with self.__dict__["_lock"]:
-            self.__dict__["_fallbacks"] += 1
-            first, self.__dict__["_warned"] = not self.__dict__["_warned"], True
-        if first:
-            warnings.warn(
-                f"This call of a lowered model ran as the fused model does: {why}. lowered.fallbacks counts such calls.",
-                stacklevel=4,
-            )
+        with self._lock:
+            self.fallbacks += 1
+        if self.fallbacks == 1:
+            counted = "lowered.fallbacks counts such calls."
+            warnings.warn(f"This call of a lowered model ran as the fused one does: {why}. {counted}", stacklevel=4)
 
     def train(self, mode: bool = True) -> LoweredModule:  # noqa: FBT001, FBT002 - torch's signature
         """Set the mode of the fused model too."""
@@ -155,18 +141,15 @@ class LoweredModule(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         """Find attributes and methods that the fused model has kept."""
-        try:
+        known = name in self._parameters or name in self._buffers or name in self._modules
+        if known or name.startswith("__") or "fused" not in self.__dict__:
             return super().__getattr__(name)
-        except AttributeError:
-            if "_fused" not in self.__dict__ or name.startswith("__"):
-                raise
-            return getattr(self.__dict__["_fused"], name)
+        return getattr(self.fused, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle the fused model; packed weights can be neither copied nor stored, and are made anew."""
-        del protocol
-        extras = {n: v for n, v in self.__dict__.items() if n not in REGISTRIES and n not in _OWN}
-        return _restore, (self.fused, self._exact_nan, self.__dict__["_emitter"]), extras
+        extras = {n: v for n, v in self.__dict__.items() if n not in REGISTRIES and n not in self._own}
+        return _restore, self._made_of, extras
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over attributes that were set on the module."""
@@ -175,12 +158,6 @@ class LoweredModule(nn.Module):
     def __prepare_scriptable__(self) -> Any:
         """Say what to script."""
         raise FuseError(_EXPORT)
-
-
-_EXPORT = (
-    "A lowered model calls kernels of this machine, and cannot be exported, scripted or traced; nothing was done. "
-    "Export the fused model: lowered.fused."
-)
 
 
 def _restore(fused: fx.GraphModule, exact_nan: bool, emitter: Any) -> LoweredModule:  # noqa: FBT001 - for pickle
@@ -193,9 +170,10 @@ def _require_eager(leaves: Iterable[Any]) -> None:
         raise FuseError(_EXPORT)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+
+
 def _signature(tensor: Tensor) -> tuple[Any, ...]:
     """Return what tells apart inputs for which results may lie in another order in memory."""
-    if tensor.layout is not torch.strided:
-        return type(tensor), tensor.layout
-    order = tensor.is_contiguous() or order_of(tensor)
-    return type(tensor), tensor.layout, tensor.dim(), tensor.dtype, tensor.device, order
+    return tensor.dim(), tensor.dtype, tensor.device, tensor.is_contiguous() or order_of(tensor)

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fxfuse.lowering.reading import Read, Reading, Unfit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Protocol
+    from collections.abc import Iterator
 
     from torch import Tensor, fx
 
     from fxfuse.lowering.layer import Layer
 
-    class Emitter(Protocol):
-        """Makes kernels for one device."""
 
-        def obstacle(self, layer: Layer) -> str:
-            """Return why there is no kernel for a layer, empty where there is one."""
-
-        def emit(self, layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:
-            """Return a kernel; ``missed`` is told where torch's own operations run in its place."""
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel:
+class Kernel(NamedTuple):
     """A layer and what it takes in.
 
     Attributes:
         nodes: the layer, the sum, and the activation, as far as they are part of it.
-        source: the value that the layer reads.
-        other: the value that is added.
+        reads: the value that the layer reads, and the one that is added, if any is.
         layer: what is computed.
         tensors: the tensors of the model that it is made of.
     """
 
     nodes: tuple[fx.Node, ...]
-    source: fx.Node
-    other: fx.Node | None
+    reads: tuple[fx.Node, ...]
     layer: Layer
     tensors: tuple[Tensor, ...]
 
@@ -49,8 +36,7 @@ class Kernel:
         return self.nodes[-1]
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(NamedTuple):
     """What is to be done with a graph.
 
     Attributes:
@@ -62,28 +48,27 @@ class Plan:
 
     kernels: dict[fx.Node, Kernel]
     inside: dict[fx.Node, Kernel]
-    left: list[tuple[fx.Node, str]]
+    left: dict[fx.Node, str]
     in_order: bool
 
 
-def make_plan(reading: Reading, emitter: Emitter) -> Plan:
+def make_plan(reading: Reading, emitter: Any) -> Plan:
     """Decide what each kernel takes in."""
     reads: dict[fx.Node, Read] = {}
-    left: list[tuple[fx.Node, str]] = []
-    for node in reading.nodes:
+    left: dict[fx.Node, str] = {}
+    for node in (node for node in reading.nodes if node not in reading.dead):
         try:
-            found = None if node in reading.dead else reading.layer(node)
+            found = reading.layer(node)
             why = emitter.obstacle(found.layer) if found is not None else ""
         except Unfit as unfit:
             found, why = None, str(unfit)
         if why:
-            left.append((node, why))
+            left[node] = why
         elif found is not None:
             reads[node] = found
     sums = dict(_sums(reading, reads))
     kernels = [_kernel(reading, read, sums.get(node)) for node, read in reads.items()]
-    position = dict(reading.index)
-    position |= {node: reading.index[kernel.end] for kernel in kernels for node in kernel.nodes}
+    position = {**reading.index, **{node: reading.index[k.end] for k in kernels for node in k.nodes}}
     kernels = [_written_in_place(reading, kernel, position) for kernel in kernels]
     inside = {node: kernel for kernel in kernels for node in kernel.nodes[:-1]}
     return Plan({kernel.end: kernel for kernel in kernels}, inside, left, reading.writes_through_views)
@@ -98,50 +83,39 @@ def _sums(reading: Reading, reads: dict[fx.Node, Read]) -> Iterator[tuple[fx.Nod
         layers = [v for v in layers if set(reading.written(node)) <= {v}]
         if layers and len(set(values)) == 2 and node not in reading.dead:
             layer = max(layers, key=reading.index.__getitem__)
-            yield layer, (node, values[1] if values[0] is layer else values[0])
+            yield layer, (node, values[values[0] is layer])
 
 
 def _kernel(reading: Reading, read: Read, added: tuple[fx.Node, fx.Node] | None) -> Kernel:
     """Return the kernel of a layer with as much as can be taken in."""
-    candidates: list[tuple[fx.Node, ...]] = [(read.node,)]
-    if added is not None:
-        candidates.append((read.node, added[0]))
-    longest = candidates[-1]
-    reader = reading.only_reader(longest[-1])
+    nodes: tuple[fx.Node, ...] = (read.node,) if added is None else (read.node, added[0])
+    reader = reading.only_reader(nodes[-1])
     found = None if reader is None else reading.activation(reader)
-    if reader is not None and found is not None and found[0] is longest[-1]:
-        candidates.append((*longest, reader))
-    for nodes in reversed(candidates):
-        sums = added is not None and added[0] in nodes
-        other = added[1] if added is not None and sums else None
-        activation = found[1] if found is not None and reader in nodes else None
-        if _movable(reading, nodes, read.source, other):
-            layer = replace(read.layer, activation=activation, sums=sums)
-            return Kernel(nodes, read.source, other, layer, read.tensors)
-    raise AssertionError("a layer by itself needs not move")
+    nodes = (*nodes, reader) if reader is not None and found is not None and found[0] is nodes[-1] else nodes
+    while True:
+        other = added[1:] if added is not None and added[0] in nodes else ()
+        if _movable(reading, nodes, (read.source, *other)):
+            activation = found[1] if found is not None and reader in nodes else None
+            layer = replace(read.layer, activation=activation, sums=bool(other))
+            return Kernel(nodes, (read.source, *other), layer, read.tensors)
+        nodes = nodes[:-1]
 
 
-def _movable(reading: Reading, nodes: tuple[fx.Node, ...], source: fx.Node, other: fx.Node | None) -> bool:
+def _movable(reading: Reading, nodes: tuple[fx.Node, ...], reads: tuple[fx.Node, ...]) -> bool:
     """Whether the layer can be computed where the last of its nodes stands, and nobody sees the values between."""
-    end = nodes[-1]
-    asked = (question for node in nodes[:-1] for question in reading.questions(node))
-    if any(reading.index[question] < reading.index[end] for question in asked):
-        return False
-    if reading.written_between(source, nodes[0], end):
-        return False
-    return other is None or not reading.written_between(other, nodes[1], end)
+    asked = [question for node in nodes[:-1] for question in reading.questions(node)]
+    early = any(reading.index[question] < reading.index[nodes[-1]] for question in asked)
+    read_at = zip(reads, nodes, strict=False)  # the layer reads the first value, the sum the second
+    return not early and not any(reading.written_between(value, node, nodes[-1]) for value, node in read_at)
 
 
 def _written_in_place(reading: Reading, kernel: Kernel, position: dict[fx.Node, int]) -> Kernel:
     """Let the kernel write its sum into the other value, if that is dead afterwards."""
-    if kernel.other is None:
+    source, *others = kernel.reads
+    family = reading.family(others[0], kernel.nodes) if others else None
+    if family is None or source in family:
         return kernel
-    family = reading.family(kernel.other, kernel.nodes)
-    if family is None or kernel.source in family:
+    users = {user for member in family for user in member.users if user not in kernel.nodes}
+    if any(user.op == "output" or position[user] >= position[kernel.end] for user in users):
         return kernel
-    here = position[kernel.end]
-    for member in family:
-        for user in member.users:
-            if user not in kernel.nodes and (user.op == "output" or position[user] >= here):
-                return kernel
-    return replace(kernel, layer=replace(kernel.layer, in_place=True))
+    return kernel._replace(layer=replace(kernel.layer, in_place=True))

@@ -72,7 +72,7 @@ def report_of(fused: fx.GraphModule, reading: Reading, plan: Plan) -> LoweringRe
         folds = Report.of(fused)
     except FuseError:
         folds = Report()
-    told = {node: Lowered(reading.path(node), reading.kind(node), left=why) for node, why in plan.left}
+    told = {node: Lowered(reading.path(node), reading.kind(node), left=why) for node, why in plan.left.items()}
     for kernel in plan.kernels.values():
         layer, first = kernel.layer, kernel.nodes[0]
         takes = ("sum",) * layer.sums + (() if layer.activation is None else (layer.activation.name,))

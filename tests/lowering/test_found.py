@@ -20,7 +20,7 @@ from fxfuse.lowering.cpu import onednn_obstacle
 from ..helpers import Model
 from .models import Net, fast, gap, image, made
 
-FELL_BACK = "ran as the fused model does"
+FELL_BACK = "ran as the fused one does"
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (3, 3, 64, 64), (2, 3, 40, 56), (1, 3, 33, 35)])
@@ -310,5 +310,5 @@ def test_optimize_is_both_steps() -> None:
 
 @pytest.mark.parametrize("wrong", ["a model", nn.Linear(2, 2), torch.export.export(nn.Linear(2, 2), (image(2, 2),))])
 def test_what_cannot_be_lowered(wrong: Any) -> None:
-    with pytest.raises(FuseError, match="Nothing was changed"):
+    with pytest.raises(FuseError, match="othing was changed"):
         lower(wrong)
