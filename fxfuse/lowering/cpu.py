@@ -132,10 +132,10 @@ def _summed(layer: Layer, *, lines: bool, fused: bool, numbers: list[list[int]])
     in_place, beside = ops._convolution_pointwise_.binary._op, ops._convolution_pointwise.binary._op
     bias, form, groups = None if layer.bias is None else layer.bias.detach(), layer.memory_format, layer.groups
     unary = (ops._convolution_transpose_pointwise if layer.output_padding else ops._convolution_pointwise).default._op
-    post = ("add", 1.0, "relu" if fused else None, [], None)
+    post: Any = ("add", 1.0, "relu" if fused else None, [], None)
     shape_of_result = functools.lru_cache(maxsize=64)(layer.shape_of_result)
 
-    def run(x: Tensor, weight: Tensor, other: Tensor) -> Tensor:
+    def run(x: Tensor, weight: Tensor, other: Any) -> Tensor:
         z = other.unsqueeze(2) if lines and isinstance(other, Tensor) and other.dim() == 3 else other
         whole = isinstance(z, Tensor) and z.dtype is x.dtype and z.device == x.device and layer.kind == "conv"
         if whole and z.shape == shape_of_result(x.shape):

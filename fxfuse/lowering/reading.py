@@ -161,7 +161,7 @@ def _linear(view: Linear) -> Read:
     """Return a convolution, transposed convolution or linear layer."""
     call = view.call
     weight, bias = call.tensor("weight", required=True), call.tensor("bias")
-    kind = "transposed" if call.get("transposed") else _KINDS[call.operator.name]
+    kind: Any = "transposed" if call.get("transposed") else _KINDS[call.operator.name]
     groups = 1 if kind == "linear" else call.get("groups", 1)
     channels = weight.shape[1] * groups if kind == "transposed" else weight.shape[0]
     layer = Layer(kind, call.path, weight, bias)

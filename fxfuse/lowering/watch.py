@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, root: nn.Module, tensors: Iterable[Tensor]) -> None:
         """Look at the model; ``tensors`` are the parameters and buffers of which the kernels hold copies."""
         wanted, modules = {id(tensor) for tensor in tensors}, list(root.modules())
-        registries = [registry for module in modules for registry in (module._parameters, module._buffers)]
+        registries: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers)]
         self._slots = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in wanted]
         self._children = [(module._modules, name) for module in modules for name in module._modules]
         self._norms = [module.__dict__ for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]

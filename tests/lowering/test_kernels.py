@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from fxfuse.lowering.activations import RELU, activation_at
 from fxfuse.lowering.cpu import MANY_ROWS, CpuEmitter
-from fxfuse.lowering.layer import Layer
-from fxfuse.lowering.layer import plain
+from fxfuse.lowering.layer import Layer, plain
 
 from .models import gap, image
 
