@@ -42,7 +42,7 @@ class Built:
         self._flat, self._structure = writer.function(), reading.nodes[-1].args[0]
         self._tree = getattr(fused.graph._codegen, "pytree_info", None)
         self.forward = self._flat if self._tree is None else self._through_tree
-        self.watch = Watch(fused, [*writer.tensors, *(tensor for _, kernel in kernels for tensor in kernel.tensors)])
+        self.watch = Watch(fused, [tensor for _, kernel in kernels for tensor in kernel.tensors], writer.tensors)
         self.report, self.empty, self.trains = report_of(fused, reading, plan), not made, self._tree is None
         self.orders: dict[Any, dict[fx.Node, tuple[int, ...] | None]] = {}
 

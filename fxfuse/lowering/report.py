@@ -58,7 +58,7 @@ class LoweringReport(Report):
         headers, widths = ("layer", "kind", "takes in", "why"), [44, 24, 44, 72]
         table = tabulate(rows, headers=headers, maxcolwidths=widths, disable_numparse=True)
         taken = sum(len(one.takes) for one in self.kernels)
-        total = f"{len(self.kernels)} kernels, which take in {taken} operations; {len(self.left)} layers left"
+        total = f"kernels: {len(self.kernels)}, operations taken in: {taken}, layers left: {len(self.left)}"
         return "\n\n".join([super().__str__(), *([table] if rows else []), total])
 
     def to_dict(self) -> dict[str, Any]:

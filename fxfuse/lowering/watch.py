@@ -18,12 +18,14 @@ _HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_
 class Watch:
     """Remembers a model as it was when its kernels were made; to ask costs less than a microsecond for each layer."""
 
-    def __init__(self, root: nn.Module, tensors: Iterable[Tensor]) -> None:
-        """Look at the model; ``tensors`` are the parameters and buffers of which the kernels hold copies."""
-        wanted, modules = {id(tensor) for tensor in tensors}, list(root.modules())
+    def __init__(self, root: nn.Module, tensors: Iterable[Tensor], bound: Iterable[Tensor]) -> None:
+        """Look at the model: kernels hold copies of some tensors, and the forward has bound some others."""
+        wanted, held, modules = {id(tensor) for tensor in tensors}, {id(tensor) for tensor in bound}, [*root.modules()]
         registries: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers)]
         self._slots = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in wanted]
-        self._children = [(module._modules, name) for module in modules for name in module._modules]
+        self._places: list[tuple[dict[str, Any], str]] = [(m._modules, name) for m in modules for name in m._modules]
+        self._places += [(registry, n) for registry in registries for n, t in registry.items() if id(t) in held]
+        self._held = [registry[name] for registry, name in self._places]  # so that no other object gets its id
         self._norms = [module.__dict__ for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         self._hooks: list[Any] = [getattr(_torchs, f"_global_{name}") for name in _HOOKS]
         self._hooks += [module.__dict__[f"_{name}"] for module in modules if module is not root for name in _HOOKS]
@@ -50,8 +52,8 @@ class Watch:
         tensors = [registry[name] for registry, name in self._slots]
         counts = [tensor._version for tensor in tensors] if self._counted else None
         places = [(tensor.data_ptr(), tensor.dtype) for tensor in tensors]
-        children = [registry.get(name) for registry, name in self._children]
-        return counts, places, children, [values["training"] for values in self._norms]
+        objects = [id(registry[name]) for registry, name in self._places]
+        return counts, places, objects, [values["training"] for values in self._norms]
 
 
 def _cells(tensor: Tensor) -> list[Any]:

@@ -161,3 +161,20 @@ def test_optimize_is_both_steps() -> None:
 def test_what_cannot_be_lowered(wrong: Any) -> None:
     with pytest.raises(FuseError, match="othing was changed"):
         lower(wrong)
+
+
+def test_a_model_that_counts_its_calls_is_packed_once() -> None:
+    class Counting(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            self.count.add_(1)
+            return self.a(x) * self.count
+
+    model = fast(Counting(a=nn.Conv2d(3, 4, 3), count=torch.zeros(1)), image())
+    before = model.get_buffer("count").item()
+    model(image())
+    built = model._built
+    assert gap(model(image(seed=1)), model.fused(image(seed=1)) * (before + 2) / (before + 3)) < 2e-6
+    assert model._built is built
+    model.count = torch.zeros(1)
+    assert model(image()).abs().max() < 10
+    assert model._built is not built
