@@ -33,6 +33,13 @@ _NUMBERS = {"stride": 1, "padding": 0, "dilation": 1}
 _CALLS = ("call_module", "call_function", "call_method")
 # What depends on how a value lies in memory, or goes through it in that order; what gives a view or else a copy.
 _SEES_LAYOUT = tuple("as_strided stride is_contiguous data_ptr storage view_as_ rand bernoulli dropout normal".split())
+_SEES_LAYOUT += (
+    "pixel",
+    "channel_shuffle",
+    "channelshuffle",
+    "max_unpool",
+    "maxunpool",
+)  # not in all orders of volumes
 _MAY_COPY = ("view", "reshape", "flatten", "contiguous", "ravel", "to", "unflatten")
 
 
@@ -141,8 +148,8 @@ class Reading:
         module = self.module(node)
         if node.op not in _CALLS or isinstance(module, (nn.RNNBase, torch.jit.ScriptModule)):
             return node.op in _CALLS
-        random = module is None or module.training
-        return runs_user_code(self.graph, node) or (random and begins(self.graph, node, _SEES_LAYOUT))
+        idle = isinstance(module, nn.modules.dropout._DropoutNd) and not module.training
+        return runs_user_code(self.graph, node) or (not idle and begins(self.graph, node, _SEES_LAYOUT))
 
     @property
     def writes_through_views(self) -> bool:

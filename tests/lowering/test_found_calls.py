@@ -216,3 +216,13 @@ def test_10_the_triton_kernel_in_its_interpreter() -> None:
     command = [sys.executable, "-c", EPILOGUE]
     result = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_7_volumes_that_are_shuffled() -> None:
+    class Shuffling(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.pixel_shuffle(torch.relu(self.a(x)), 2)
+
+    x = image(2, 3, 8, 4, 4)
+    model = fast(Shuffling(a=nn.Conv3d(3, 4, 1)), x)
+    assert gap(model(x), model.fused(x)) < 2e-6

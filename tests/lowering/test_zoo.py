@@ -16,7 +16,14 @@ SMALL = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"
 LARGE = (
     *("resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "densenet121", "regnet_y_400mf", "vgg11_bn"),
     *("convnext_tiny", "vit_b_16", "swin_t", "googlenet", "mnasnet1_0", "resnext50_32x4d", "inception_v3"),
-    *("timm:repvgg_a0", "timm:resnet18d", "timm:ghostnet_100", "timm:regnetz_005", "timm:mixnet_s", "timm:hrnet_w18_small"),
+    *(
+        "timm:repvgg_a0",
+        "timm:resnet18d",
+        "timm:ghostnet_100",
+        "timm:regnetz_005",
+        "timm:mixnet_s",
+        "timm:hrnet_w18_small",
+    ),
     *("timm:res2net50_14w_8s", "timm:skresnet18", "timm:dla34", "timm:nfnet_l0", "timm:cspresnet50", "timm:levit_128s"),
     *("timm:efficientformer_l1", "timm:mobileone_s0", "timm:fastvit_t8", "timm:repvit_m0_9", "timm:convnext_atto"),
     *("timm:edgenext_xx_small", "timm:coat_lite_tiny", "timm:mobilevit_xxs", "timm:resnetv2_50", "timm:vgg11_bn"),
