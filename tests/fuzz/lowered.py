@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.lower import lowered
+from fxfuse.lowering.order import order_of
 from tests.helpers import leaves
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def outcome(model: nn.Module, x: Tensor) -> list[Any]:
 
 
 def _same(one: Tensor, other: Any, near: Tensor, tolerance: float) -> None:
-    if one.shape != other.shape or one.dtype != other.dtype or one.stride() != other.stride():
+    if one.shape != other.shape or one.dtype != other.dtype or order_of(one) != order_of(other):
         raise Unlike(f"{one.shape}, {one.dtype}, {one.stride()}: {other.shape}, {other.dtype}, {other.stride()}")
     if not one.is_floating_point() or not one.numel() or not one.isfinite().all() or not near.isfinite().all():
         return
