@@ -13,7 +13,19 @@ import fxfuse
 from fxfuse.rules import DEFAULT_RULES
 
 PUBLIC = [
-    *("FuseError", "FusePass", "Reason", "Report", "explain", "fuse_conv_bn", "fuse_graph", "fx_fuse", "register"),
+    *(
+        "FuseError",
+        "FusePass",
+        "Reason",
+        "Report",
+        "explain",
+        "fuse_conv_bn",
+        "fuse_graph",
+        "fx_fuse",
+        "lower",
+        "optimize",
+        "register",
+    ),
     "verify",
 ]
 MODULES = [m.name for m in pkgutil.walk_packages(fxfuse.__path__, "fxfuse.") if not m.name.endswith("__main__")]

@@ -7,21 +7,22 @@ Imported on first use only, since Triton does not come with every build of torch
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fxfuse.lowering.activations import Activation
 
+triton: Any = importlib.import_module("triton")
+tl: Any = importlib.import_module("triton.language")
+
 SIZE = 1024
 KNOWN = frozenset("relu relu6 hardtanh silu hardswish hardsigmoid sigmoid leaky_relu gelu".split())
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _finish(  # type: ignore[no-untyped-def]
     y, bias, other, count, channels, low, high, BIAS: tl.constexpr, OTHER: tl.constexpr, NAME: tl.constexpr,
     BLOCK: tl.constexpr,

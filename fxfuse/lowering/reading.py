@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.algebra.geometry import Misfit
-from fxfuse.graph.aliases import begins, may_alias, runs_user_code, writer_between
+from fxfuse.graph.aliases import may_alias, runs_user_code, writer_between
 from fxfuse.graph.graph import Graph
 from fxfuse.graph.uses import asks_rank, asks_shape
 from fxfuse.lowering.activations import activation_at
@@ -149,14 +149,18 @@ class Reading:
         if node.op not in _CALLS or isinstance(module, (nn.RNNBase, torch.jit.ScriptModule)):
             return node.op in _CALLS
         idle = isinstance(module, nn.modules.dropout._DropoutNd) and not module.training
-        return runs_user_code(self.graph, node) or (not idle and begins(self.graph, node, _SEES_LAYOUT))
+        return runs_user_code(self.graph, node) or (not idle and self._begins(node, _SEES_LAYOUT))
+
+    def _begins(self, node: fx.Node, words: tuple[str, ...]) -> bool:
+        called = self.graph.called(node)
+        return str(getattr(called, "__name__", called or "")).lower().startswith(words)
 
     @property
     def writes_through_views(self) -> bool:
         """Whether something is written in place into memory that a reshape before may or may not share."""
         writers = [node for node in self.nodes if self.written(node)]
         for node in self.nodes if writers else ():
-            if node.op in _CALLS and begins(self.graph, node, _MAY_COPY) and not asks_shape(node):
+            if node.op in _CALLS and self._begins(node, _MAY_COPY) and not asks_shape(node):
                 late = [writer for writer in writers if self.index[writer] > self.index[node]]
                 family = (late and self.family(node, ())) or {node, *node.all_input_nodes}
                 if any(not family.isdisjoint(self.written(writer)) for writer in late):
