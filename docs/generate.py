@@ -84,18 +84,14 @@ def _written(target: object, row: Operator) -> str:
 
 # What users import, and what the functions give them; the order is that of the page.
 FUNCTIONS = (
-    *("api.fx_fuse", "api.explain", "frontends.verify.verify", "api.fuse_graph", "frontends.fuse_pass.FusePass"),
-    *("frontends.conv_bn.fuse_conv_bn", "operators.register.register", "report.errors.FuseError"),
+    *("api.fx_fuse", "api.explain", "api.lower", "api.optimize", "frontends.verify.verify", "api.fuse_graph"),
+    *("frontends.fuse_pass.FusePass", "frontends.conv_bn.fuse_conv_bn", "operators.register.register"),
+    "report.errors.FuseError",
 )
 RESULTS = (
-    *(
-        "report.report.Report",
-        "report.report.Decision",
-        "report.cost.Cost",
-        "report.reasons.Reason",
-        "frontends.verify.Verification",
-        "frontends.verify.Comparison",
-    ),
+    *("report.report.Report", "report.report.Decision", "report.cost.Cost", "report.reasons.Reason"),
+    *("lowering.module.LoweredModule", "lowering.report.LoweringReport", "lowering.report.Lowered"),
+    *("frontends.verify.Verification", "frontends.verify.Comparison"),
 )
 BACKEND = "frontends.backend.fxfuse"
 
