@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from fxfuse.capture.forward_arguments import require_any_call, takes_required_only
 from fxfuse.capture.hooks import changed_by_hooks, kept_by_hooks
 from fxfuse.capture.lifted import copied
@@ -20,7 +22,7 @@ from fxfuse.report.errors import sentence
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from torch import Tensor, fx, nn
+    from torch import Tensor, fx
     from torch.export import ExportedProgram
 
     from fxfuse.capture.hooks import Hooks
@@ -61,7 +63,9 @@ class Capture:
     Attributes:
         parts: the captured graphs.
         opaque: modules of which the own forward was not captured, and why.
+        as_is: other modules that run as they are, and why: in them there is nothing to fold, or it stays.
         kept: modules that must stay what they are, and why.
+        given: whether example inputs were given.
         program: the exported program that was captured, if it was one.
         lifted: paths in the captured graph -> tensors that the caller of the graph passes at every call.
         placeholders: the same paths -> the placeholders for which they are passed.
@@ -70,7 +74,9 @@ class Capture:
     model: nn.Module
     parts: list[Part] = field(default_factory=list)
     opaque: dict[nn.Module, str] = field(default_factory=dict)
+    as_is: dict[nn.Module, str] = field(default_factory=dict)
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
+    given: bool = False
     program: ExportedProgram | None = None
     lifted: Mapping[str, Tensor] = field(default_factory=dict)
     placeholders: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +104,7 @@ class Capture:
     @functools.cached_property
     def names(self) -> Names:
         """What untraced code may use by itself."""
-        return Names(self.paths, self.opaque)
+        return Names(self.paths, {**self.as_is, **self.opaque}, given=self.given)
 
     @property
     def whole(self) -> bool:
@@ -181,11 +187,15 @@ class _Session:
         if module in self.seen or operator_of(module) is not None:
             return
         self.seen.add(module)
+        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            self._trace_all(module)
+            return
         if not any(inner._parameters or inner._buffers for inner in module.modules()):
-            return  # nothing in it could fold
+            self.result.as_is[module] = "it holds nothing that could fold"
+            return
         root = module is self.result.model
-        if is_hooked(module) and not self.looks_only:
-            self._leave(module, "it has hooks")
+        if is_hooked(module) and not self.looks_only and not root:
+            self.result.opaque[module] = "it has hooks"  # nothing in it changes
             return
         tracer = Tracer(self.passed if root else {}, self.distrusted)
         try:
@@ -208,7 +218,8 @@ class _Session:
         """Look at a module that a graph calls as a whole."""
         required = all(takes_required_only(module, len(call.args), call.kwargs) for call in calls)
         if is_hooked(module) and not self.looks_only:
-            self.seen.add(module)  # a node of the graph, and nothing in it changes
+            self.seen.add(module)
+            self.result.as_is[module] = "it has hooks"
         elif required and (is_hooked(module) or reason == _GIVEN):
             self.trace(module, called_by_graph=True)
         elif module not in self.seen:
@@ -218,13 +229,16 @@ class _Session:
     def _leave(self, module: nn.Module, reason: str) -> None:
         """Leave a module as it is, and trace those in it."""
         self.result.opaque[module] = reason
+        self._trace_all(module)
+
+    def _trace_all(self, module: nn.Module) -> None:
         for child in module.children():
             self.trace(child)
 
     def drop_switched(self) -> None:
         """Leave the modules of which untraced code sets an attribute that their forward reads."""
-        while self.result.opaque:
-            switched = Names(self.paths, self.result.opaque).switched(part.module for part in self.result.parts)
+        while self.result.opaque or self.result.as_is:
+            switched = Names(self.paths, {**self.result.as_is, **self.result.opaque}).switched(part.module for part in self.result.parts)
             if not switched:
                 return
             self.result.parts = [part for part in self.result.parts if part.module not in switched]

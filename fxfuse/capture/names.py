@@ -12,7 +12,7 @@ import inspect
 import sys
 import weakref
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -143,39 +143,57 @@ class Members:
         return [entry for name in names for entry in self.named[name]]
 
 
+_ALL = "*"  # among the names that are read: every child, also of the children
+_Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
+
+
 class Code:
     """Functions, and all that they may call by name.
 
     Attributes:
         read: names that are read.
         called: names that are called at once.
-        own: class -> what its methods read of their first parameter, and call at once.
+        own: class -> what its methods read of their first parameter, and call at once; those that the code begins
+            with are apart, since they are not called on others.
         stored: names that are set, of anything but their first parameter.
         all_stored: names that are set.
         names: all names that are read or called.
+        values: those of which more is asked than the shape or the like.
         all_called: those that are called at once.
-        opens: whether some of them may come to modules without their names.
+        opens: whether a method among them may come to modules without their names.
+        helpers_open: whether a function that is no method may.
         calls: whether they may call what an expression gives, or what they are given by one another.
         known: what they know without having been given it.
     """
 
-    def __init__(self, members: Members, functions: Iterable[tuple[FunctionType, type | None]]) -> None:
-        """Read functions, each with the class that defines it."""
+    def __init__(
+        self, members: Members, functions: Iterable[tuple[FunctionType, type | None]], *, tensors: bool = True
+    ) -> None:
+        """Read functions, each with the class that defines it.
+
+        Args:
+            members: what else they may call by name.
+            functions: the functions.
+            tensors: whether to come to the tensors of a module counts as to come to the module.
+        """
+        self._opening = {"modules", "tensors"} if tensors else {"modules"}
         self.read: set[str] = set()
         self.called: set[str] = set()
-        self.own: dict[type, tuple[set[str], set[str]]] = {}
+        self.own: _Own = {}
         self.stored: set[str] = set()
         self.all_stored: set[str] = set()
         self.names: set[str] = set()
+        self.values: set[str] = set()
         self.all_called: set[str] = set()
-        self.opens = False
+        self.opens = self.helpers_open = False
         self.calls = False
         self.known: list[Any] = []
         self._members = members
         self._seen: set[Any] = set()
         self._ids: set[int] = set()
         self._pending = [*functions]
-        self._given = {function for function, _ in self._pending}
+        self._first = set(self._pending)
+        self._of_given: _Own = {}
         while self._pending:
             function, owner = self._pending.pop()
             if (function, owner) in self._seen:
@@ -188,17 +206,21 @@ class Code:
 
     def _read(self, function: FunctionType, owner: type | None) -> None:
         found = mentions(function.__code__)
-        own = self.own.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
-        own[0].update(found.own_read)
+        of_given = self._of_given if (function, owner) in self._first else self.own
+        own = of_given.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
+        own[0].update(found.own_read, {_ALL} if found.own_opens & self._opening else ())
         own[1].update(found.own_called)
         self.read |= found.read
         self.called |= found.called
         self.names |= found.names
+        self.values |= found.names - found.asked
         self.all_called |= found.called | found.own_called
         self.stored |= found.stored | (found.own_stored if owner is None else set())
         self.all_stored |= found.stored | found.own_stored
-        self.opens = self.opens or found.opens
-        self.calls = self.calls or found.calls_values or (found.calls_parameters and function not in self._given)
+        opens = bool(found.opens & self._opening)
+        self.opens = self.opens or (opens and owner is not None)
+        self.helpers_open = self.helpers_open or (opens and owner is None)
+        self.calls = self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
         for value in values_of(function):
             for held in objects_in(value, self._ids):
                 self.known.append(held)
@@ -219,22 +241,26 @@ class Code:
         Args:
             hands: the modules that it is given.
         """
-        pending = [*hands, *(value for value in self.known if isinstance(value, nn.Module))]
+        given = set(hands)
+        pending = [*given, *(value for value in self.known if isinstance(value, nn.Module))]
         held, touched = set(pending), set(pending)
         while pending:
             module = pending.pop()
-            for child in self._from(module, touched):
+            own = [self.own, self._of_given] if module in given or "forward" in self.names else [self.own]
+            for child in self._from(module, own, touched):
                 if child not in held:
                     held.add(child)
                     pending.append(child)
         return touched | held
 
-    def _from(self, module: nn.Module, touched: set[nn.Module]) -> Iterator[nn.Module]:
+    def _from(self, module: nn.Module, methods: list[_Own], touched: set[nn.Module]) -> Iterator[nn.Module]:
         """Yield what the code may take from a module; note in ``touched`` what it calls at once."""
-        own = [self.own[cls] for cls in type(module).__mro__ if cls in self.own]
+        own = [names[cls] for names in methods for cls in type(module).__mro__ if cls in names]
         read = self.read.union(*(names for names, _ in own))
         called = self.called.union(*(names for _, names in own))
         everything = self.opens or has_elements(module)
+        if _ALL in read:
+            yield from module.modules()
         for name, child in module._modules.items():
             if child is not None and (everything or name in read):
                 yield child
@@ -282,13 +308,17 @@ class Names:
     gives what it gave.
     """
 
-    def __init__(self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str]) -> None:
+    def __init__(
+        self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str], *, given: bool = False
+    ) -> None:
         """Look at the code of the modules that were not traced.
 
         Args:
             paths: the modules of the model, with their paths.
             opaque: those of which the own forward was not traced, and why.
+            given: whether there are example inputs, so that nobody is told to pass some.
         """
+        self._advice = {"advice": ""} if given else {}
         self._paths = paths
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())
@@ -300,7 +330,7 @@ class Names:
         inside = [module for module in self._opaque if outermost in self._above[module]]
         entries = [entry for module in inside for entry in self._members.called_by(module)]
         code = Code(self._members, [*entries, *self._members.implicit])
-        code.opens = code.opens or "train" in code.names  # it switches what is inside
+        code.opens = code.opens or code.helpers_open or not {"train", "eval"}.isdisjoint(code.names)  # the latter switches what is inside
         return outermost, code, code.touched(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:
@@ -314,7 +344,7 @@ class Names:
             read = (m for m in modules if m in touched and not code.names.isdisjoint((*m._parameters, *m._buffers)))
             if not touched.isdisjoint(split) or any(read):
                 value = self._paths[outermost] or type(outermost).__name__
-                return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost])
+                return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost], **self._advice)
         return None
 
     def switched(self, modules: Iterable[nn.Module]) -> set[nn.Module]:

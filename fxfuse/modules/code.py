@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import itertools
 import sys
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # Words by which code comes to modules, or to their tensors, without the names of these.
-_OPENING = frozenset(
-    "children modules named_children named_modules get_submodule __dict__ _modules apply eval exec vars locals "
-    "attrgetter state_dict named_parameters named_buffers buffers get_parameter get_buffer".split()
-)
+_MODULES = frozenset("children modules named_children named_modules get_submodule __dict__ _modules apply".split())
+_TENSORS = frozenset("state_dict named_parameters named_buffers buffers get_parameter get_buffer".split())
+_OPENING_FUNCTIONS = frozenset("eval exec vars locals attrgetter".split())
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
+_SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad".split())
 _SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
 _CALLS = frozenset("CALL CALL_FUNCTION CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
 _HANDLERS = frozenset("PUSH_EXC_INFO SETUP_FINALLY SETUP_WITH".split())  # the first from Python 3.11 on
@@ -33,7 +34,9 @@ class Mentions(NamedTuple):
         stored: attributes of something that are set.
         own_stored: attributes of the first parameter that are set.
         variables: variables of the Python module, and Python modules that it imports.
-        opens: whether it may come to modules without their names.
+        asked: those attributes of which it only asks for the shape, the dtype or the like.
+        opens: whether it may come to ``modules``, or to their ``tensors``, without their names.
+        own_opens: whether it may come to those in its first parameter.
         calls_values: whether it may call what an expression gives, such as an element of a list.
         calls_parameters: whether it may call what it is given.
     """
@@ -45,7 +48,9 @@ class Mentions(NamedTuple):
     stored: frozenset[str]
     own_stored: frozenset[str]
     variables: frozenset[str]
-    opens: bool
+    asked: frozenset[str]
+    opens: frozenset[str]
+    own_opens: frozenset[str]
     calls_values: bool
     calls_parameters: bool
 
@@ -176,24 +181,30 @@ def _loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
 
 def _mentions(code: CodeType) -> Mentions:
     first = code.co_varnames[0] if code.co_argcount else ""
-    found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-3]}
-    opens, called = False, set[str]()
+    found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}
+    opens, called, values = False, set[str](), set[str]()
     for inner in codes_in(code):
         steps = steps_of(inner)
         own = first if inner is code or first in inner.co_freevars else ""
         if any(step.opname.startswith(("STORE_FAST", "STORE_DEREF")) and _last(step) == own for step in steps):
             own = ""
         found["read"] |= set(_texts(inner.co_consts))
-        for before, step in zip([None, *steps], steps, strict=False):
+        for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
             kind = _kind(step, before, own)
             if kind:
                 found[kind].add(step.argval)
+                (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
         opens = opens or _computes_names(steps)
         called |= _called_values(inner, steps)
-    names = found["read"] | found["called"] | found["own_read"] | found["own_called"]
-    asks = "next" in found["variables"] and not _ASKED.isdisjoint(names)
-    opens = opens or not _OPENING.isdisjoint(names | found["variables"]) or ("parameters" in names and not asks)
-    return Mentions(*map(frozenset, found.values()), opens, "value" in called, "parameter" in called)
+    found["asked"] -= values
+    own_names, names = found["own_read"] | found["own_called"], found["read"] | found["called"]
+    asks = "next" in found["variables"] and not _ASKED.isdisjoint(names | own_names)
+    tensors = _TENSORS if asks else _TENSORS | {"parameters"}
+    words = {"modules": _MODULES, "tensors": tensors}
+    kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (names, own_names)]
+    if opens or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
+        kinds[0] |= {"modules"}
+    return Mentions(*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
 
 
 def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> str:
@@ -234,10 +245,19 @@ def _computes_names(steps: list[dis.Instruction]) -> bool:
             end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
             if end is None or step.argval != "getattr":
                 return True
-            plain = number + 2 < end and steps[number + 1].opname.startswith(("LOAD_FAST", "LOAD_DEREF"))
-            name = steps[number + 2] if plain else steps[end - 1]  # getattr(self, "name", ...), getattr(..., "name")
-            if name.opname != "LOAD_CONST" or not isinstance(name.argval, str) or (not plain and steps[end].arg != 2):
+            if not _has_plain_name(steps[number + 1 : end], steps[end].arg or 0):
                 return True
+    return False
+
+
+def _has_plain_name(steps: list[dis.Instruction], count: int) -> bool:
+    """Whether the second of some arguments is a text, going by the steps that load them."""
+    depth = 0
+    for number, step in enumerate(steps[:-1]):
+        depth += dis.stack_effect(step.opcode, step.arg)
+        then, rest = steps[number + 1], steps[number + 2 :]
+        if depth == 1 and then.opname == "LOAD_CONST" and isinstance(then.argval, str):
+            return (count == 2 and not rest) or (count == 3 and all(s.opname.startswith("LOAD") for s in rest))
     return False
 
 
@@ -250,7 +270,10 @@ def _called_values(code: CodeType, steps: list[dis.Instruction]) -> set[str]:
     for number, step in enumerate(steps):
         if step.opname == "PUSH_NULL":
             callee = steps[number - 1 if late else number + 1]
-            follows = steps[number + 1 if late else number + 2].opname
-            plain = callee.opname.startswith("LOAD_FAST") and callee.argval in parameters and follows != "LOAD_ATTR"
-            found |= {"parameter"} if plain else {"value"} if callee.opname != "LOAD_GLOBAL" else set()
+            rest = [step.opname for step in steps[number + 1 if late else number + 2 :]]
+            loads = len(list(itertools.takewhile(lambda name: name in ("LOAD_FAST", "LOAD_CONST"), rest)))
+            called = late or (loads < len(rest) and rest[loads] in _CALLS)  # nothing is made of it before
+            plain = callee.opname.startswith("LOAD_FAST") and callee.argval in parameters and called
+            variable = callee.opname == "LOAD_GLOBAL" and not (callee.arg or 0) & 1
+            found |= {"parameter"} if plain else set() if variable else {"value"}
     return found

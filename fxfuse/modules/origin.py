@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 _NOT_USERS = sys.stdlib_module_names | {"torch", "builtins", "numpy", "fxfuse"}
@@ -19,7 +19,7 @@ def home_of(value: Any) -> str:
     """
     if isinstance(value, ModuleType):
         return value.__name__
-    named = isinstance(value, type) or hasattr(value, "__qualname__")
+    named = isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType))  # others may answer anything
     home = getattr(value if named else type(value), "__module__", None)
     return home if isinstance(home, str) else "builtins"
 

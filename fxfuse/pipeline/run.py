@@ -104,8 +104,7 @@ def _captured(model: nn.Module | ExportedProgram, inputs: Inputs | None, options
         right, wrong = prove(captured, inputs)
         if distrusted.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
-            captured = replace(captured, parts=parts)
-            return captured
+            return replace(captured, parts=parts, given=True)
         distrusted.update(wrong)
 
 

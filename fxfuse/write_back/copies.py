@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from fxfuse.modules.lookup import ATOMS, paths_below, shallow_copy
-from fxfuse.write_back.rebinding import exchanged
+from fxfuse.write_back.rebinding import exchanged, rebound
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 
 def copies_of(
@@ -36,8 +36,15 @@ def copies_of(
             # Most are registries of hooks without any.
             empty = type(value) in (dict, collections.OrderedDict) and not value
             if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
-                copied.__dict__[name] = exchanged(value, copies.of)
+                hooks = name in ("_forward_hooks", "_forward_pre_hooks")
+                copied.__dict__[name] = _rebound(value, copies.of) if hooks else exchanged(value, copies.of)
     return copies.made
+
+
+def _rebound(hooks: dict[int, Any], copy_of: Callable[[nn.Module], nn.Module]) -> dict[int, Any]:
+    result = hooks.copy()
+    result.update({key: rebound(hook, copy_of) for key, hook in hooks.items()})
+    return result
 
 
 class _Copies:

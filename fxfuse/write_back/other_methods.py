@@ -13,6 +13,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from fxfuse.capture.names import Code, Members, forwards_of, functions_of
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.code import hands_on, mentions, returns_nothing
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from types import FunctionType
 
-    from torch import nn
 
 # A method of such a name is the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``.
 _FOR_THE_FUSED = ("fuse", "deploy")
@@ -52,7 +53,7 @@ class _Method:
     @functools.cached_property
     def code(self) -> Code:
         """All that it may call."""
-        return Code(self.members, self.functions)
+        return Code(self.members, self.functions, tensors=False)
 
     @functools.cached_property
     def touched(self) -> set[nn.Module]:
@@ -60,6 +61,12 @@ class _Method:
         if self.used:
             self.code.opens = False  # where it goes through lists of modules, the forward does so too, and was traced
         return self.code.touched([self.module])
+
+    @functools.cached_property
+    def switches(self) -> bool:
+        """Whether it sets an attribute that the forward reads, and gives what that gives then."""
+        forward = Code(self.members, forwards_of(type(self.module))).names if self.code.all_stored else set()
+        return not self.code.all_stored.isdisjoint(forward) and "forward" in self.code.names
 
     @property
     def takes_input(self) -> bool:
@@ -89,6 +96,8 @@ class _Method:
             onwards: whether it goes into what follows.
         """
         found = self.touched & split
+        if self.switches:
+            return {self.module}
         covered = {inner for module in found for inner in module.modules()} if self.used else set()
         if covered.issuperset(fold) or self.joins(fold, onwards=onwards):
             return set()
@@ -148,7 +157,8 @@ class OtherMethods:
         found: dict[str, list[tuple[FunctionType, type | None]]] = {}
         for base in [base for base in kind.__mro__ if is_users(base)]:
             for name, value in vars(base).items():
-                plain = not isinstance(value, (staticmethod, classmethod, type)) and name not in ("forward", *found)
+                plain = not isinstance(value, (staticmethod, classmethod, type)) and name not in found
+                plain = plain and not hasattr(nn.Module, name)  # what it loads, moves or switches, it does as a whole
                 if plain and not name.startswith("__") and not any(word in name for word in _FOR_THE_FUSED):
                     found[name] = [(f, base) for f in functions_of(value) if not returns_nothing(f.__code__)]
         forward = Code(self._members, forwards_of(kind)).names if any(found.values()) else set()
@@ -177,7 +187,9 @@ def read_elsewhere(
     others = OtherMethods(paths) if changed else None
     for method in (m for module in paths for m in others.methods_of(module)) if others is not None else ():
         for module, names in changed.items():
-            if module in method.touched and not names.isdisjoint(method.code.names):
+            gone = {name for name in names if look_up(replaced[module], name) is None}
+            read = names & method.code.values | gone & method.code.names
+            if module in method.touched and read:
                 assert others is not None  # noqa: S101 - it has the method
                 value = paths[module] or type(module).__name__
                 result[module] = Refusal(Reason.REACHED_INTO, value=value, users=others.name_of(method))

@@ -46,7 +46,8 @@ def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[
     if caller is None:
         return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     name, why = caller
-    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why)
+    advice = {"advice": ""} if captured.given else {}
+    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why, **advice)
 
 
 def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
