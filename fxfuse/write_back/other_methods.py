@@ -53,7 +53,7 @@ class _Method:
     @functools.cached_property
     def code(self) -> Code:
         """All that it may call."""
-        return Code(self.members, self.functions, tensors=False)
+        return Code(self.members, self.functions, unseen=False)
 
     @functools.cached_property
     def touched(self) -> set[nn.Module]:
