@@ -147,7 +147,14 @@ def fuse_graph(
     require_graph(graph_module, constants)
     found = checked_rules(rules)
     options = Options(
-        found, None, allow_copies, guards, True, allow_growth, constants or {}, hooks  # noqa: FBT003 - in place
+        found,
+        None,
+        allow_copies,
+        guards,
+        True,
+        allow_growth,
+        constants or {},
+        hooks,  # noqa: FBT003 - in place
     )
     return Report.of(guarded(graph_module, None, options)[1])
 

@@ -224,7 +224,9 @@ class Code:
         opens = bool(found.opens) and self._counts(found)
         self.opens = self.opens or (opens and owner is not None)
         self.helpers_open = self.helpers_open or (opens and owner is None)
-        self.calls = self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
+        self.calls = (
+            self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
+        )
         for value in values_of(function):
             for held in objects_in(value, self._ids):
                 self.known.append(held)
@@ -317,9 +319,7 @@ class Names:
     gives what it gave.
     """
 
-    def __init__(
-        self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str], *, given: bool = False
-    ) -> None:
+    def __init__(self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str], *, given: bool = False) -> None:
         """Look at the code of the modules that were not traced.
 
         Args:
@@ -332,14 +332,18 @@ class Names:
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())
         self._above = ancestors(paths) if opaque else {}
-        self._codes = [self._code_of(module) for module in opaque if self._above[module].isdisjoint(opaque.keys() - {module})]
+        self._codes = [
+            self._code_of(module) for module in opaque if self._above[module].isdisjoint(opaque.keys() - {module})
+        ]
 
     def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, set[nn.Module]]:
         """Return the untraced code in a module, with what it may use by itself."""
         inside = [module for module in self._opaque if outermost in self._above[module]]
         entries = [entry for module in inside for entry in self._members.called_by(module)]
         code = Code(self._members, [*entries, *self._members.implicit])
-        code.opens = code.opens or code.helpers_open or not {"train", "eval"}.isdisjoint(code.names)  # the latter switches what is inside
+        code.opens = (
+            code.opens or code.helpers_open or not {"train", "eval"}.isdisjoint(code.names)
+        )  # the latter switches what is inside
         return outermost, code, code.touched(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:
@@ -366,7 +370,9 @@ class Names:
         """Return those modules of which untraced code may set an attribute that their code reads."""
         found: set[nn.Module] = set()
         for module in modules:
-            stored = {name for outermost, code, _ in self._codes if outermost in self._above[module] for name in code.stored}
+            stored = {
+                name for outermost, code, _ in self._codes if outermost in self._above[module] for name in code.stored
+            }
             entries = forwards_of(type(module)) if stored else []
             if entries and not stored.isdisjoint(Code(self._members, entries).names):
                 found.add(module)

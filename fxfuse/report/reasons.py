@@ -115,7 +115,14 @@ class Reason(Enum):
 
     def sentence(self, **facts: object) -> str:
         """Return the reason with its facts filled in, as one sentence with advice."""
-        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", "advice": "pass example_inputs, or ", **facts}
+        known = {
+            "value": "a value",
+            "users": "others",
+            "name": "weight",
+            "detail": "unknown",
+            "advice": "pass example_inputs, or ",
+            **facts,
+        }
         return self.value.format_map(_Facts(known))
 
 

@@ -85,9 +85,7 @@ class _Method:
         using = [f for f in self.code.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
         return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
-    def splits(
-        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool
-    ) -> set[nn.Module]:
+    def splits(self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool) -> set[nn.Module]:
         """Return what it computes with that holds a part of a fold, and not all of it.
 
         Args:

@@ -44,10 +44,16 @@ def rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
         return functools.partial(*values, **keywords)
     if not inspect.isfunction(hook):
         return exchanged(hook, copy_of)
-    held = [*map(contents_of, hook.__closure__ or ()), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
+    held = [
+        *map(contents_of, hook.__closure__ or ()),
+        *(hook.__defaults__ or ()),
+        *(hook.__kwdefaults__ or {}).values(),
+    ]
     if not any(is_module(value) and copy_of(value) is not value for value in held):
         return hook
-    cells = tuple(types.CellType(copy_of(c.cell_contents)) if is_module(contents_of(c)) else c for c in hook.__closure__ or ())
+    cells = tuple(
+        types.CellType(copy_of(c.cell_contents)) if is_module(contents_of(c)) else c for c in hook.__closure__ or ()
+    )
     defaults = exchanged(hook.__defaults__, copy_of)
     result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, cells or None)
     result.__kwdefaults__ = exchanged(hook.__kwdefaults__, copy_of)
