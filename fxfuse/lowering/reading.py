@@ -152,8 +152,9 @@ class Reading:
         return runs_user_code(self.graph, node) or (not idle and self._begins(node, _SEES_LAYOUT))
 
     def _begins(self, node: fx.Node, words: tuple[str, ...]) -> bool:
-        called = self.graph.called(node)
-        return str(getattr(called, "__name__", called or "")).lower().startswith(words)
+        module = self.module(node)
+        called = node.target if module is None else type(module)
+        return str(getattr(called, "__name__", called)).lower().startswith(words)
 
     @property
     def writes_through_views(self) -> bool:
