@@ -76,7 +76,7 @@ class _Ranks:
             for node in reversed(self.nodes):
                 self._prove_inputs(node)
             self._assume_usual()
-        for node in reversed(self.nodes):
+        for node in [node for node in reversed(self.nodes) if node not in self.known]:
             axes = {self._asked_by(user, node) for user in node.users if not asks_shape(user)}
             if len(axes) == 1:
                 self._set(node, axes.pop())
@@ -107,7 +107,7 @@ class _Ranks:
         if row is not None and len(row.takes) == 1 and (first := first_operand(node)) is not None:
             self._set(first, row.takes[0])
         if node not in self.known:
-            recorded = recorded_value(node)
+            recorded = recorded_value(node) if node.meta else None
             self._set(node, self._from_inputs(node) if recorded is None else recorded.ndim)
         self._prove_inputs(node)
 
@@ -118,7 +118,7 @@ class _Ranks:
             return
         for other in self._same_rank(node):
             self._set(other, axes)
-        first = first_operand(node)
+        first = first_operand(node) if callable(row.rank) else None
         if callable(row.rank) and first is not None and first not in self.known:
             arguments, rank = self._arguments(node, row), row.rank
             found = [n for n in _POSSIBLE if rank(arguments, lambda value: n if value is first else None) == axes]  # noqa: B023 - called at once
@@ -149,9 +149,12 @@ class _Ranks:
 
     def _same_rank(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that have as many axes as the result; of a tuple, its first item or each part counts."""
-        if node not in self._alike or self._is_linear(node):  # of which the weight may be known later
-            self._alike[node] = self._find_same_rank(node)
-        return self._alike[node]
+        found = self._alike.get(node)
+        if found is None:
+            found = self._find_same_rank(node)
+            if found or not self._is_linear(node):  # of which the weight may be known later
+                self._alike[node] = found
+        return found
 
     def _find_same_rank(self, node: fx.Node) -> list[fx.Node]:
         row = self.rows[node]
