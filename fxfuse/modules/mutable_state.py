@@ -24,7 +24,8 @@ class State:
         self.holders: dict[int, tuple[Any, Any, str]] = {}
         self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
-        modules = paths_below(root)
+        # A scripted module lives in C++, and keeps what it writes there.
+        modules = [module for module in paths_below(root) if not isinstance(module, torch.jit.ScriptModule)]
         for module in modules:
             self._remember_module(module)
         classes = {type(module) for module in modules}

@@ -18,8 +18,8 @@ from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.source.layer_attributes import reads_layers
 from fxfuse.source.reach import asks_what_it_gets
 from fxfuse.write_back.other_methods import OtherMethods
-from fxfuse.write_back.replacements import Calls
 from fxfuse.write_back.recorded import Link, RecordedVetoes, with_checks
+from fxfuse.write_back.replacements import Calls
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
 from fxfuse.write_back.vetoes import Vetoes
 

@@ -16,7 +16,6 @@ from fxfuse.capture.capture import Capture, capture, capture_graph
 from fxfuse.capture.chains import add_chains
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
-from fxfuse.modules.example_inputs import Inputs
 from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
@@ -29,6 +28,7 @@ from fxfuse.write_back.replacements import changed_modules
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fxfuse.modules.example_inputs import Inputs
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
@@ -48,7 +48,7 @@ def fuse(
         except Exception as error:
             if out_of_memory(error):
                 raise
-            attempt, result = _compared(_proven(model, captured, examples.calls), options, examples)
+            attempt, result = _compared(_proven(captured.model, captured, examples.calls), options, examples)
             why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
             Report.of(result).noted(why).attach(result)
             return attempt, result
@@ -61,9 +61,7 @@ def _records(captured: Capture, options: Options) -> bool:
     return not given and not captured.whole and options.structure != "graph"
 
 
-def _compared(
-    captured: Capture, options: Options, examples: Examples
-) -> tuple[Attempt, nn.Module | ExportedProgram]:
+def _compared(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fold, and undo what makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)
@@ -71,7 +69,9 @@ def _compared(
     if gap is None:
         return attempt, result
     if math.isfinite(gap) and examples.amplified():
-        note = f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        note = (
+            f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
+        )
         Report.of(result).noted(note).attach(result)
         return attempt, result
 

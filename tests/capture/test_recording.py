@@ -249,7 +249,7 @@ def test_a_traced_forward_that_is_called_twice_is_edited_once() -> None:
 
 
 class Optional(Model):
-    def forward(self, x: Tensor, late: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+    def forward(self, x: Tensor, late: bool = False) -> Tensor:
         x = branch(x)
         return self.second(x) if late else self.first(x)
 
@@ -264,7 +264,7 @@ def test_parts_that_no_example_reaches_fold_as_without() -> None:
 
 def test_a_recording_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Recording, inputs: Inputs) -> None:  # noqa: ARG001
-        raise KeyError("broken")  # noqa: EM101
+        raise KeyError("broken")
 
     monkeypatch.setattr(Recording, "run", fail)
     model = trained(Generated(**layers()))
