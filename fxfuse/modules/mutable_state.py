@@ -29,7 +29,9 @@ class State:
         self.holders: dict[int, tuple[Any, Any, str]] = {}
         self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
-        modules = [root] if alone else paths_below(root)
+        found = [root] if alone else paths_below(root)
+        # A scripted module lives in C++, and keeps what it writes there.
+        modules = [module for module in found if not isinstance(module, torch.jit.ScriptModule)]
         for module in modules:
             self._remember_module(module)
         classes = set() if alone else {type(module) for module in modules}
