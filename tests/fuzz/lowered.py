@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.lower import lowered
 from fxfuse.lowering.order import order_of
-from tests.helpers import leaves
+from tests.support.helpers import leaves
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fxfuse import FuseError, Report, lower, optimize
 from fxfuse.lowering.cpu import onednn_obstacle
-from tests.helpers import Model
+from tests.support.helpers import Model
 
 from .models import Net, fast, gap, image, made
 

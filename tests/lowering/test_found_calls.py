@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse, lower
-from tests.helpers import Model
+from tests.support.helpers import Model
 
 from .models import Net, fast, gap, image, made
 

@@ -15,7 +15,7 @@ from fxfuse.cli.models import randomize
 from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.lower import lowered
 from fxfuse.lowering.report import LoweringReport
-from tests.helpers import Model
+from tests.support.helpers import Model
 
 from .models import Block, Net, gap, image, made, planned
 
