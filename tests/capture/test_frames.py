@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fxfuse.source.exceptions import goes_on
 
 from fxfuse.capture.frames import asked_classes, asks_what_a_graph_cannot_say, is_assertion, unpacked
 from tests.capture import questions
@@ -135,17 +134,3 @@ def test_what_an_iterator_looks_at_is_not_unpacked() -> None:
 )
 def test_what_a_graph_cannot_say(function: Callable[..., Any], sentence: str) -> None:
     assert asks_what_a_graph_cannot_say(function) == sentence
-
-
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (questions.goes_on, True),
-        (questions.returns_at_last, True),
-        (questions.opens, True),
-        (questions.tells_in_other_words, False),
-        (questions.handles_nothing, False),
-    ],
-)
-def test_whether_a_function_goes_on_after_an_exception(function: Any, expected: bool) -> None:
-    assert goes_on(function.__code__, vars(questions)) is expected
