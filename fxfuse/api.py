@@ -154,7 +154,7 @@ def fuse_graph(
         True,
         allow_growth,
         constants or {},
-        hooks,  # noqa: FBT003 - in place
+        hooks,
     )
     return Report.of(guarded(graph_module, None, options)[1])
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, ancestors, contents_of, splitting
 from fxfuse.modules.origin import is_users
-from fxfuse.report.reasons import Reason, Refusal
+from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -327,7 +327,7 @@ class Names:
             opaque: those of which the own forward was not traced, and why.
             given: whether there are example inputs, so that nobody is told to pass some.
         """
-        self._advice = {"advice": ""} if given else {}
+        self._advice = "" if given else PASS_INPUTS
         self._paths = paths
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())
@@ -357,7 +357,7 @@ class Names:
             read = (m for m in modules if m in touched and not code.names.isdisjoint((*m._parameters, *m._buffers)))
             if not touched.isdisjoint(split) or any(read):
                 value = self._paths[outermost] or type(outermost).__name__
-                return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost], **self._advice)
+                return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost], advice=self._advice)
         return None
 
     def require(self, modules: Collection[nn.Module]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 
+PASS_INPUTS = "pass example_inputs, or "  # the advice of OPAQUE where there are none
+
+
 class Reason(Enum):
     """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it.
 
@@ -79,8 +82,8 @@ class Reason(Enum):
     )
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
-        "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, going "
-        "by the names that it mentions; {advice}put the layers into a submodule of their own that is called as a whole"
+        "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, "
+        "going by the names that it mentions; {advice}put the layers into a submodule of their own that is called as a whole"
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "
@@ -115,14 +118,7 @@ class Reason(Enum):
 
     def sentence(self, **facts: object) -> str:
         """Return the reason with its facts filled in, as one sentence with advice."""
-        known = {
-            "value": "a value",
-            "users": "others",
-            "name": "weight",
-            "detail": "unknown",
-            "advice": "pass example_inputs, or ",
-            **facts,
-        }
+        known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", **facts}
         return self.value.format_map(_Facts(known))
 
 

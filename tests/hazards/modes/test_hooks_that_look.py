@@ -1,4 +1,4 @@
-"""Hazard 15: a hook on a block, or on the model, may come to the layers inside; if it does not, they fold."""
+"""Hazard 15: a hook on a block, or on the model, may come to the layers inside; they fold where it is said to look."""
 
 from __future__ import annotations
 
@@ -70,7 +70,15 @@ def scales(module: Any, args: Any) -> None:
 def test_a_hook_that_sets_what_the_forward_reads(cls: type[Model], hook: Any, folded: list[str]) -> None:
     model = trained(cls(block=sequence()))
     model.register_forward_pre_hook(hook)
-    fused = fx_fuse(model)
+    assert_only_observed(model, folded, left=["block.1"])
+
+
+def assert_only_observed(model: nn.Module, folded: list[str], left: list[str], **options: Any) -> None:
+    """What hooks may come to stays; it folds if it is said that they only look.  The result is right both times."""
+    fused = fx_fuse(model, **options)
+    assert_right(model, fused, INPUTS)
+    assert reasons(fused) == {(path, Reason.HOOKED) for path in left}
+    fused = fx_fuse(model, hooks="observe", **options)
     assert_right(model, fused, INPUTS)
     assert folds(fused) == folded
 
@@ -139,15 +147,14 @@ BLIND: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize("make", BLIND)
-def test_a_hook_that_sees_values_alone_forbids_nothing(
+def test_a_hook_that_sees_values_alone_forbids_nothing_where_it_is_said(
     make: Callable[[Any], Any], inner: bool, structure: Structure
 ) -> None:
     model = Whole(block=sequence())
     model.register_forward_hook(make(model))
     whole = trained(nn.Sequential(model, nn.ReLU()) if inner else model)
-    fused = fx_fuse(whole, structure=structure)
-    assert_right(whole, fused, INPUTS)
-    assert folds(fused) == ["0.block.1" if inner else "block.1"]
+    path = "0.block.1" if inner else "block.1"
+    assert_only_observed(whole, [path], left=[path], structure=structure)
 
 
 def test_a_graph_with_a_hook_that_looks_inside() -> None:

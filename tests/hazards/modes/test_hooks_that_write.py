@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse import fx_fuse
+from fxfuse import Reason, fx_fuse
 from tests.hazards.blocks import assert_right, sequence
-from tests.support.helpers import Model, Structure, assert_same, folds, trained, values
+from tests.support.helpers import Model, Structure, assert_same, folds, reasons, trained, values
 
 INPUTS = [values(2, 3, 6, 6), values(6, 3, 6, 6), -values(2, 3, 6, 6).abs()]
 
@@ -97,7 +97,10 @@ def test_values_that_a_hook_leaves_are_those_of_this_run(make: Any, used: bool) 
     if used:  # as most models were before somebody fuses them
         model(INPUTS[0])
     for structure in (None, "module"):
-        fused = fx_fuse(model, structure=structure)
+        kept = fx_fuse(model, structure=structure)
+        assert_right(model, kept, INPUTS)
+        assert any(path.endswith("block.1") and reason is Reason.HOOKED for path, reason in reasons(kept))
+        fused = fx_fuse(model, structure=structure, hooks="observe")
         assert_right(model, fused, INPUTS)
         assert any(path.endswith("block.1") for path in folds(fused))
 
@@ -185,7 +188,9 @@ def test_a_hook_of_a_layer_that_changes_another_one() -> None:
 def test_a_hook_that_asks_for_the_class_keeps_it(structure: Structure) -> None:
     model = trained(net())
     model.register_forward_hook(lambda module, _args, output: output * 2 if isinstance(module, Net) else output)
-    fused = fx_fuse(model, structure=None if structure == "graph" else structure)
-    assert isinstance(fused, Net)
-    assert folds(fused) == ["block.1"]
-    assert_right(model, fused, INPUTS)
+    chosen = None if structure == "graph" else structure
+    for hooks, folded in (("keep", []), ("observe", ["block.1"])):
+        fused = fx_fuse(model, structure=chosen, hooks=hooks)
+        assert isinstance(fused, Net)
+        assert folds(fused) == folded
+        assert_right(model, fused, INPUTS)

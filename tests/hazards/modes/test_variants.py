@@ -155,15 +155,17 @@ def test_a_hook_on_the_layer_or_its_norm_keeps_the_norm(structure: Structure, na
 def test_a_hook_on_a_block_around_the_pair_runs_as_before(structure: Structure, kind: str) -> None:
     model = nn.Sequential(pair(nn.Conv2d(3, 4, 3)), nn.ReLU()).eval()
     hook(model[0], kind)
-    fused = assert_fuses(model, values(2, 3, 6, 6), folded=["0.1"], structure=structure)
-    assert calls_of_hook(fused, "0") == calls_of_hook(model, "0")
+    kept = assert_fuses(model, values(2, 3, 6, 6), left={"0.1": Reason.HOOKED}, structure=structure)
+    observed = assert_fuses(model, values(2, 3, 6, 6), folded=["0.1"], structure=structure, hooks="observe")
+    assert calls_of_hook(kept, "0") == calls_of_hook(observed, "0") == calls_of_hook(model, "0")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hook_on_the_model_runs_as_before(structure: Structure, kind: str) -> None:
     model = pair(nn.Conv2d(3, 4, 3))
     hook(model, kind)
-    assert_fuses(model, values(2, 3, 6, 6), folded=["1"], structure=structure)
+    assert_fuses(model, values(2, 3, 6, 6), left={"1": Reason.HOOKED}, structure=structure)
+    assert_fuses(model, values(2, 3, 6, 6), folded=["1"], structure=structure, hooks="observe")
 
 
 def calls_of_hook(model: nn.Module, path: str) -> int:
