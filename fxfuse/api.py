@@ -148,13 +148,12 @@ def fuse_graph(
     found = checked_rules(rules)
     options = Options(
         found,
-        None,
-        allow_copies,
-        guards,
-        True,
-        allow_growth,
-        constants or {},
-        hooks,
+        allow_copies=allow_copies,
+        guards=guards,
+        inplace=True,
+        allow_growth=allow_growth,
+        constants=constants or {},
+        hooks=hooks,
     )
     return Report.of(guarded(graph_module, None, options)[1])
 

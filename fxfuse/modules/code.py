@@ -163,7 +163,7 @@ def hands_on(code: CodeType, first: str, second: str) -> bool:
 
 
 def _end_of_call(steps: list[dis.Instruction], start: int) -> int:
-    """Return the number of the step that makes the call of a method that is loaded at ``start``, -1 if there is none."""
+    """Return the number of the step that calls the method that is loaded at ``start``, -1 if there is none."""
     depth = 0
     for number in range(start + 1, len(steps)):
         if steps[number].opname.startswith(("JUMP", "POP_JUMP", "FOR_ITER", "RETURN")):

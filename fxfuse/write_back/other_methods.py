@@ -169,7 +169,7 @@ class OtherMethods:
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
-        """Return the methods of a class that may give a value, each with its functions and whether the forward uses it."""
+        """Return the methods of a class that may give a value: the functions of each, and whether the forward uses it."""
         if kind in self._kinds:
             return self._kinds[kind]
         found: dict[str, list[tuple[FunctionType, type | None]]] = {}
