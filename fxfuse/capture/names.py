@@ -354,11 +354,18 @@ class Names:
         """
         split = splitting(modules, self._above) if self._codes and modules else frozenset()
         for outermost, code, touched in self._codes:
-            read = (m for m in modules if m in touched and not code.names.isdisjoint((*m._parameters, *m._buffers)))
-            if not touched.isdisjoint(split) or any(read):
-                value = self._paths[outermost] or type(outermost).__name__
-                return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost], advice=self._advice)
+            if not touched.isdisjoint(split) or any(_reads(code, touched, m) for m in modules):
+                return self._refusal_of(outermost)
         return None
+
+    def read(self) -> dict[nn.Module, Refusal]:
+        """Return the modules of which untraced code may read the tensors by themselves, each with a refusal."""
+        codes = [(code, touched, self._refusal_of(outermost)) for outermost, code, touched in self._codes]
+        return {m: refusal for code, touched, refusal in codes for m in touched if _reads(code, touched, m)}
+
+    def _refusal_of(self, outermost: nn.Module) -> Refusal:
+        value = self._paths[outermost] or type(outermost).__name__
+        return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost], advice=self._advice)
 
     def require(self, modules: Collection[nn.Module]) -> None:
         """Refuse a fold that untraced code forbids; see ``refusal``."""
@@ -377,3 +384,8 @@ class Names:
             if entries and not stored.isdisjoint(Code(self._members, entries).names):
                 found.add(module)
         return found
+
+
+def _reads(code: Code, touched: Collection[nn.Module], module: nn.Module) -> bool:
+    """Whether code that may come to a module mentions one of its tensors, for more than its shape or dtype."""
+    return module in touched and not code.values.isdisjoint((*module._parameters, *module._buffers))

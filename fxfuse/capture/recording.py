@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fxfuse.capture.forward_arguments import require_any_call
+from fxfuse.capture.proxies import Untraceable
 from fxfuse.capture.recorder import Recorder
 from fxfuse.capture.replay import Replay
 from fxfuse.capture.tracer import Tracer
@@ -25,7 +27,7 @@ from fxfuse.modules.lookup import is_layer_of_torch, paths_below, shallow_copy
 from fxfuse.report.errors import out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 _under_way = threading.local()
 
@@ -167,7 +169,7 @@ class Recording:
         bound.apply_defaults()
         if any(not _same(bound.arguments.get(name), value) for name, value in specialised.items()):
             return None
-        return Replay(self, module, draft, bound.arguments)
+        return Replay(self, module, draft, bound.arguments, always=_holds_always(module, specialised))
 
     def _traced(self, module: nn.Module, passed: dict[str, Any]) -> tuple[Draft, dict[str, Any]]:
         """Trace a module as it was before anybody watched it."""
@@ -179,6 +181,15 @@ class Recording:
                 return tracer.capture(module), tracer.specialised
         finally:
             self._watch(below)
+
+
+def _holds_always(module: nn.Module, specialised: Mapping[str, Any]) -> bool:
+    """Whether the trace of a module holds for every call, whatever untraced code may pass another time."""
+    try:
+        require_any_call(type(module).forward, specialised)
+    except Untraceable:
+        return False
+    return True
 
 
 def _same(one: Any, other: Any) -> bool:

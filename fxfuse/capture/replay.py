@@ -35,9 +35,12 @@ class Replay:
         module: the module that was traced.
         draft: its trace.
         bound: its arguments by name.
+        always: whether the trace holds for every call, so that what is folded in it needs no check.
     """
 
-    def __init__(self, recording: Recording, module: nn.Module, draft: Draft, bound: Mapping[str, Any]) -> None:
+    def __init__(
+        self, recording: Recording, module: nn.Module, draft: Draft, bound: Mapping[str, Any], *, always: bool
+    ) -> None:
         """Prepare a run."""
         self.recording = recording
         self.recorder = recording.recorder
@@ -45,6 +48,7 @@ class Replay:
         self.draft = draft
         self.bound = bound
         self.call = self.recorder.new_number()
+        self.notes = {PART: self.call} if always else {}
         self.results: dict[fx.Node, _Result] = {}
         self.last: dict[fx.Node, list[fx.Node]] = {}
         for node in draft.graph.nodes:
@@ -105,7 +109,7 @@ class Replay:
             return _Result(value, None)  # the recorder knows the tensors in it
         added = self.recorder.add(node.op, target, lifted, self._stack(node))
         added.meta.update({key: item for key, item in node.meta.items() if key != "nn_module_stack"})
-        added.meta[PART] = self.call
+        added.meta.update(self.notes)
         if isinstance(value, Tensor):
             self.recorder.note(value, added)
         return _Result(value, added)
@@ -119,7 +123,7 @@ class Replay:
         if name is None and self.recorder.is_known(value):
             return _Result(value, None)
         read = self.recorder.literal(target, value) if name is None else self.recorder.read(name)
-        read.meta.update({"nn_module_stack": self._stack(node), PART: self.call})
+        read.meta.update({"nn_module_stack": self._stack(node), **self.notes})
         return _Result(value, read)
 
     def _call_module(self, node: fx.Node, args: Any, kwargs: Any) -> _Result:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import Reason, fx_fuse
+from fxfuse import Reason, Report, fx_fuse
 from tests.support.helpers import Model, assert_equal, assert_fuses, folds, reasons, run, unchanged, values
 
 if TYPE_CHECKING:
@@ -98,3 +99,40 @@ def assert_right(model: nn.Module, fused: nn.Module, inputs: Sequence[Any]) -> N
             torch.manual_seed(1)
             outputs.append(run(either, (inner,)))
         assert_equal(*outputs)
+
+
+def assert_recorded(
+    model: nn.Module,
+    path: str,
+    *,
+    example: Any,
+    inputs: Sequence[Any] = (),
+    branches: bool | None = None,
+    evidence: str = "recorded",
+) -> nn.Module:
+    """Fuse with an example: the norm folds; any other way of calling is right, or an error that says so.
+
+    Args:
+        model: the model.
+        path: the norm.
+        example: the example input, for which the result is right.
+        inputs: others; by default of all shapes.
+        branches: whether some input must take another way; None for either.
+        evidence: how the fold is told.
+    """
+    with unchanged(model):
+        fused = fx_fuse(model, example)
+    assert [(d.path, d.evidence) for d in Report.of(fused).folded if d.path == path] == [(path, evidence)]
+    assert_right(model, fused, [example])
+    inputs, told = inputs or [values(*shape) for shape in SHAPES], 0
+    for x in inputs:
+        expected = run(model, (x,))
+        try:
+            given = run(fused, (x,))
+        except ValueError as error:
+            assert "example_inputs" in str(error)  # noqa: PT017 - or none is raised
+            told += 1
+        else:
+            assert_equal(expected, given)
+    assert branches is None or bool(told) is branches, f"{told} of {len(inputs)} told"
+    return fused

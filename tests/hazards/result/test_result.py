@@ -149,11 +149,12 @@ def test_a_hook_on_the_state_of_the_model_is_kept(structure: Structure) -> None:
 def test_a_hook_with_keywords_is_kept(structure: Structure) -> None:
     model = net()
     model.register_forward_pre_hook(lambda _module, args, kwargs: (args, {"x": kwargs["x"] * 2}), with_kwargs=True)
-    fused = fx_fuse(model, structure=structure)
     x = values(*INPUTS)
-    with torch.no_grad():
-        assert_equal(model(x=x), fused(x=x))
-    assert folds(fused) == ["bn"]
+    for hooks, folded in (("keep", []), ("observe", ["bn"])):
+        fused = fx_fuse(model, structure=structure, hooks=hooks)
+        with torch.no_grad():
+            assert_equal(model(x=x), fused(x=x))
+        assert folds(fused) == folded
 
 
 # -- the state

@@ -48,10 +48,11 @@ def hooked(cls: Callable[..., nn.Module]) -> nn.Module:
 @pytest.mark.parametrize("cls", [ReadsWeight, ReadsScale, ReadsStatistics, ReadsTied])
 def test_a_tensor_that_the_graph_reads_stays_where_its_module_is_replaced(cls: type[Model]) -> None:
     model, inputs = hooked(cls), values(2, 3, 6, 6)
-    with unchanged(model):
-        fused = fx_fuse(model)
-    assert folds(fused) == ["block.1"]
-    assert_same(model, fused, inputs)
+    for hooks, folded in (("keep", []), ("observe", ["block.1"])):
+        with unchanged(model):
+            fused = fx_fuse(model, hooks=hooks)
+        assert folds(fused) == folded
+        assert_same(model, fused, inputs)
 
 
 @pytest.mark.parametrize("cls", [ReadsWeight, ReadsScale, ReadsStatistics])

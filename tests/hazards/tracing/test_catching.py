@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from fxfuse import Reason, explain, fx_fuse
-from tests.hazards.blocks import assert_right, layers, sequence
+from tests.hazards.blocks import assert_recorded, assert_right, layers, sequence
 from tests.hazards.tracing import catching
 from tests.support.helpers import Model, folds, trained, values
 
@@ -18,13 +18,13 @@ CATCHING = [
 ]
 
 
-@pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("cls", CATCHING)
-def test_what_depends_on_an_exception_that_is_caught_stays(cls: type[Model], given: bool) -> None:
+def test_what_depends_on_an_exception_that_is_caught_stays(cls: type[Model]) -> None:
     model = trained(cls(**layers()))
-    fused = fx_fuse(model, INPUTS[0] if given else None)
+    fused = fx_fuse(model)
     assert_right(model, fused, INPUTS)
     assert not folds(fused)
+    assert_recorded(model, "bn", example=INPUTS[0].abs(), inputs=INPUTS)
 
 
 def test_a_question_that_only_a_proxy_cannot_answer() -> None:
@@ -55,6 +55,5 @@ def test_what_follows_a_module_that_was_left_whole_says_why() -> None:
 
 def test_an_exception_that_is_only_told_forbids_nothing() -> None:
     model = trained(catching.TellsInOtherWords(**layers()))
-    fused = fx_fuse(model)
-    assert_right(model, fused, INPUTS)
-    assert folds(fused) == ["bn"]
+    assert_recorded(model, "bn", example=INPUTS[0], inputs=INPUTS, branches=False)
+    assert_right(model, fx_fuse(model), INPUTS)

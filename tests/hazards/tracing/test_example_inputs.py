@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import FuseError, Reason, Report, fx_fuse
-from tests.hazards.blocks import assert_decided, assert_stays, batch_of, block, layers, sequence
+from tests.hazards.blocks import assert_decided, assert_recorded, assert_stays, batch_of, block, layers, sequence
 from tests.support.helpers import Model, assert_equal, folds, reasons, run, trained, unchanged, values
 
 EXAMPLE = (2, 3, 6, 6)
@@ -42,7 +42,7 @@ def test_a_wrong_capture_is_not_used(cls: type[Model], nested: bool) -> None:
     assert folds(fused) == (["0.bn"] if nested else [])
 
 
-# -- what tracing cannot capture folds where the source confirms it, with example inputs and without
+# -- what tracing cannot capture folds with example inputs
 
 
 class Pads(Model):
@@ -79,9 +79,9 @@ CONFIRMED = [Pads, Nested, Renamed, InBranch]
 def test_a_norm_that_always_follows_folds(cls: type[Model], inside: bool) -> None:
     model = trained(nn.Sequential(nn.ReLU(), cls(**layers())) if inside else cls(**layers()))
     path = "1.bn" if inside else "bn"
-    fused = assert_decided(model, folded=[path], example_inputs=values(*EXAMPLE))
-    assert type(fused) is type(model) or inside
-    assert_decided(model, folded=[path])
+    fused = assert_recorded(model, path, example=values(*EXAMPLE), branches=False)
+    assert isinstance(fused, type(model))
+    assert_stays(model, [path])
 
 
 class OtherBranch(Model):
@@ -185,9 +185,8 @@ BRANCHING = [
 def test_a_run_proves_nothing_for_the_other_branch(cls: type[Model], inside: bool) -> None:
     model = trained(nn.Sequential(nn.ReLU(), cls(**layers())) if inside else cls(**layers()))
     path = "1.bn" if inside else "bn"
-    because = {Reason.OPAQUE, Reason.REACHED_INTO}
-    assert_stays(model, [path], because=because, example_inputs=values(*EXAMPLE))
-    assert_stays(model, [path], because=because)
+    assert_recorded(model, path, example=values(*EXAMPLE), branches=True)
+    assert_stays(model, [path])
 
 
 @pytest.mark.parametrize("cls", [Nested, OtherCall])

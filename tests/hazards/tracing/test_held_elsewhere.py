@@ -81,6 +81,7 @@ HOLDERS: list[tuple[type[Model], Callable[[nn.Module], Any]]] = [
     (InPartial, lambda _: None),
     (InElement, lambda _: None),
     (InProperty, lambda _: None),
+    (InObject, lambda child: types.SimpleNamespace(child=child)),
 ]
 
 
@@ -90,11 +91,6 @@ def test_a_layer_of_a_block_that_is_called_alone_keeps_the_norm(
 ) -> None:
     child = Indexable(**layers())
     assert_stays(trained(cls(block=child, held=hold(child))), ["block.bn"])
-
-
-def test_a_block_in_an_object_is_still_the_one_of_the_argument() -> None:
-    child = block()
-    assert_decided(trained(InObject(block=child, held=types.SimpleNamespace(child=child))), folded=["block.bn"])
 
 
 class Child(Model):

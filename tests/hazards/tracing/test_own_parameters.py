@@ -109,6 +109,6 @@ class SumsParameters(Model):
 def test_untraced_code_that_reads_all_parameters_keeps_them() -> None:
     model = trained(SumsParameters(block=nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))))
     fused = fx_fuse(model)
-    assert reasons(fused) == {("block.1", Reason.REACHED_INTO)}
+    assert reasons(fused) == {("block.1", Reason.OPAQUE)}
     inputs = values(2, 3, 6, 6)
     assert torch.equal(model(inputs), fused(inputs))

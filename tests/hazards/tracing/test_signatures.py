@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse import Reason
-from tests.hazards.blocks import UNPROVEN, assert_decided, assert_stays, batch_of, layers
+from tests.hazards.blocks import UNPROVEN, assert_decided, assert_recorded, assert_stays, batch_of, layers
 from tests.support.helpers import Model, assert_equal, assert_fuses, trained, values
 
 if TYPE_CHECKING:
@@ -116,13 +116,11 @@ PASSING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("example", [None, INPUTS])
 @pytest.mark.parametrize(("parent", "child"), PASSING)
-def test_untraced_code_that_passes_more_forbids_the_fold(
-    parent: type[Model], child: type[Model], example: tuple[int, ...] | None
-) -> None:
+def test_untraced_code_that_passes_more_forbids_the_fold(parent: type[Model], child: type[Model]) -> None:
     model = trained(parent(block=child(**layers())))
-    assert_stays(model, ["block.bn"], example_inputs=None if example is None else values(*example))
+    assert_stays(model, ["block.bn"])
+    assert_recorded(model, "block.bn", example=values(*INPUTS))
 
 
 class DefaultsOnly(Model):
@@ -131,8 +129,10 @@ class DefaultsOnly(Model):
 
 
 @pytest.mark.parametrize("child", [Optional_, KeywordOnly, Starred, Keywords, Flag])
-def test_untraced_code_that_passes_what_is_required_allows_the_fold(child: type[Model]) -> None:
-    assert_decided(trained(DefaultsOnly(block=child(**layers()))), folded=["block.bn"])
+def test_untraced_code_that_passes_what_is_required_folds_on_a_recorded_run(child: type[Model]) -> None:
+    model = trained(DefaultsOnly(block=child(**layers())))
+    assert_stays(model, ["block.bn"])
+    assert_recorded(model, "block.bn", example=values(*INPUTS), branches=False)
 
 
 # -- required arguments that are not always tensors
