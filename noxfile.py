@@ -84,7 +84,7 @@ def oldest(session: nox.Session) -> None:
     session.run("rm", "-r", f"{folder}/fxfuse", external=True)  # so that the tests import the wheel
     session.chdir(folder)
     session.run("fxfuse", "--version")
-    session.run("pytest")
+    session.run("pytest", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -92,4 +92,5 @@ def byte_code(session: nox.Session) -> None:
     """The tests of what is read of byte code, without torch, on each Python that is installed."""
     session.install("pytest")
     plugin = ("-o", "addopts=", "--noconftest", "-p", "tests.support.without_torch")
-    session.run("python", "-m", "pytest", *plugin, "tests/capture/test_frames.py", *session.posargs)
+    tests = ("tests/capture/test_frames.py", "tests/modules/test_code.py")
+    session.run("python", "-m", "pytest", *plugin, *tests, *session.posargs)

@@ -61,8 +61,8 @@ def operators() -> str:
     headers = ("operator", "role", "recognised as", "facts", "what it is")
     text = (
         "What fxfuse recognises. [`fxfuse.register`](extending.md) adds a row, and its arguments say what the facts\n"
-        "mean; the roles are those of the [glossary](idea.md#glossary), where a source is an `AffineSource`, a carrier a\n"
-        "`Carrier`, a linear map a `Linear`. Operations without a role let no affine pass."
+        "mean; the roles are those of the [glossary](idea.md#glossary), where a source is an `AffineSource`, a carrier\n"
+        "a `Carrier`, a linear map a `Linear`. Operations without a role let no affine pass."
     )
     return f"{NOTE}\n\n# Operators\n\n{text}\n\n{tabulate(lines, headers=headers, tablefmt='github')}\n"
 
@@ -84,18 +84,14 @@ def _written(target: object, row: Operator) -> str:
 
 # What users import, and what the functions give them; the order is that of the page.
 FUNCTIONS = (
-    *("api.fx_fuse", "api.explain", "frontends.verify.verify", "api.fuse_graph", "frontends.fuse_pass.FusePass"),
-    *("frontends.conv_bn.fuse_conv_bn", "operators.register.register", "report.errors.FuseError"),
+    *("api.fx_fuse", "api.explain", "api.lower", "api.optimize", "frontends.verify.verify", "api.fuse_graph"),
+    *("frontends.fuse_pass.FusePass", "frontends.conv_bn.fuse_conv_bn", "operators.register.register"),
+    "report.errors.FuseError",
 )
 RESULTS = (
-    *(
-        "report.report.Report",
-        "report.report.Decision",
-        "report.cost.Cost",
-        "report.reasons.Reason",
-        "frontends.verify.Verification",
-        "frontends.verify.Comparison",
-    ),
+    *("report.report.Report", "report.report.Decision", "report.cost.Cost", "report.reasons.Reason"),
+    *("lowering.module.LoweredModule", "lowering.report.LoweringReport", "lowering.report.Lowered"),
+    *("frontends.verify.Verification", "frontends.verify.Comparison"),
 )
 BACKEND = "frontends.backend.fxfuse"
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.api import explain, fuse_graph, fx_fuse
+from fxfuse.api import explain, fuse_graph, fx_fuse, lower, optimize
 from fxfuse.frontends.conv_bn import fuse_conv_bn
 from fxfuse.frontends.fuse_pass import FusePass
 from fxfuse.frontends.verify import verify
@@ -29,6 +29,8 @@ __all__ = [
     "fuse_conv_bn",
     "fuse_graph",
     "fx_fuse",
+    "lower",
+    "optimize",
     "register",
     "verify",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from fxfuse.lowering.lower import lowered
 from fxfuse.pipeline.checks import checked_rules, require_fusable, require_graph
 from fxfuse.pipeline.options import Options, Structure
 from fxfuse.pipeline.run import fuse, put_into
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from fxfuse.capture.hooks import Hooks
+    from fxfuse.lowering.module import LoweredModule
     from fxfuse.pipeline.attempt import Attempt
 
 M = TypeVar("M", nn.Module, ExportedProgram)
@@ -145,9 +147,72 @@ def fuse_graph(
     require_graph(graph_module, constants)
     found = checked_rules(rules)
     options = Options(
-        found, None, allow_copies, guards, True, allow_growth, constants or {}, hooks  # noqa: FBT003 - in place
+        found,
+        allow_copies=allow_copies,
+        guards=guards,
+        inplace=True,
+        allow_growth=allow_growth,
+        constants=constants or {},
+        hooks=hooks,
     )
     return Report.of(guarded(graph_module, None, options)[1])
+
+
+def lower(fused: nn.Module, example_inputs: Any = None, *, exact_nan: bool = False) -> LoweredModule:
+    """Make each layer of a fused model one kernel, with the sum and the activation behind it: fast in eager mode.
+
+    It computes what the fused model does, for inference only.  The kernels ship with torch: oneDNN's on a CPU, cuDNN's
+    and one of Triton on a GPU.  They take float32, and bfloat16 and float16 where the processor has them.  Calls
+    that they do not take run as in the fused model; ``fallbacks`` of the result counts these.  The argument is not
+    changed; weights are shared with it, and the kernels keep a second copy of them in an order of their own.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import Report, fx_fuse, lower
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+        >>> fast = lower(fx_fuse(model))
+        >>> [(one.path, one.takes) for one in Report.of(fast).kernels]
+        [('0', ('relu',))]
+
+    Args:
+        fused: the ``GraphModule`` that ``fx_fuse`` returned.
+        example_inputs: what the model is called with, as for ``fx_fuse``: the result is compared with the fused model
+            on them, and the weights are packed for their size.  Without, the first call of each kind (number of axes,
+            dtype, order in memory) runs the fused model.
+        exact_nan: let activations give NaN for NaN, as torch's do; oneDNN's ReLU, ReLU6, Hardtanh, Hardsigmoid and
+            Hardswish give a finite number, and are not used then.
+
+    Returns:
+        The model to call; ``fast.fused`` is the one to export.
+
+    Raises:
+        FuseError: if there is no graph to lower, or the result differs on the example inputs; nothing is changed then.
+    """
+    return lowered(fused, example_inputs, exact_nan=exact_nan)
+
+
+def optimize(model: nn.Module, example_inputs: Any) -> LoweredModule:
+    """Fuse a model, and lower it: one line for who only wants it to be fast.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse import optimize
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+        >>> image = torch.randn(1, 3, 16, 16)
+        >>> torch.allclose(optimize(model, image)(image), model(image), atol=1e-5)
+        True
+
+    Args:
+        model: as for ``fx_fuse``.
+        example_inputs: as for ``fx_fuse``.
+
+    Returns:
+        What ``lower`` returns for the fused model.
+
+    Raises:
+        FuseError: as ``fx_fuse`` and ``lower``.
+    """
+    return lower(fx_fuse(model, example_inputs), example_inputs)
 
 
 def guarded(

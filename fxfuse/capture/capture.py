@@ -244,7 +244,9 @@ class _Session:
     def drop_switched(self) -> None:
         """Leave the modules of which untraced code sets an attribute that their forward reads."""
         while self.result.opaque or self.result.as_is:
-            switched = Names(self.paths, {**self.result.as_is, **self.result.opaque}).switched(part.module for part in self.result.parts)
+            switched = Names(self.paths, {**self.result.as_is, **self.result.opaque}).switched(
+                part.module for part in self.result.parts
+            )
             if not switched:
                 return
             self.result.parts = [part for part in self.result.parts if part.module not in switched]

@@ -177,7 +177,9 @@ def asks_what_it_gets(forward: Callable[..., Any], names: Iterable[str]) -> str:
             loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
             if not step.opname.startswith("LOAD_FAST") or wanted.isdisjoint(loaded):
                 continue
-            is_none = "NONE" in then.opname or (then.argval is None and "IS_OP" in [s.opname for s in steps[number + 2 : number + 3]])
+            is_none = "NONE" in then.opname or (
+                then.argval is None and "IS_OP" in [s.opname for s in steps[number + 2 : number + 3]]
+            )
             if is_none or (number and steps[number - 1].argval in ("isinstance", "type")):
                 return str(loaded[-1])
     return ""
@@ -193,9 +195,15 @@ def forbids_tracing(forward: Any) -> str:
     for wrapper in wrappers:
         code = wrapper.__code__
         steps = steps_of(code)
-        named = [p for p in inspect.signature(wrapper, follow_wrapped=False).parameters.values() if p.kind not in _STARRED]
+        named = [
+            p for p in inspect.signature(wrapper, follow_wrapped=False).parameters.values() if p.kind not in _STARRED
+        ]
         same = [(p.name, p.default) for p in named[1:]] == [(p.name, p.default) for p in plain[1 : len(named)]]
-        rest = set(code.co_varnames[code.co_argcount + code.co_kwonlyargcount :][: bool(code.co_flags & 4) + bool(code.co_flags & 8)])
+        rest = set(
+            code.co_varnames[code.co_argcount + code.co_kwonlyargcount :][
+                : bool(code.co_flags & 4) + bool(code.co_flags & 8)
+            ]
+        )
         texts = {value for value in code.co_consts if isinstance(value, str)}
         if not same or not texts.isdisjoint(p.name for p in plain) or _looks_into(steps, rest):
             return "what is around its forward looks at its arguments"

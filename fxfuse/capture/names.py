@@ -24,6 +24,8 @@ from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
+    from fxfuse.modules.code import Mentions
+
 _DEPTH = 4  # of objects in objects
 # What Python, or torch, calls without its name: not what makes, stores or shows an object.
 _UNCALLED = frozenset(
@@ -143,6 +145,7 @@ class Members:
         return [entry for name in names for entry in self.named[name]]
 
 
+_CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
 _ALL = "*"  # among the names that are read: every child, also of the children
 _Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
 
@@ -167,16 +170,17 @@ class Code:
     """
 
     def __init__(
-        self, members: Members, functions: Iterable[tuple[FunctionType, type | None]], *, tensors: bool = True
+        self, members: Members, functions: Iterable[tuple[FunctionType, type | None]], *, unseen: bool = True
     ) -> None:
         """Read functions, each with the class that defines it.
 
         Args:
             members: what else they may call by name.
             functions: the functions.
-            tensors: whether to come to the tensors of a module counts as to come to the module.
+            unseen: whether what comes to modules without their names counts also where it calls none of them; and
+                whether classes beside those of the model are looked into.
         """
-        self._opening = {"modules", "tensors"} if tensors else {"modules"}
+        self._unseen = unseen
         self.read: set[str] = set()
         self.called: set[str] = set()
         self.own: _Own = {}
@@ -208,7 +212,7 @@ class Code:
         found = mentions(function.__code__)
         of_given = self._of_given if (function, owner) in self._first else self.own
         own = of_given.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
-        own[0].update(found.own_read, {_ALL} if found.own_opens & self._opening else ())
+        own[0].update(found.own_read, {_ALL} if found.own_opens and self._counts(found) else ())
         own[1].update(found.own_called)
         self.read |= found.read
         self.called |= found.called
@@ -217,18 +221,25 @@ class Code:
         self.all_called |= found.called | found.own_called
         self.stored |= found.stored | (found.own_stored if owner is None else set())
         self.all_stored |= found.stored | found.own_stored
-        opens = bool(found.opens & self._opening)
+        opens = bool(found.opens) and self._counts(found)
         self.opens = self.opens or (opens and owner is not None)
         self.helpers_open = self.helpers_open or (opens and owner is None)
-        self.calls = self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
+        self.calls = (
+            self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
+        )
         for value in values_of(function):
             for held in objects_in(value, self._ids):
                 self.known.append(held)
                 self._pending += [(inner, None) for inner in functions_of(held)]
-                if not isinstance(held, (nn.Module, FunctionType)):
+                if self._unseen and not isinstance(held, (nn.Module, FunctionType)):
                     self._members.add(held if isinstance(held, (type, ModuleType)) else type(held))
                 if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
                     self._pending += forwards_of(held)  # Base.forward(self, x)
+
+    def _counts(self, found: Mentions) -> bool:
+        """Whether it counts that a function may come to modules without their names."""
+        calls = found.calls_values or not _CALLING.isdisjoint(found.names)
+        return self._unseen or (calls and "modules" in found.opens | found.own_opens)
 
     @property
     def functions(self) -> list[FunctionType]:
@@ -308,9 +319,7 @@ class Names:
     gives what it gave.
     """
 
-    def __init__(
-        self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str], *, given: bool = False
-    ) -> None:
+    def __init__(self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str], *, given: bool = False) -> None:
         """Look at the code of the modules that were not traced.
 
         Args:
@@ -323,14 +332,18 @@ class Names:
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())
         self._above = ancestors(paths) if opaque else {}
-        self._codes = [self._code_of(module) for module in opaque if self._above[module].isdisjoint(opaque.keys() - {module})]
+        self._codes = [
+            self._code_of(module) for module in opaque if self._above[module].isdisjoint(opaque.keys() - {module})
+        ]
 
     def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, set[nn.Module]]:
         """Return the untraced code in a module, with what it may use by itself."""
         inside = [module for module in self._opaque if outermost in self._above[module]]
         entries = [entry for module in inside for entry in self._members.called_by(module)]
         code = Code(self._members, [*entries, *self._members.implicit])
-        code.opens = code.opens or code.helpers_open or not {"train", "eval"}.isdisjoint(code.names)  # the latter switches what is inside
+        code.opens = (
+            code.opens or code.helpers_open or not {"train", "eval"}.isdisjoint(code.names)
+        )  # the latter switches what is inside
         return outermost, code, code.touched(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:
@@ -364,7 +377,9 @@ class Names:
         """Return those modules of which untraced code may set an attribute that their code reads."""
         found: set[nn.Module] = set()
         for module in modules:
-            stored = {name for outermost, code, _ in self._codes if outermost in self._above[module] for name in code.stored}
+            stored = {
+                name for outermost, code, _ in self._codes if outermost in self._above[module] for name in code.stored
+            }
             entries = forwards_of(type(module)) if stored else []
             if entries and not stored.isdisjoint(Code(self._members, entries).names):
                 found.add(module)

@@ -37,7 +37,7 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         """Record calls of ``model``."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # of torch's
         self.graph = fx.Graph()
         self.paused = False
         self.literals: dict[str, Tensor] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, fx, nn
@@ -14,6 +13,7 @@ from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import fetch, is_layer_of_torch
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Mapping
 
     from fxfuse.capture.recording import Recording
@@ -75,7 +75,7 @@ class Replay:
         if node.op == "placeholder":
             return _Result(self.bound[str(node.target).lstrip("*")], None)
         if node.op == "get_attr":
-            return self._read(str(node.target))
+            return self._read(node)
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self.results[n].value)
         if node.op == "output":
             return _Result(args[0], None)
@@ -84,11 +84,10 @@ class Replay:
         if node.op == "call_module":
             return self._call_module(node, args, kwargs)
         lifted = self._lifted(node)
-        value = (
-            getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            if node.op == "call_method"
-            else node.target(*args, **kwargs)
-        )  # type: ignore[operator]
+        called: Any = node.target
+        if node.op == "call_method":
+            called, args = getattr(args[0], called), args[1:]
+        value = called(*args, **kwargs)
         return self._added(node, node.target, lifted, value)
 
     def _lifted(self, node: fx.Node) -> tuple[Any, Any]:
@@ -109,22 +108,23 @@ class Replay:
         if opens or (not read and not isinstance(value, Tensor)):
             return _Result(value, None)  # the recorder knows the tensors in it
         added = self.recorder.add(node.op, target, lifted, self._stack(node))
-        added.meta.update({key: item for key, item in node.meta.items() if key not in ("nn_module_stack",)})
+        added.meta.update({key: item for key, item in node.meta.items() if key != "nn_module_stack"})
         added.meta.update(self.notes)
         if isinstance(value, Tensor):
             self.recorder.note(value, added)
         return _Result(value, added)
 
-    def _read(self, target: str) -> _Result:
+    def _read(self, node: fx.Node) -> _Result:
+        target = str(node.target)
         value = fetch(self.draft, target)
         if not isinstance(value, Tensor):
             return _Result(value, None)
         name = self.recorder.held_as(value)
         if name is None and self.recorder.is_known(value):
             return _Result(value, None)
-        node = self.recorder.literal(target, value) if name is None else self.recorder.read(name)
-        node.meta.update(self.notes)
-        return _Result(value, node)
+        read = self.recorder.literal(target, value) if name is None else self.recorder.read(name)
+        read.meta.update({"nn_module_stack": self._stack(node), **self.notes})
+        return _Result(value, read)
 
     def _call_module(self, node: fx.Node, args: Any, kwargs: Any) -> _Result:
         module = self.draft.get_submodule(str(node.target))

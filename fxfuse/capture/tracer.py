@@ -231,10 +231,11 @@ class Tracer(OneThread):
             return a
         if isinstance(a, nn.Module) and not isinstance(a, fx.GraphModule):
             raise Untraceable(f"it hands a {type(a).__name__} to code that is not traced")
-        if isinstance(a, dict) and dataclasses.is_dataclass(a):  # the outputs of transformers are both
-            values = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
-            return self.create_node("call_function", type(a), (), values)
-        if isinstance(a, dict) and type(a) is not dict and not dataclasses.is_dataclass(a):
+        if isinstance(a, dict) and type(a) is not dict:
+            if dataclasses.is_dataclass(type(a)):  # the outputs of transformers are both
+                fields: Any = vars(type(a))["__dataclass_fields__"]
+                values = {name: self.create_arg(getattr(a, name)) for name in fields}
+                return self.create_node("call_function", type(a), (), values)
             if type(a) is not collections.OrderedDict:
                 raise Untraceable(f"it makes a {type(a).__name__}, of which a graph cannot keep the class")
             items = [(key, value) for key, value in a.items()]

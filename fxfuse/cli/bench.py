@@ -1,7 +1,7 @@
 """Models before and after the pass: time, batch norms, error.
 
 Three variants of a model are timed in turn, in one loop: as it is, fused, and with its norms removed
-outright, which computes something else but shows what a fold could save at most.
+outright, which computes something else but shows what a fold could save at most. A fourth one is lowered, on request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from fxfuse import fx_fuse
+from fxfuse import fx_fuse, lower
 from fxfuse.cli import models
 from fxfuse.cli.measure import count_norms, finish, ratio, time_in_turn
 from fxfuse.modules.example_inputs import difference
@@ -42,6 +42,7 @@ class Settings:
         repeats: how many rounds are timed; None to go on for `seconds`.
         seconds: the time for one row, unless `repeats` is given.
         input_size: the shape of one sample; None for what suits the model.
+        lower: whether the fused model is timed with its kernels too.
     """
 
     models: tuple[str, ...] = models.DEFAULT_MODELS
@@ -53,6 +54,7 @@ class Settings:
     repeats: int | None = None
     seconds: float = 10.0
     input_size: tuple[int, ...] | None = None
+    lower: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON, with the version of torch and the threads that a time depends on."""
@@ -66,7 +68,7 @@ class Row:
 
     Times are medians over the rounds.  A speed-up is the median of the ratios within each round, and so
     need not be the ratio of two medians.  The bound is the model without its norms; None where it does not
-    run so.
+    run so.  The lowered model is None where it was not asked for.
     """
 
     model: str
@@ -80,6 +82,8 @@ class Row:
     norms_after: int
     error: float
     pass_seconds: float
+    lowered_ms: float | None = None
+    lowered_speed_up: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,25 +126,34 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
-    headers = ("model", "batch", "before", "after", "speed-up", "bound", "speed-up", "norms", "error", "pass")
+    lowered = any(row.lowered_ms is not None for row in rows)
+    more = ("lowered", "speed-up") if lowered else ()
+    headers = ("model", "batch", "before", "after", "speed-up", *more, "bound", "speed-up", "norms", "error", "pass")
     align = ("left", *["right"] * (len(headers) - 1))
-    return tabulate([_cells(row) for row in rows], headers, disable_numparse=True, colalign=align)
+    cells = [_cells(row, lowered=lowered) for row in rows]
+    return tabulate(cells, headers, disable_numparse=True, colalign=align)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, *, lowered: bool) -> tuple[str, ...]:
     """A row as it is printed."""
+    kernels = _pair(row.lowered_ms, row.lowered_speed_up) if lowered else ()
     return (
         row.model,
         str(row.batch),
         f"{row.before_ms:.1f} ms",
         f"{row.after_ms:.1f} ms",
         f"{row.speed_up:.2f}x",
-        "-" if row.bound_ms is None else f"{row.bound_ms:.1f} ms",
-        "-" if row.bound_speed_up is None else f"{row.bound_speed_up:.2f}x",
+        *kernels,
+        *_pair(row.bound_ms, row.bound_speed_up),
         f"{row.norms_before} -> {row.norms_after}",
         f"{row.error:.1e}",
         f"{row.pass_seconds:.2f} s",
     )
+
+
+def _pair(milliseconds: float | None, speed_up: float | None) -> tuple[str, ...]:
+    """A time and a speed-up as they are printed."""
+    return ("-", "-") if milliseconds is None else (f"{milliseconds:.1f} ms", f"{speed_up or 0:.2f}x")
 
 
 def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) -> Subject:
@@ -161,6 +174,8 @@ def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) ->
         before = before.to(settings.device, settings.dtype)
         after = fx_fuse(before)
     variants = {"before": before, "after": after, **_bound(before, sample.to(settings.device, settings.dtype))}
+    if settings.lower:
+        variants["lowered"] = lower(after)
     return Subject(name, variants, size, *norms, error, pass_seconds)
 
 
@@ -208,6 +223,8 @@ def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[floa
         norms_after=subject.norms_after,
         error=subject.error,
         pass_seconds=subject.pass_seconds,
+        lowered_ms=medians.get("lowered"),
+        lowered_speed_up=speed_up.get("lowered"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 import fxfuse
-from fxfuse import FuseError, explain
+from fxfuse import FuseError, Report, explain, fx_fuse, lower
 from fxfuse.cli import bench, export, export_formats, html_report, models, plots
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run_bench(options: argparse.Namespace) -> None:
         repeats=options.repeats,
         seconds=options.seconds,
         input_size=_size(options.input_size),
+        lower=options.lower,
     )
     if options.plot:
         models.need("matplotlib")  # now, and not after minutes of work
@@ -74,6 +75,8 @@ def run_explain(options: argparse.Namespace) -> None:
         report = html_report.write(options.html, model, example, title=options.model)
     else:
         report = explain(model, example)
+    if options.lower:
+        report = Report.of(lower(fx_fuse(model, example), example))
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
     if options.html and not options.json:
         print(f"\nwritten to {options.html}")
@@ -138,6 +141,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         help="time of a row; default: %(default)g",
     )
     _add_input_size(parser)
+    add("--lower", action="store_true", help="time the fused model with its kernels too")
     add("--json", type=_output, metavar="FILE", help="write settings and rows to this file too")
     add("--plot", type=_image, metavar="FILE", help="draw the speed-ups as a bar chart: .png, .svg or .pdf")
 
@@ -147,6 +151,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=run_explain)
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     _add_input_size(parser)
+    parser.add_argument("--lower", action="store_true", help="print what each kernel of the lowered model takes in too")
     parser.add_argument("--json", action="store_true", help="print for machines")
     help_text = "write a page with the graphs before and after, and all decisions: .html"
     parser.add_argument("--html", type=_page, metavar="FILE", help=help_text)

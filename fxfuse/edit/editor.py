@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.plan import Plan, Write
+    from fxfuse.graph.plan import Check, Plan, Write
 
 
 class Editor:
@@ -95,7 +95,7 @@ class Editor:
         if isinstance(plan, Merge):
             self._note_merge(plan)
         for node, value in plan.bypass:
-            guard = plan.guard.axes if plan.guard is not None and plan.guard.node is node else None
+            guard = plan.guard.check if plan.guard is not None and plan.guard.node is node else None
             self._bypass(node, value, guard, where or self.graph.path(node))
         if isinstance(plan, Merge):
             for node in plan.dropped:
@@ -189,11 +189,12 @@ class Editor:
 
     # -- nodes taken out
 
-    def _bypass(self, node: fx.Node, value: fx.Node, guard: int | None, where: str) -> None:
+    def _bypass(self, node: fx.Node, value: fx.Node, guard: Check | None, where: str) -> None:
         self.bypassed[node] = Bypass(position_of(self.graph.source(node), value), guard, where)
         if guard is not None:
+            more = (True,) if guard.or_more else ()
             with self.graph_module.graph.inserting_before(node):
-                checked = self.graph_module.graph.call_function(require_rank, (value, guard, where))
+                checked = self.graph_module.graph.call_function(require_rank, (value, guard.axes, where, *more))
             checked.meta = dict(node.meta)
             value = checked
         node.replace_all_uses_with(value)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Check
 
 
 # The position or name of an argument, and the number in it where it is a list.
@@ -19,12 +20,12 @@ class Bypass(NamedTuple):
 
     Attributes:
         argument: the argument that its users read now.
-        guard: the number of axes that is checked in its place, or None.
+        guard: what is checked in its place, or None.
         where: its path, for the message of the check.
     """
 
     argument: Position
-    guard: int | None
+    guard: Check | None
     where: str
 
     def value(self, node: fx.Node) -> fx.Node:

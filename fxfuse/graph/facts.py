@@ -21,11 +21,13 @@ class Rank(NamedTuple):
         axes: the number.
         assumed: it is only usual (inputs are batched).
         seen: it was seen on example inputs; another input may have another number.
+        or_more: whoever relies on it needs no more than this number.
     """
 
     axes: int
     assumed: bool = False
     seen: bool = False
+    or_more: bool = False
 
     @property
     def proven(self) -> bool:

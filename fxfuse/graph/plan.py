@@ -56,6 +56,13 @@ class Write:
         return Write(self.call, constants, through, target, attributes, self.trains or earlier.trains)
 
 
+class Check(NamedTuple):
+    """A number of axes, or the least number."""
+
+    axes: int
+    or_more: bool
+
+
 class Guard(NamedTuple):
     """A check that stays in the model: it raises unless a value has the number of axes that a fold relies on.
 
@@ -80,11 +87,18 @@ class Guard(NamedTuple):
         node: a bypassed node; the value that its users read instead is checked.
         axes: the number of axes, batch included.
         assumed: True if this number is only the usual one; False if it was seen on example inputs.
+        or_more: True if a value with more axes is right as well.
     """
 
     node: fx.Node
     axes: int
     assumed: bool = False
+    or_more: bool = False
+
+    @property
+    def check(self) -> Check:
+        """What is checked, wherever."""
+        return Check(self.axes, self.or_more)
 
 
 @dataclass(frozen=True)

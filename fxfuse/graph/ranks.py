@@ -66,17 +66,17 @@ class _Ranks:
         return row is not None and (row.tuples or row.result == "parts")
 
     def _assume(self) -> None:
-        """Fill in what is usual, but nothing that a norm would raise for."""
+        """Fill in what is usual, but no less than a norm takes."""
         before = dict(self.known)
         self._assume_usual()
-        refused = {node: takes for node, takes in self._norms() if self.known.get(node, takes[0]) not in takes}
-        if refused:
-            # An input of the norm has more axes than usual: it takes two at least, and the mean before has one less.
-            self.known = before | {node: min(takes) for node, takes in refused.items() if node not in before}
+        too_few = {node: least for node, least in self._norms() if self.known.get(node, least) < least}
+        if too_few:
+            # What is usual for the layers before leaves a norm too few axes, so that these have more than usual.
+            self.known = too_few | before
             for node in reversed(self.nodes):
                 self._prove_inputs(node)
             self._assume_usual()
-        for node in reversed(self.nodes):
+        for node in [node for node in reversed(self.nodes) if node not in self.known]:
             axes = {self._asked_by(user, node) for user in node.users if not asks_shape(user)}
             if len(axes) == 1:
                 self._set(node, axes.pop())
@@ -87,12 +87,12 @@ class _Ranks:
             if node not in self.known and row is not None:
                 self._set(node, self._from_inputs(node) or (None if row.spatial is None else row.spatial + 2))
 
-    def _norms(self) -> Iterator[tuple[fx.Node, tuple[int, ...]]]:
-        """Yield the inputs of norms, and how many axes these take."""
+    def _norms(self) -> Iterator[tuple[fx.Node, int]]:
+        """Yield the inputs of norms, and how many axes these take at least."""
         for node in self.nodes:
             row, first = self.rows[node], first_operand(node)
             if row is not None and row.takes and first is not None:
-                yield first, row.takes
+                yield first, min(row.takes)
 
     def _asked_by(self, user: fx.Node, node: fx.Node) -> int | None:
         """Return how many axes a node has for all that one of its users is known to give."""
@@ -107,7 +107,7 @@ class _Ranks:
         if row is not None and len(row.takes) == 1 and (first := first_operand(node)) is not None:
             self._set(first, row.takes[0])
         if node not in self.known:
-            recorded = recorded_value(node)
+            recorded = recorded_value(node) if node.meta else None
             self._set(node, self._from_inputs(node) if recorded is None else recorded.ndim)
         self._prove_inputs(node)
 
@@ -118,7 +118,7 @@ class _Ranks:
             return
         for other in self._same_rank(node):
             self._set(other, axes)
-        first = first_operand(node)
+        first = first_operand(node) if callable(row.rank) else None
         if callable(row.rank) and first is not None and first not in self.known:
             arguments, rank = self._arguments(node, row), row.rank
             found = [n for n in _POSSIBLE if rank(arguments, lambda value: n if value is first else None) == axes]  # noqa: B023 - called at once
@@ -149,9 +149,12 @@ class _Ranks:
 
     def _same_rank(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that have as many axes as the result; of a tuple, its first item or each part counts."""
-        if node not in self._alike or self._is_linear(node):  # of which the weight may be known later
-            self._alike[node] = self._find_same_rank(node)
-        return self._alike[node]
+        found = self._alike.get(node)
+        if found is None:
+            found = self._find_same_rank(node)
+            if found or not self._is_linear(node):  # of which the weight may be known later
+                self._alike[node] = found
+        return found
 
     def _find_same_rank(self, node: fx.Node) -> list[fx.Node]:
         row = self.rows[node]

@@ -153,13 +153,17 @@ def hands_on(code: CodeType, first: str, second: str) -> bool:
     pairs = [pair for step in plain[:7] for pair in _loads_and_stores(step)]
     stored, own, method, loaded, call, after = pairs[:6] if len(pairs) > 5 else [("", "")] * 6
     named = stored[0] == "STORE" and own == ("LOAD", code.co_varnames[0]) and method[1] == second
-    return named and loaded == ("LOAD", stored[1]) and call[0] == "CALL" and after[0] in ("RETURN_VALUE", stored[0]) and (
-        after[0] == "RETURN_VALUE" or after[1] == stored[1]
+    return (
+        named
+        and loaded == ("LOAD", stored[1])
+        and call[0] == "CALL"
+        and after[0] in ("RETURN_VALUE", stored[0])
+        and (after[0] == "RETURN_VALUE" or after[1] == stored[1])
     )
 
 
 def _end_of_call(steps: list[dis.Instruction], start: int) -> int:
-    """Return the number of the step that makes the call of a method that is loaded at ``start``, -1 if there is none."""
+    """Return the number of the step that calls the method that is loaded at ``start``, -1 if there is none."""
     depth = 0
     for number in range(start + 1, len(steps)):
         if steps[number].opname.startswith(("JUMP", "POP_JUMP", "FOR_ITER", "RETURN")):

@@ -6,22 +6,29 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
-def require_rank(input: Tensor, axes: int, where: str) -> Tensor:  # noqa: A002 - torch's name for it
+def require_rank(
+    input: Tensor,  # noqa: A002 - torch's name for it
+    axes: int,
+    where: str,
+    or_more: bool = False,  # noqa: FBT001, FBT002 - graphs pass it by position
+) -> Tensor:
     """Return ``input`` if it has the number of axes that a fold assumed.
 
     Args:
         input: the value behind the fold.
         axes: the number of axes assumed.
         where: the path of the norm that was folded.
+        or_more: whether it may have more axes.
 
     Raises:
         ValueError: if it has another number of axes.
     """
     if has_torch_function_unary(input):  # a proxy: tracing keeps the check in the graph
-        return handle_torch_function(require_rank, (input,), input, axes, where)
-    if input.dim() != axes:
+        return handle_torch_function(require_rank, (input,), input, axes, where, or_more)
+    if input.dim() < axes or (input.dim() > axes and not or_more):
+        number = f"{axes} axes{' or more' if or_more else ''}"
         raise ValueError(
-            f"fxfuse folded '{where}' for inputs with {axes} axes there, batch included, and got one with "
+            f"fxfuse folded '{where}' for inputs with {number} there, batch included, and got one with "
             f"{input.dim()}. Add the batch axis, or fuse again with example_inputs of this shape."
         )
     return input
@@ -33,21 +40,23 @@ class AssumedRank(nn.Identity):
     Args:
         axes: the number of axes assumed, batch included.
         where: the path of the norm.
+        or_more: whether it may have more axes.
     """
 
-    def __init__(self, axes: int, where: str) -> None:
+    def __init__(self, axes: int, where: str, or_more: bool = False) -> None:  # noqa: FBT001, FBT002 - as require_rank
         """Remember the assumption."""
         super().__init__()
+        self.or_more = or_more
         self.axes = axes
         self.where = where
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
         """Return ``input`` if the assumption holds."""
-        return require_rank(input, self.axes, self.where)
+        return require_rank(input, self.axes, self.where, self.or_more)
 
     def extra_repr(self) -> str:
         """Show the assumption."""
-        return f"axes={self.axes}"
+        return f"axes={self.axes}{' or more' if self.or_more else ''}"
 
 
 def require_value(value: object, expected: object, name: str) -> object:

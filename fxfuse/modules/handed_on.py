@@ -134,14 +134,14 @@ class Closing:
 def _is_checked(value: Tensor) -> bool:
     """Whether a value is a plain tensor, in code that simply runs: compilers and exporters see one fixed way anyway."""
     plain = type(value) in (Tensor, nn.Parameter)
-    compiles = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting()
+    compiles = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return plain and not compiles and not _functorch.is_functorch_wrapped_tensor(value)
 
 
 def _violation(what: str, giver: str, takers: Sequence[str]) -> ValueError:
     names = " or ".join(f"'{path}'" for path in takers)
     return ValueError(
-        f"fxfuse folded {names} and '{giver}' into one, since '{giver}' gave its result to {names} alone on the example "
-        f"inputs; now {what}. Add an example of this call to example_inputs and fuse again, or pass guards=False if "
-        "this cannot be."
+        f"fxfuse folded {names} and '{giver}' into one, since '{giver}' gave its result to {names} alone on the "
+        f"example inputs; now {what}. Add an example of this call to example_inputs and fuse again, or pass "
+        "guards=False if this cannot be."
     )

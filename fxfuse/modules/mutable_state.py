@@ -29,7 +29,9 @@ class State:
         self.holders: dict[int, tuple[Any, Any, str]] = {}
         self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
-        modules = [root] if alone else paths_below(root)
+        found = [root] if alone else paths_below(root)
+        # A scripted module lives in C++, and keeps what it writes there.
+        modules = [module for module in found if not isinstance(module, torch.jit.ScriptModule)]
         for module in modules:
             self._remember_module(module)
         classes = set() if alone else {type(module) for module in modules}
@@ -76,15 +78,18 @@ class State:
                 _refill(value, content)
         for cls, members in self.classes.items():
             found = _restore_class(cls, members) or found
-        drawn = self.chance is not None and not same_chance(chance(), self.chance)
+        return "its forward draws random numbers that a graph would repeat" if self._put_generators_back() else found
+
+    def _put_generators_back(self) -> bool:
+        """Put the random generators back, and return whether anything was drawn."""
+        drawn = False
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
             generator.set_state(before)
-        if drawn:
-            if self.chance is not None:
-                set_chance(self.chance)
-            found = "its forward draws random numbers that a graph would repeat"
-        return found
+        if self.chance is not None and not same_chance(chance(), self.chance):
+            set_chance(self.chance)
+            return True
+        return drawn
 
 
 def _own_classes(cls: type) -> list[type]:

@@ -115,7 +115,7 @@ class Guard(Noop):
 
 def _checked(arguments: Mapping[str, Any], axes: Axes) -> int | None:  # noqa: ARG001 - the call alone says it
     number = arguments.get("axes")
-    return number if isinstance(number, int) else None
+    return number if isinstance(number, int) and not arguments.get("or_more") else None
 
 
 _aten = torch.ops.aten
@@ -139,4 +139,4 @@ row("to", Cast, "input dtype device non_blocking copy memory_format layout pin_m
 row("to", Cast, "input", "float", "half", "double", "bfloat16", **_SELF)
 row("to", Cast, "input other non_blocking copy memory_format", "type_as", _aten.type_as.default, _aten.to.other,
     shape="same", result="maybe view", like="other")
-row("guard", Guard, "input axes where", AssumedRank, require_rank, rank=_checked, asks="rank", **_SELF)
+row("guard", Guard, "input axes where or_more", AssumedRank, require_rank, rank=_checked, asks="rank", **_SELF)

@@ -73,7 +73,7 @@ class View:
         return int(axis) if axis < 0 else axis - self.require_axes(self.input) - new
 
     def require_axes_of_result(self) -> int:
-        """Return the number of axes of the result; an assumed one is enough if the only reader is a norm that checks it."""
+        """Return the number of axes of the result; an assumed one will do if only a norm reads it that checks it."""
         rank, readers = self.call.rank(self.node), self.call.graph.users(self.node)
         row = self.call.graph.operator(readers[0]) if len(readers) == 1 else None
         checked = row is not None and issubclass(row.view, AffineSource) and row.view.leaves_check

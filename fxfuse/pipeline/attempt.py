@@ -44,7 +44,7 @@ class Edited:
         editor: the edits of its graph.
         decisions: what the rules decided.
         replaced: a module of the user's -> what takes its place; empty where the graph itself is the result.
-        unwritten: the edits cannot be written back, so the modules stay as they are.
+        unwritten: the edits could not be written back, so the modules stay as they are.
         links: what has to be checked whenever the result runs, since it rests on a recorded run.
     """
 
@@ -54,6 +54,11 @@ class Edited:
     replaced: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
     unwritten: bool = False
     links: Collection[Link] = ()
+
+    @property
+    def changed(self) -> set[nn.Module]:
+        """The modules of the user's that the edits change."""
+        return {m for plan in self.editor.plans for m in changed_modules(self.part, self.editor, plan)}
 
     def undone(self) -> Edited:
         """Return the same with the user's modules as they are, and refusals in place of folds."""
@@ -103,8 +108,14 @@ class Attempt:
         return {module: new for edited in self.edited for module, new in edited.replaced.items()}
 
     def without(self, wrong: Collection[Edited]) -> Attempt:
-        """Return the same with some edits undone."""
-        return replace(self, edited=[e.undone() if e in wrong else e for e in self.edited]) if wrong else self
+        """Return the same with some edits undone, and those that share modules with them."""
+        if not wrong:
+            return self
+        undone, changed = set[Edited](), set[nn.Module]()
+        while more := {e for e in self.edited if e not in undone and (e in wrong or e.changed & changed)}:
+            undone |= more
+            changed = {module for edited in undone for module in edited.changed}
+        return replace(self, edited=[e.undone() if e in undone else e for e in self.edited])
 
     def finish(self) -> nn.Module | ExportedProgram:
         """Return the object that the user gets, with its report."""
@@ -152,7 +163,8 @@ def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.
     graphs = [
         Edited(p, e, run(e, options.rules, _untraced(captured, p, e))) for p, e in editors if not e.graph.keeps_code
     ]
-    return Attempt(captured, structure, [*graphs, *into_classes], options.inplace, options.guards)
+    attempt = Attempt(captured, structure, [*graphs, *into_classes], options.inplace, options.guards)
+    return attempt.without([edited for edited in into_classes if edited.unwritten])
 
 
 def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: Options) -> list[Edited]:
@@ -169,6 +181,7 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
             decisions = [replace(d, recorded=True) if not nodes.isdisjoint(d.nodes) else d for d in decisions]
             decisions = [d for n, d in enumerate(decisions) if d not in decisions[:n]]  # every call says the same
         found.append(Edited(part, editor, _assumed(part, decisions), links=links))
+        calls.finished.add(editor)
     return [_written(edited, calls) for edited in found]
 
 

@@ -173,7 +173,8 @@ def _detail(offer: _Offer) -> str:
     rule, plan, copied = offer
     conditions = []
     if plan.guard is not None and plan.assumed:
-        conditions.append(f"assumes {plan.guard.axes} axes there, batch included; a check stays in the model")
+        number = f"{plan.guard.axes} axes{' or more' if plan.guard.or_more else ''}"
+        conditions.append(f"assumes {number} there, batch included; a check stays in the model")
     if copied:
         conditions.append(f"the weight is shared, so this call got a copy of {copied:,} bytes")
     if isinstance(plan, Merge):

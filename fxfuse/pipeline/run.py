@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 from fxfuse.capture.capture import Capture, capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
-from fxfuse.modules.example_inputs import Inputs
 from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
@@ -28,6 +27,7 @@ from fxfuse.write_back.replacements import changed_modules
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fxfuse.modules.example_inputs import Inputs
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
@@ -47,7 +47,7 @@ def fuse(
         except Exception as error:
             if out_of_memory(error):
                 raise
-            attempt, result = _compared(_proven(model, captured, examples.calls, options), options, examples)
+            attempt, result = _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
             why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
             Report.of(result).noted(why).attach(result)
             return attempt, result
@@ -112,7 +112,7 @@ def _captured(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, op
     return captured if _records(captured, options) else _proven(model, captured, calls, options)
 
 
-def _proven(model: Any, captured: Capture, calls: list[Inputs], options: Options) -> Capture:
+def _proven(model: nn.Module, captured: Capture, calls: list[Inputs], options: Options) -> Capture:
     """Return what was captured, but for graphs that do not give on the example inputs what their module gives."""
     distrusted = set[nn.Module]()
     while True:

@@ -82,8 +82,8 @@ class Reason(Enum):
     )
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
-        "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, going "
-        "by the names that it mentions; {advice}put the layers into a submodule of their own that is called as a whole"
+        "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, "
+        "going by the names that it mentions; {advice}put the layers into a submodule of their own that is called as a whole"
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "

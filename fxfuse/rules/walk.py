@@ -12,6 +12,8 @@ from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import fx
 
     from fxfuse.algebra.affine import Affine
@@ -25,7 +27,8 @@ class Walk:
 
     Attributes:
         sources: the nodes that apply it; several that follow each other directly are one affine.
-        guard: the check of a number of axes that has to stay, None for no check.
+        ranks: the numbers of axes that it relies on.
+        guard: the check of them that has to stay, None for no check.
         moved: True once the affine has passed an operation that may change the number of axes.
     """
 
@@ -34,6 +37,7 @@ class Walk:
         self.graph = graph
         self.sources = [source]
         self.guard: Guard | None = None
+        self.ranks: list[Rank] = []
         self.moved = False
 
     def take(self, source: AffineSource) -> Affine:
@@ -52,9 +56,9 @@ class Walk:
         value = self.name(source.input)
         require_may_assume(self.graph, rank, source.input)
         require(not self.moved, Reason.UNKNOWN_SHAPE, value=value, detail="only usual, or only seen")
+        self.ranks.append(rank)
         if self.graph.guards:
-            assumed = rank.assumed or (self.guard is not None and self.guard.assumed)
-            self.guard = Guard(source.node, rank.axes, assumed)
+            self.guard = guard_of(source.node, self.ranks)
 
     def vector(self, view: Linear, affine: Affine, axis: int, channels: int) -> Affine:
         """Return the affine as two vectors along the channels, where the weights are."""
@@ -113,7 +117,7 @@ def along_channels(graph: Graph, affine: Affine, axis: int, channels: int, node:
 
 
 def unproven_rank(graph: Graph, affine: Affine, axis: int, node: fx.Node) -> Rank | None:
-    """Return the number of axes of a value, if an affine would enlarge a value of fewer, and that is not proven.
+    """Return the number of axes that a value needs at least for an affine not to enlarge it, if it is not proven.
 
     A constant with more axes than the value would give the result more axes as well, and is refused.
     """
@@ -124,7 +128,14 @@ def unproven_rank(graph: Graph, affine: Affine, axis: int, node: fx.Node) -> Ran
         raise Refusal(Reason.UNKNOWN_SHAPE, value=name, detail="not known")
     detail = f"it has {affine.rank} axes, the value {rank.axes}"
     require(affine.rank <= rank.axes, Reason.NOT_PER_CHANNEL, value=name, detail=detail)
-    return None if rank.proven else rank
+    return None if rank.proven else rank._replace(axes=affine.rank, or_more=True)
+
+
+def guard_of(node: fx.Node, ranks: Sequence[Rank]) -> Guard:
+    """Return the one check, in place of a node, of all that is relied on: of a number, or else of the least number."""
+    exact = [rank for rank in ranks if not rank.or_more]
+    axes = max(rank.axes for rank in exact or ranks)
+    return Guard(node, axes, any(rank.assumed for rank in ranks), or_more=not exact)
 
 
 def require_may_assume(graph: Graph, rank: Rank, value: fx.Node) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fxfuse.edit.editor import Editor
     from fxfuse.edit.history import Position
-    from fxfuse.graph.plan import Plan, Write
+    from fxfuse.graph.plan import Check, Plan, Write
 
 
 class Fate(NamedTuple):
@@ -25,13 +25,13 @@ class Fate(NamedTuple):
         dropped: nobody reads its result any more.
         argument: which of its arguments its readers read now, ``("", None)`` for what none of them is yet; None where
             it stays.
-        guard: the number of axes that is checked in its place, or None.
+        guard: what is checked in its place, or None.
         write: its new tensors, or None.
     """
 
     dropped: bool = False
     argument: Position | None = None
-    guard: int | None = None
+    guard: Check | None = None
     write: Write | None = None
 
     @property
@@ -40,19 +40,30 @@ class Fate(NamedTuple):
         return not self.dropped and self.argument is None and self.write is None
 
 
-def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan] = ()) -> Fate:
-    """Return what becomes of a call by what was done, and by some plans besides."""
-    bypass, write, dropped = editor.bypassed.get(node), editor.writes.get(node), node in editor.dropped
-    argument, guard = (None, None) if bypass is None else (bypass.argument, bypass.guard)
-    for plan in plans:
+def plans_for(node: fx.Node, plans: Iterable[Plan]) -> list[Plan]:
+    """Return the plans that change a node."""
+    return [plan for plan in plans if node in plan.nodes]
+
+
+def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan]) -> Fate:
+    """Return what becomes of a call by plans, of which some may be done already."""
+    write: Write | None = None
+    dropped, argument, guard = False, None, None
+    for plan in plans_for(node, plans):
         for new in (new for new in plan.writes if new.call.node is node):
             write = new if write is None else new.after(write)
         dropped = dropped or node in plan.dropped
         for value in (value for gone, value in plan.bypass if gone is node):
-            source = editor.graph.source(node)
-            argument = position_of(source, value) if value in source.all_input_nodes else ("", None)
-            guard = plan.guard.axes if plan.guard is not None and plan.guard.node is node else None
+            argument = _argument(editor, node, value)
+            guard = plan.guard.check if plan.guard is not None and plan.guard.node is node else None
     return Fate(dropped, argument, guard, write)
+
+
+def _argument(editor: Editor, node: fx.Node, value: fx.Node) -> Position:
+    if node in editor.bypassed:
+        return editor.bypassed[node].argument
+    source = editor.graph.source(node)
+    return position_of(source, value) if value in source.all_input_nodes else ("", None)
 
 
 def same(one: Fate, other: Fate, *, exact: bool) -> bool:

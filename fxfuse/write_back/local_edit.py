@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from torch import fx, nn
@@ -65,8 +66,9 @@ class LocalEdit:
             else None
         )
 
+    @functools.cached_property
     def module(self) -> nn.Module:
-        """Return the module with the edits, its children left as they are."""
+        """The module with the edits, its children left as they are."""
         for node, twin in reversed(self.pairs):
             self._repeat(node, twin)
         self.local.drop_dead()
@@ -87,7 +89,7 @@ class LocalEdit:
         editor, graph = self.editor, self.local.graph
         bypass, source = editor.bypassed.get(twin), graph.source(node)
         if bypass is not None:
-            guard = None if bypass.guard is None else Guard(node, bypass.guard)
+            guard = None if bypass.guard is None else Guard(node, bypass.guard.axes, or_more=bypass.guard.or_more)
             self.local.apply(Plan(bypass=((node, bypass.value(source)),), guard=guard), where=bypass.where)
         elif twin in editor.dropped:
             # Nobody uses its result any more, so that whatever it read stands for it.

@@ -53,7 +53,7 @@ class _Method:
     @functools.cached_property
     def code(self) -> Code:
         """All that it may call."""
-        return Code(self.members, self.functions, tensors=False)
+        return Code(self.members, self.functions, unseen=False)
 
     @functools.cached_property
     def touched(self) -> set[nn.Module]:
@@ -85,9 +85,7 @@ class _Method:
         using = [f for f in self.code.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
         return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
-    def splits(
-        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool
-    ) -> set[nn.Module]:
+    def splits(self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool) -> set[nn.Module]:
         """Return what it computes with that holds a part of a fold, and not all of it.
 
         Args:
@@ -171,7 +169,7 @@ class OtherMethods:
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
-        """Return the methods of a class that may give a value, each with its functions and whether the forward uses it."""
+        """Return the methods of a class that may give a value: the functions of each, and whether the forward uses it."""
         if kind in self._kinds:
             return self._kinds[kind]
         found: dict[str, list[tuple[FunctionType, type | None]]] = {}

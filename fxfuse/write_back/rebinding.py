@@ -39,12 +39,16 @@ def exchanged(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int 
 def rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
     """Return a hook that has the new modules in place of those that it is bound to, or has in variables around it."""
     if isinstance(hook, functools.partial):
-        values = [rebound(hook.func, copy_of), *(exchanged(value, copy_of) for value in hook.args)]
+        args = (exchanged(value, copy_of) for value in hook.args)
         keywords = {name: exchanged(value, copy_of) for name, value in hook.keywords.items()}
-        return functools.partial(*values, **keywords)
+        return functools.partial(rebound(hook.func, copy_of), *args, **keywords)
     if not inspect.isfunction(hook):
         return exchanged(hook, copy_of)
-    held = [*map(contents_of, hook.__closure__ or ()), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
+    held = [
+        *map(contents_of, hook.__closure__ or ()),
+        *(hook.__defaults__ or ()),
+        *(hook.__kwdefaults__ or {}).values(),
+    ]
     if all(_known(value, copy_of) is value for value in held):
         return hook
     pairs = [(cell, _known(contents_of(cell), copy_of)) for cell in hook.__closure__ or ()]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import fx, nn
 
+    from fxfuse.edit.editor import Editor
     from fxfuse.graph.plan import Plan
     from fxfuse.rules import Rule
 
@@ -56,10 +57,11 @@ class RecordedVetoes(Vetoes):
         super().__call__(plan)
         self._known.append((plan, links))
 
-    def _offer(self, rule: Rule, node: fx.Node) -> Plan | None:
-        plan = super()._offer(rule, node)
+    def _offer(self, editor: Editor, rule: Rule, node: fx.Node) -> Plan | None:
+        plan = super()._offer(editor, rule, node)
         try:
-            _ = None if plan is None else self._links_of(plan)
+            if plan is not None and editor is self.editor:
+                self._links_of(plan)
         except Refusal:
             return None
         return plan

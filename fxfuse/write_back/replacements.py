@@ -10,7 +10,7 @@ from torch import nn
 from fxfuse.graph.uses import asks_shape
 from fxfuse.modules.guards import AssumedRank
 from fxfuse.modules.lookup import owner_at
-from fxfuse.write_back.fates import fate_of, same
+from fxfuse.write_back.fates import fate_of, plans_for, same
 from fxfuse.write_back.local_edit import LocalEdit
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Calls:
         owners: a module -> the calls of functions and methods in its own forward, once for each call of the module.
         foreign: modules of which another module's forward reads a tensor.
         sites: a node -> all nodes that the same piece of the user's code makes.
+        finished: the editors of graphs in which no rule will be asked any more.
     """
 
     def __init__(self, edits: Iterable[tuple[Part, Editor]]) -> None:
@@ -49,6 +50,7 @@ class Calls:
         self.owners: dict[nn.Module, list[tuple[Editor, list[fx.Node]]]] = defaultdict(list)
         self.foreign: set[nn.Module] = set()
         self.sites: dict[fx.Node, list[Site]] = {}
+        self.finished: set[Editor] = set()
         self._edits: dict[nn.Module, LocalEdit | None] = {}
         for part, editor in edits:
             self._note(part, editor)
@@ -81,22 +83,27 @@ class Calls:
             self._edits[owner] = LocalEdit.of(owner, *instances[0]) if _alike(instances) else None
         return self._edits[owner]
 
-    def differing(self, site: Site, plans: Sequence[Plan] = ()) -> Site | None:
+    def differing(self, site: Site, plans: Sequence[Plan] = (), *, finished: bool = False) -> Site | None:
         """Return a node that the same code makes, and of which something else becomes, so that no code does for both.
 
         Args:
             site: the node.
             plans: what will be done besides what was done.
+            finished: nothing will be done after that.
         """
         editor, node = site
         sites = self.sites.get(node, [])
         if len(sites) < 2:
             return None
-        exact, fate = editor.origin[node].module is None, fate_of(editor, node, plans)
+        done = plans_for(node, (*editor.plans, *plans))
+        exact, fate = editor.origin[node].module is None, fate_of(editor, node, done)
         # A call of a module of which nobody uses the result may stay or go, ...
         counted = sites if exact else [s for s in sites if s[1] not in s[0].graph.dead] or sites
         for other in counted:
-            if not same(fate, fate_of(*other, plans), exact=exact):
+            theirs = plans_for(other[1], (*other[0].plans, *plans))
+            # The graphs of other parts may be done, and a step ahead.
+            theirs = theirs if finished or other[0] is editor else theirs[: len(done)]
+            if not same(fate, fate_of(*other, theirs), exact=exact):
                 return other
         # ... unless it would meet a check that is not meant for it.
         return site if fate.guard is not None and len(counted) < len(sites) else None
@@ -107,14 +114,14 @@ class Calls:
         Returns:
             The new modules; None if one module would need several.
         """
-        fates = {node: fate for node in editor.origin if not (fate := fate_of(editor, node)).stays}
-        if any(self.differing((editor, node)) is not None for node in fates):
+        fates = {n: fate_of(editor, n, editor.plans) for p in editor.plans for n in p.nodes if n in editor.origin}
+        if any(self.differing((editor, node), finished=True) is not None for node in fates):
             return None
         functions = [origin for node in fates if (origin := editor.origin[node]).module is None]
         edits = {owner: self.local_edit(owner) for owner in {owner_at(part.module, o.owner) for o in functions}}
         if None in edits.values():
             return None
-        found = {owner: edit.module() for owner, edit in edits.items() if edit is not None}
+        found = {owner: edit.module for owner, edit in edits.items() if edit is not None}
         for node, fate in fates.items():
             module = editor.origin[node].module
             if module is not None and fate.argument is not None:
@@ -129,7 +136,7 @@ class Calls:
 
 
 def _stand_in(bypass: Bypass) -> nn.Module:
-    return nn.Identity() if bypass.guard is None else AssumedRank(bypass.guard, bypass.where)
+    return nn.Identity() if bypass.guard is None else AssumedRank(bypass.guard.axes, bypass.where, bypass.guard.or_more)
 
 
 def _alike(instances: list[tuple[Editor, list[fx.Node]]]) -> bool:

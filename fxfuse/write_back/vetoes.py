@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fxfuse.graph.plan import Plan
     from fxfuse.rules import Rule
     from fxfuse.write_back.other_methods import OtherMethods
-    from fxfuse.write_back.replacements import Calls
+    from fxfuse.write_back.replacements import Calls, Site
 
 
 class Vetoes:
@@ -81,34 +81,37 @@ class Vetoes:
 
     def _require_one_replacement(self, plan: Plan) -> None:
         """Refuse a plan for one of several calls of a module, unless the rules want the same for the others."""
-        plans, touched = [plan], [*plan.nodes]
-        for node in touched:  # which grows
-            while (other := self.calls.differing((self.editor, node), plans)) is not None:
-                editor, call = other
-                twin = None if editor is not self.editor or call in touched else self._twin(call, touched)
+        plans, touched = [plan], [(self.editor, node) for node in plan.nodes]
+        for site in touched:  # which grows
+            while (other := self.calls.differing(site, plans)) is not None:
+                twin = None if other in touched else self._twin(other, touched)
                 if twin is None:
-                    raise self._refusal(self._module_at(node))
+                    raise self._refusal(self._module_at(site[1] if site[0] is self.editor else plan.nodes[0]))
                 plans.append(twin)
-                touched += twin.nodes
+                touched += [(other[0], node) for node in twin.nodes]
 
     def _module_at(self, node: fx.Node) -> nn.Module:
         origin = self.editor.origin[node]
         return origin.module if origin.module is not None else owner_at(self.part.module, origin.owner)
 
-    def _twin(self, call: fx.Node, touched: Collection[fx.Node]) -> Plan | None:
+    def _twin(self, site: Site, touched: Collection[Site]) -> Plan | None:
         """Return a plan of the rules that changes a call, and nothing that other plans change already."""
-        sites = [site for node in (call, *touched) for site in self.calls.sites.get(node, ())]
-        nodes = dict.fromkeys(node for editor, node in sites if editor is self.editor and not editor.gone(node))
+        editor, call = site
+        if editor in self.calls.finished:
+            return None
+        sites = [other for _, node in (site, *touched) for other in self.calls.sites.get(node, ())]
+        nodes = dict.fromkeys(node for one, node in sites if one is editor and not one.gone(node))
+        taken = {node for _, node in touched}
         for node in nodes:
             for rule in self.rules:
-                plan = self._offer(rule, node)
-                if plan is not None and call in plan.nodes and not set(plan.nodes) & set(touched):
+                plan = self._offer(editor, rule, node)
+                if plan is not None and call in plan.nodes and taken.isdisjoint(plan.nodes):
                     return plan
         return None
 
-    def _offer(self, rule: Rule, node: fx.Node) -> Plan | None:
+    def _offer(self, editor: Editor, rule: Rule, node: fx.Node) -> Plan | None:
         try:
-            return rule(self.editor.graph, node)
+            return rule(editor.graph, node)
         except Exception as error:  # a rule may be the user's, whose errors are told where it is tried in earnest
             if out_of_memory(error):
                 raise

@@ -16,7 +16,19 @@ from fxfuse import extend
 from fxfuse.rules import DEFAULT_RULES
 
 PUBLIC = [
-    *("FuseError", "FusePass", "Reason", "Report", "explain", "fuse_conv_bn", "fuse_graph", "fx_fuse", "register"),
+    *(
+        "FuseError",
+        "FusePass",
+        "Reason",
+        "Report",
+        "explain",
+        "fuse_conv_bn",
+        "fuse_graph",
+        "fx_fuse",
+        "lower",
+        "optimize",
+        "register",
+    ),
     "verify",
 ]
 EXTEND = [name for name in extend.__all__ if inspect.isclass(getattr(extend, name)) or name in ("register", "require")]

@@ -30,6 +30,14 @@ def asserts_in_a_loop(value: Any) -> None:
         assert value
 
 
+def asserts_a_number(value: Any) -> None:
+    assert value == 4
+
+
+def asserts_of_lists(value: Any) -> None:
+    assert [value] == [0]
+
+
 def branches(value: Any) -> int:
     return 1 if value else 2
 
@@ -101,33 +109,3 @@ def compares_with_none(value: Any) -> bool:
 
 def asks_for_a_state(value: Any) -> bool:
     return bool(value.is_grad_enabled())
-
-
-def tells_in_other_words(value: Any) -> Any:
-    try:
-        return value + 1
-    except TypeError as error:
-        raise ValueError from error
-
-
-def goes_on(value: Any) -> Any:
-    try:
-        return value + 1
-    except TypeError:
-        return value
-
-
-def returns_at_last(value: Any) -> Any:
-    try:
-        value += 1
-    finally:
-        return value  # noqa: B012 - this is the point
-
-
-def handles_nothing(value: Any) -> Any:
-    return value + 1
-
-
-def opens(value: Any) -> str:
-    with value as text:
-        return str(text)

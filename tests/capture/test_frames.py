@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fxfuse.source.exceptions import goes_on
 
 from fxfuse.capture.frames import asked_classes, asks_what_a_graph_cannot_say, is_assertion, unpacked
 from tests.capture import questions
@@ -28,6 +27,12 @@ class Asked:
     def __bool__(self) -> bool:
         self.told.append(is_assertion(sys._getframe(1)))
         return True
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __iter__(self) -> Iterator[int]:
         self.told.append(unpacked(sys._getframe(1)))
@@ -62,6 +67,7 @@ INVERTED = pytest.mark.xfail(sys.version_info >= (3, 12), reason="the jump leads
     "function",
     [
         *(pytest.param(f, marks=SEPARATE) for f in (questions.asserts, questions.asserts_and_says_why)),
+        pytest.param(questions.asserts_a_number, marks=SEPARATE),
         pytest.param(questions.asserts_at_the_end, marks=SEPARATE),
         pytest.param(questions.asserts_in_a_loop, marks=INVERTED),
     ],
@@ -71,7 +77,11 @@ def test_an_assertion(function: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [questions.branches, questions.raises_another_error, questions.negates, questions.repeats]
+    "function",
+    [
+        *(questions.branches, questions.raises_another_error, questions.negates, questions.repeats),
+        questions.asserts_of_lists,
+    ],
 )
 def test_a_branch_is_no_assertion(function: Callable[[Any], Any]) -> None:
     assert told(function, Asked()) is False
@@ -124,17 +134,3 @@ def test_what_an_iterator_looks_at_is_not_unpacked() -> None:
 )
 def test_what_a_graph_cannot_say(function: Callable[..., Any], sentence: str) -> None:
     assert asks_what_a_graph_cannot_say(function) == sentence
-
-
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (questions.goes_on, True),
-        (questions.returns_at_last, True),
-        (questions.opens, True),
-        (questions.tells_in_other_words, False),
-        (questions.handles_nothing, False),
-    ],
-)
-def test_whether_a_function_goes_on_after_an_exception(function: Any, expected: bool) -> None:
-    assert goes_on(function.__code__, vars(questions)) is expected

@@ -91,6 +91,13 @@ def test_explain_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("BatchNorm2d" in line and line.split()[0] == "3" for line in lines)
 
 
+def test_lowering(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "own_models:small", *QUICK, "--lower"]) == 0
+    assert "lowered" in capsys.readouterr().out
+    assert main(["explain", "own_models:small", "--lower"]) == 0
+    assert "kernels: 1, operations taken in: 1, layers left: 0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("extra", [[], ["--input-size", "8"], ["--input-size", "3", "8", "6"]])
 def test_explain_for_machines(capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
     assert main(["explain", "own_models:small", "--json", *extra]) == 0

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from fxfuse import FuseError, Reason, Report, fx_fuse
 from fxfuse.rules import DEFAULT_RULES
 from tests.fuzz.build import REFUSED, Built, built
+from tests.fuzz.lowered import assert_lowered
 from tests.fuzz.nets import Optional
 from tests.support.helpers import leaves, unchanged
 
@@ -71,6 +72,10 @@ def check_structure(made: Built, expected: Any, structure: Structure | None, giv
         raise Broken("the result raises", f"{type(error).__name__}: {error}\n{report}") from error
     assert_close(expected, found, made, report)
     assert_right_for_more(made, fused, report)
+    try:
+        assert_lowered(fused, made.x)
+    except Exception as error:
+        raise Broken("the lowered model", f"{type(error).__name__}: {error}\n{report}") from error
     again = fuse(fused, structure=structure, **given)
     if again is None:  # the norms that are left are all in training mode
         return Counter({"second pass: all norms train": 1})

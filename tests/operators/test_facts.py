@@ -153,3 +153,24 @@ def test_a_block_of_the_user_is_no_layer_by_its_name(name: str) -> None:
     fused = fx_fuse(model)
     assert_same(model, fused, x)
     assert Report.of(fused).by_reason() == {Reason.LAYOUT: 1}
+
+
+class CastLike(nn.Module):
+    """A norm of which the result gets the dtype of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z: Tensor = self.norm(y).type_as(y)
+        return z
+
+
+def test_who_only_asks_for_a_dtype_is_no_reader() -> None:
+    model, x = trained(CastLike()), randn(2, 4, 3, 5)
+    fused = fx_fuse(model)
+    assert_same(model, fused, x)
+    assert Report.of(fused).skipped == ()

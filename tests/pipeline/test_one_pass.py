@@ -5,16 +5,17 @@ from __future__ import annotations
 import collections
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import fxfuse
 from fxfuse import Reason, fx_fuse
 from fxfuse.capture.capture import capture
 from fxfuse.capture.tracer import Tracer
+from fxfuse.extend import DEFAULT_RULES, Graph, Linear, Plan, Write
 from fxfuse.pipeline import attempt, engine, run
 from tests.hazards.blocks import Block, layers
 from tests.support.helpers import Model, assert_equal, assert_same, folds, reasons, trained, values
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IMAGE = (2, 3, 6, 6)
-MOST_FILES = 52
+CHANNELS = 4
+MOST_FILES = 49
 """Through which fxfuse goes for a convolution, a norm and an activation."""
 
 
@@ -115,19 +117,28 @@ def test_an_optional_argument_is_checked_where_the_forward_is_kept() -> None:
         fused(x, values(1))
 
 
-class Third(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x / 3
+def halve(graph: Graph, node: fx.Node) -> Plan | None:
+    """A rule that is wrong, and asks whether the layer may change."""
+    if not graph.plays(node, Linear) or graph.read(node).tensor("weight").shape[1] != CHANNELS:
+        return None
+    graph.require_changeable(node)
+    call = graph.read(node)
+    return Plan(writes=(Write(call, {"weight": call.tensor("weight") / 2}),))
 
 
-def test_what_differs_on_example_inputs_is_undone_without_another_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), Third(), nn.BatchNorm2d(4)).eval()
-    model.state_dict()["0.bias"].fill_(3e7)  # which cancels
-    model.state_dict()["2.running_mean"].fill_(1e7)
+@pytest.mark.parametrize("structure", ["graph", "module"])
+def test_what_differs_on_example_inputs_is_undone_without_another_capture(
+    monkeypatch: pytest.MonkeyPatch, structure: Literal["graph", "module"]
+) -> None:
+    blocks = [nn.Sequential(nn.Conv2d(c, CHANNELS, 1), nn.BatchNorm2d(CHANNELS), nn.ReLU()) for c in (3, CHANNELS)]
+    model, x = trained(nn.Sequential(*blocks)), values(*IMAGE)
     captured: Any = []
-    monkeypatch.setattr(run, "capture", lambda *args, **options: captured.append(args) or capture(*args, **options))
-    fused = fx_fuse(model, values(1, 3, 5, 5).float())
-    assert ("2", Reason.DIFFERS) in reasons(fused)
+    monkeypatch.setattr(run, "capture", lambda *args, **kw: captured.append(args) or capture(*args, **kw))
+    rules = [*DEFAULT_RULES, halve]
+    fused = fx_fuse(model, x, rules=rules, structure=structure)
+    assert_same(model, fused, x)
+    assert folds(fused) == ["0.1"]
+    assert ("1.1", Reason.DIFFERS) in reasons(fused)
     assert len(captured) == 1
 
 

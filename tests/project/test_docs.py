@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 # What the examples of a page need beside fxfuse, by a word in the code.
 NEEDS = {"torch.onnx": "onnxscript", "torchvision": "torchvision", "timm:": "timm", ".onnx": "onnxruntime"}
+NEEDS |= {"ultralytics": "ultralytics"}
 NEEDS |= {"resnet": "torchvision", 'backend="fxfuse"': "fxfuse:backend"}
 
 # Commands that are not run here, and why.  Those of fxfuse are parsed all the same.

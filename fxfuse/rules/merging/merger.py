@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from fxfuse.algebra.geometry import Misfit
 from fxfuse.graph.aliases import writer_between
-from fxfuse.graph.plan import Guard
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.report.cost import Cost
 from fxfuse.report.reasons import Reason, Refusal, require
 from fxfuse.rules.merging.route_filters import RouteFilters
-from fxfuse.rules.walk import require_may_assume
+from fxfuse.rules.walk import guard_of, require_may_assume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from fxfuse.algebra.filters import Filter
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.plan import Write
+    from fxfuse.graph.plan import Guard, Write
     from fxfuse.operators.roles import Linear
     from fxfuse.rules.merging.routes import Route
 
@@ -94,7 +93,7 @@ class Merger:
             require_may_assume(self.graph, rank, value)
         if not ranks or not self.graph.guards:
             return None
-        return Guard(node, max(rank.axes for rank in ranks), any(rank.assumed for rank in ranks))
+        return guard_of(node, ranks)
 
     def require_same_value(self, value: fx.Node, readers: Iterable[fx.Node]) -> None:
         """Refuse a value that is written into between its readers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from fxfuse import Reason, fx_fuse
 from tests.hazards.blocks import assert_right, sequence
 from tests.support.helpers import Model, Structure, assert_same, folds, reasons, trained, values
+
+if TYPE_CHECKING:
+    from fxfuse.capture.hooks import Hooks
 
 INPUTS = [values(2, 3, 6, 6), values(6, 3, 6, 6), -values(2, 3, 6, 6).abs()]
 
@@ -189,7 +192,8 @@ def test_a_hook_that_asks_for_the_class_keeps_it(structure: Structure) -> None:
     model = trained(net())
     model.register_forward_hook(lambda module, _args, output: output * 2 if isinstance(module, Net) else output)
     chosen = None if structure == "graph" else structure
-    for hooks, folded in (("keep", []), ("observe", ["block.1"])):
+    ways: list[tuple[Hooks, list[str]]] = [("keep", []), ("observe", ["block.1"])]
+    for hooks, folded in ways:
         fused = fx_fuse(model, structure=chosen, hooks=hooks)
         assert isinstance(fused, Net)
         assert folds(fused) == folded

@@ -169,17 +169,24 @@ def test_a_check_stands_where_the_number_of_axes_was_assumed(structure: Structur
 
 
 def two_assumptions(m: Any, x: Tensor) -> Tensor:
-    y: Tensor = m.last(m.norm((m.linear(m.conv(x)) * m.gain).repeat(1, 2, 1)))
+    y: Tensor = m.last(m.norm((m.linear(m.conv(x)) * m.gain).flatten(0, 1)))
     return y
 
 
-def test_two_assumptions_are_not_one(structure: Structure) -> None:
+def repeated(m: Any, x: Tensor) -> Tensor:
+    y: Tensor = m.last(m.norm((m.linear(m.conv(x)) * m.gain).repeat(1, 2, 1)))  # which is of three axes
+    return y
+
+
+@pytest.mark.parametrize("function", [two_assumptions, repeated])
+def test_two_assumptions_are_not_one(structure: Structure, function: Function) -> None:
     layers = {"conv": nn.Conv1d(3, 4, 1), "linear": nn.Linear(5, 8), "norm": nn.BatchNorm1d(8), "last": nn.Linear(8, 2)}
-    model = made(two_assumptions, gain=parameter(1, 1, 8), **layers)
+    model = made(function, gain=parameter(1, 1, 8), **layers)
     fused = fx_fuse(model, structure=structure)
     assert_same(model, fused, values(2, 3, 5))
-    with pytest.raises(ValueError, match="axes"):
-        fused(values(3, 5))
+    if function is repeated:
+        with pytest.raises(ValueError, match="axes"):
+            fused(values(3, 5))  # of which the constant makes three axes
 
 
 def test_affines_whose_sizes_do_not_fit(structure: Structure) -> None:

@@ -1,0 +1,85 @@
+"""What each kernel took in, and what stayed as it was, beside what was folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from fxfuse.report.errors import FuseError
+from fxfuse.report.report import Report
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from fxfuse.lowering.plan import Plan
+    from fxfuse.lowering.reading import Reading
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What became of one layer.
+
+    Attributes:
+        path: the layer.
+        kind: its class, or the function.
+        takes: what its kernel does besides: the sum, and the activation.
+        in_place: the sum is written into the value that is added.
+        left: why the layer stays as it is; empty where it is a kernel.
+    """
+
+    path: str
+    kind: str
+    takes: tuple[str, ...] = ()
+    in_place: bool = False
+    left: str = ""
+
+
+@dataclass(frozen=True)
+class LoweringReport(Report):
+    """The report of the fused model, with one ``Lowered`` for every layer in ``lowered``."""
+
+    lowered: tuple[Lowered, ...] = ()
+
+    @property
+    def kernels(self) -> tuple[Lowered, ...]:
+        """The layers that are kernels."""
+        return tuple(layer for layer in self.lowered if not layer.left)
+
+    @property
+    def left(self) -> tuple[Lowered, ...]:
+        """The layers that stay as they are, each with the reason."""
+        return tuple(layer for layer in self.lowered if layer.left)
+
+    def __str__(self) -> str:
+        """Return the table of the folds, then that of the kernels."""
+        rows = [(one.path, one.kind, _takes(one), one.left) for one in (*self.kernels, *self.left)]
+        headers, widths = ("layer", "kind", "takes in", "why"), [44, 24, 44, 72]
+        table = tabulate(rows, headers=headers, maxcolwidths=widths, disable_numparse=True)
+        taken = sum(len(one.takes) for one in self.kernels)
+        total = f"kernels: {len(self.kernels)}, operations taken in: {taken}, layers left: {len(self.left)}"
+        return "\n\n".join([super().__str__(), *([table] if rows else []), total])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return {**super().to_dict(), "lowered": [{**one.__dict__, "takes": list(one.takes)} for one in self.lowered]}
+
+
+def report_of(fused: fx.GraphModule, reading: Reading, plan: Plan) -> LoweringReport:
+    """Return the report of a plan."""
+    try:
+        folds = Report.of(fused)
+    except FuseError:
+        folds = Report()
+    told = {node: Lowered(reading.path(node), reading.kind(node), left=why) for node, why in plan.left.items()}
+    for kernel in plan.kernels.values():
+        layer, first = kernel.layer, kernel.nodes[0]
+        takes = ("sum",) * layer.sums + (() if layer.activation is None else (layer.activation.name,))
+        told[first] = Lowered(layer.path, reading.kind(first), takes, layer.in_place)
+    ordered = tuple(told[node] for node in reading.nodes if node in told)
+    return LoweringReport(folds.decisions, folds.structure, folds.notes, folds.renamed, ordered)
+
+
+def _takes(one: Lowered) -> str:
+    return "stays" if one.left else ", ".join(one.takes) + (" (in place)" if one.in_place else "")

@@ -1,0 +1,1 @@
+"""Tests of what is done with modules, and of what is read of their code."""
