@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxfuse import Reason, Report, fx_fuse
+from fxfuse.extend import DEFAULT_RULES, Graph, Linear, Plan, Write
 from tests.support.helpers import Model, assert_fuses, assert_same, folds, trained, values
 from tests.support.samples import parameter
 
@@ -91,11 +92,19 @@ class Third(nn.Module):
         return x / 3
 
 
+def halves(graph: Graph, node: fx.Node) -> Plan | None:
+    """A rule that is wrong, and asks whether the layer may change."""
+    if not graph.plays(node, Linear):
+        return None
+    graph.require_changeable(node)
+    call = graph.read(node)
+    return Plan(writes=(Write(call, {"weight": call.tensor("weight") / 2}),))
+
+
 def test_a_fold_in_a_module_that_a_graph_has_no_longer_is_undone() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), Third(), nn.BatchNorm2d(4)).eval()
-    model.state_dict()["0.bias"].fill_(3e7)  # which cancels
-    model.state_dict()["2.running_mean"].fill_(1e7)
-    graph, x = fx_fuse(model, rules=[]), values(2, 3, 5, 5, dtype=torch.float32)
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), Third(), nn.BatchNorm2d(4)))
+    graph, x = fx_fuse(model, rules=[]), values(2, 3, 5, 5)
     assert "1" not in dict(graph.named_modules())
-    report = Report.of(fx_fuse(graph, x))
-    assert {d.reason for d in report.skipped} == {Reason.DIFFERS}
+    fused = fx_fuse(graph, x, rules=[*DEFAULT_RULES, halves])
+    assert {d.reason for d in Report.of(fused).skipped} == {Reason.DIFFERS}
+    assert_same(model, fused, x)

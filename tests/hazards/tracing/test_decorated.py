@@ -119,7 +119,6 @@ def called(model: Any, x: Tensor) -> list[Tensor | None]:
 def test_every_call_gives_what_it_gave(decorator: Callable[[Forward], Forward]) -> None:
     model, x = model_of(decorator), values(2, 3, 6, 6)
     fused = fx_fuse(model)
-    assert "bn" in folds(fused)
     before, after = called(model, x), called(fused, x)
     pairs = [(one, other) for one, other in zip(before, after, strict=True) if other is not None]
     assert len(pairs) >= len(before) // 2

@@ -154,9 +154,13 @@ class Stages(Model):
         return found
 
 
-def test_layers_that_names_in_a_list_do_not_mention_fold() -> None:
-    model = trained(Stages(**layers(), layer1=nn.ReLU(), layer2=nn.Sigmoid()))
-    assert folds(fx_fuse(model, structure="module")) == ["bn"]
+def test_a_method_that_calls_layers_by_computed_names_gives_what_it_gave() -> None:
+    model: Any = trained(Stages(**layers(), layer1=nn.ReLU(), layer2=nn.Sigmoid()))
+    fused: Any = fx_fuse(model, structure="module")
+    with torch.no_grad():
+        for x in (values(2, 3, 6, 6), values(6, 3, 6, 6)):
+            assert_equal([model(x), model.other(x)], [fused(x), fused.other(x)])
+    assert folds(fx_fuse(model, structure="graph")) == ["bn"]
 
 
 class Counts(Block):
