@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, fx, nn
@@ -144,9 +145,8 @@ def fuse_graph(
     """
     require_graph(graph_module, constants)
     found = checked_rules(rules)
-    options = Options(
-        found, None, allow_copies, guards, True, allow_growth, constants or {}, hooks  # noqa: FBT003 - in place
-    )
+    options = Options(found, None, allow_copies, guards, allow_growth=allow_growth, hooks=hooks)
+    options = replace(options, inplace=True, constants=constants or {})
     return Report.of(guarded(graph_module, None, options)[1])
 
 

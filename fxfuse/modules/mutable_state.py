@@ -76,15 +76,16 @@ class State:
                 _refill(value, content)
         for cls, members in self.classes.items():
             found = _restore_class(cls, members) or found
+        return self._restore_chance() or found
+
+    def _restore_chance(self) -> str:
         drawn = self.chance is not None and not same_chance(chance(), self.chance)
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
             generator.set_state(before)
-        if drawn:
-            if self.chance is not None:
-                set_chance(self.chance)
-            found = "its forward draws random numbers that a graph would repeat"
-        return found
+        if drawn and self.chance is not None:
+            set_chance(self.chance)
+        return "its forward draws random numbers that a graph would repeat" if drawn else ""
 
 
 def _own_classes(cls: type) -> list[type]:

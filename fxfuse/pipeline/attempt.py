@@ -11,8 +11,8 @@ from torch import fx
 from fxfuse.capture.names import reads_layers
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
-from fxfuse.pipeline.engine import run
 from fxfuse.modules.lookup import is_hooked
+from fxfuse.pipeline.engine import run
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
@@ -61,7 +61,7 @@ class Attempt:
         """Modules for which the edits cannot be written back, and why."""
         paths = self.captured.paths
         unwritable = {m: Refusal(Reason.OWN_FORWARD, value=paths[m]) for m in self.replaced.conflicts}
-        read = read_elsewhere(self.captured.model, self.replaced.modules, paths)
+        read = read_elsewhere(self.replaced.modules, paths)
         return {**read, **unwritable}
 
     @property
@@ -101,7 +101,7 @@ class Attempt:
             editor = Editor(
                 _graph(captured, part, options, kept, holders, layers_are_read=None if as_graph else layers_are_read)
             )
-            found = run(editor, rules, [_Untraced(captured.names, None if as_graph else others, part, editor)])
+            found = run(editor, rules, [_Untraced(captured.names, None if as_graph else others, part, editor).refusal])
             if part.assumed:
                 found = [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in found]
             decisions += found
@@ -134,7 +134,7 @@ class _Untraced(NamedTuple):
     part: Part
     editor: Editor
 
-    def __call__(self, plan: Plan) -> Refusal | None:
+    def refusal(self, plan: Plan) -> Refusal | None:
         """Return why a plan must not be carried out, None if it may."""
         modules = modules_of(plan, self.part, self.editor)
         refusal = self.names.refusal(modules)

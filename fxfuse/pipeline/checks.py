@@ -44,7 +44,9 @@ def require_fusable(model: Any, structure: str | None, *, inplace: bool, hooks: 
         FuseError: a sentence with the offending value and what to do.
     """
     if hooks not in ("keep", "observe"):
-        raise FuseError(f"hooks={hooks!r} is not known; pass 'keep' or 'observe', or leave it out. Nothing was changed.")
+        raise FuseError(
+            f"hooks={hooks!r} is not known; pass 'keep' or 'observe', or leave it out. Nothing was changed."
+        )
     for problem in _problems(model, structure, inplace):
         raise FuseError(f"{problem} Nothing was changed.")
 

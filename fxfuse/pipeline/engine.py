@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fxfuse.graph.plan import Merge
     from fxfuse.rules import Rule
 
-    Veto = Callable[[Plan], "Refusal | None"]
+    Veto = Callable[[Plan], Refusal | None]
 
 
 def run(editor: Editor, rules: Sequence[Rule], vetoes: Sequence[Veto] = ()) -> list[Decision]:
@@ -145,9 +145,7 @@ def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
     )
 
 
-def _cheapest(
-    editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node, vetoes: Sequence[Veto]
-) -> _Offer:
+def _cheapest(editor: Editor, offer: _Offer, later: Sequence[Rule], node: fx.Node, vetoes: Sequence[Veto]) -> _Offer:
     """Return the offer of a later rule for the same node, where that costs less: the way onwards may be free."""
     for rule in later if offer.copied else ():
         try:

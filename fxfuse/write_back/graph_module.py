@@ -12,7 +12,7 @@ from torch.fx.graph import PythonCode
 from torch.fx.graph_module import reduce_graph_module
 
 from fxfuse.graph.lazy_graph_module import share
-from fxfuse.modules.code import own_names
+from fxfuse.modules.method_steps import own_names
 from fxfuse.write_back.copies import renew_parameters
 
 _HOOKS = tuple(

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from fxfuse.capture.names import Code, Members, forwards_of, functions_of
+from fxfuse.capture.known_objects import functions_of
+from fxfuse.capture.untraced_code import Code, Members, forwards_of
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.code import hands_on, mentions, returns_nothing
+from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ancestors, look_up, splitting
+from fxfuse.modules.method_steps import hands_on, returns_nothing
 from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
@@ -85,9 +87,7 @@ class _Method:
         using = [f for f in self.code.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
         return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
-    def splits(
-        self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, onwards: bool
-    ) -> set[nn.Module]:
+    def splits(self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, onwards: bool) -> set[nn.Module]:
         """Return what it computes with that holds a part of a fold, and not all of it.
 
         Args:
@@ -151,7 +151,7 @@ class OtherMethods:
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
-        """Return the methods of a class that may give a value, each with its functions and whether the forward uses it."""
+        """Return the methods of a class that may give a value: functions, and whether the forward uses them."""
         if kind in self._kinds:
             return self._kinds[kind]
         found: dict[str, list[tuple[FunctionType, type | None]]] = {}
@@ -170,15 +170,12 @@ class OtherMethods:
         return self._kinds[kind]
 
 
-def read_elsewhere(
-    model: nn.Module, replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]
-) -> dict[nn.Module, Refusal]:
+def read_elsewhere(replaced: Mapping[nn.Module, nn.Module], paths: Mapping[nn.Module, str]) -> dict[nn.Module, Refusal]:
     """Return the modules that must stay, since another method reads a tensor of theirs that changed.
 
     Layers are read with the norms that went into them: ``changed_elsewhere`` looks after these.
 
     Args:
-        model: the model.
         replaced: modules of the user's, each with what takes its place.
         paths: where they stand in the model.
     """

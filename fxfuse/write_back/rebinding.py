@@ -39,17 +39,18 @@ def exchanged(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int 
 def rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
     """Return a hook that has the new modules in place of those that it is bound to, or has in variables around it."""
     if isinstance(hook, functools.partial):
-        values = [rebound(hook.func, copy_of), *(exchanged(value, copy_of) for value in hook.args)]
         keywords = {name: exchanged(value, copy_of) for name, value in hook.keywords.items()}
-        return functools.partial(*values, **keywords)
+        function: Any = rebound(hook.func, copy_of)
+        return functools.partial(function, *exchanged(hook.args, copy_of), **keywords)
     if not inspect.isfunction(hook):
         return exchanged(hook, copy_of)
-    held = [*map(contents_of, hook.__closure__ or ()), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
+    cells = hook.__closure__ or ()
+    held = [*map(contents_of, cells), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
     if not any(is_module(value) and copy_of(value) is not value for value in held):
         return hook
-    cells = tuple(types.CellType(copy_of(c.cell_contents)) if is_module(contents_of(c)) else c for c in hook.__closure__ or ())
+    new = tuple(types.CellType(copy_of(c.cell_contents)) if is_module(contents_of(c)) else c for c in cells)
     defaults = exchanged(hook.__defaults__, copy_of)
-    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, cells or None)
+    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, new or None)
     result.__kwdefaults__ = exchanged(hook.__kwdefaults__, copy_of)
     result.__dict__.update(hook.__dict__)
     return result

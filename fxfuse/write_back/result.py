@@ -9,7 +9,7 @@ from torch import fx, nn
 from fxfuse.capture.lifted import release
 from fxfuse.modules.derived_class import with_check
 from fxfuse.modules.lookup import fetch, is_norm, paths_below
-from fxfuse.report.reasons import Reason
+from fxfuse.report.reasons import PASS_INPUTS, Reason
 from fxfuse.report.report import Decision, Report
 from fxfuse.write_back.copies import SeparateOnConversion, copies_of
 from fxfuse.write_back.exported_program import rebuilt
@@ -46,8 +46,8 @@ def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[
     if caller is None:
         return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     name, why = caller
-    advice = {"advice": ""} if captured.given else {}
-    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why, **advice)
+    advice = "" if captured.given else PASS_INPUTS
+    return Reason.OPAQUE, Reason.OPAQUE.sentence(value=name or type(captured.model).__name__, detail=why, advice=advice)
 
 
 def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
