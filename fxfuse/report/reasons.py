@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-
-PASS_INPUTS = "pass example_inputs, or "  # the advice of OPAQUE where there are none
+PASS_INPUTS = "pass example_inputs, or "  # noqa: S105 - the advice of OPAQUE where there are none
 
 
 class Reason(Enum):
