@@ -47,10 +47,11 @@ def functions_of(value: Any) -> Iterator[FunctionType]:
             yield current
 
 
-def forwards_of(kind: type) -> list[tuple[FunctionType, type | None]]:
-    """Return the forwards of a class and of those that it derives from, with what its calls go through."""
+def forwards_of(kind: type, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
+    """Return the forward of a class, with what its calls go through; and those that it replaces, ``above`` it."""
     own = [base for base in kind.__mro__ if is_users(base)]
-    members = [(vars(base)[name], base) for base in own for name in ("forward", "__call__") if name in vars(base)]
+    found = [[(vars(base)[name], base) for base in own if name in vars(base)] for name in ("forward", "__call__")]
+    members = [member for bases in found for member in (bases if above else bases[:1])]
     return [(function, base) for member, base in members for function in functions_of(member)]
 
 
@@ -133,10 +134,15 @@ class Members:
             if not isinstance(held, (nn.Module, type, ModuleType)):
                 self.add(type(held))
 
-    def called_by(self, module: nn.Module) -> list[tuple[FunctionType, type | None]]:
-        """Return what a call of a module runs, if its forward was not traced."""
+    def called_by(self, module: nn.Module, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
+        """Return what a call of a module runs, if its forward was not traced.
+
+        Args:
+            module: the module.
+            above: whether forwards that its class replaces may run too.
+        """
         replaced = [(function, None) for function in functions_of(module.__dict__.get("forward"))]
-        return [*forwards_of(type(module)), *replaced]
+        return [*forwards_of(type(module), above=above), *replaced]
 
     @property
     def implicit(self) -> list[tuple[FunctionType, type | None]]:
@@ -146,6 +152,7 @@ class Members:
 
 
 _CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
+_ABOVE = frozenset(["forward", "__call__"])  # who names them may run what a class replaces
 _ALL = "*"  # among the names that are read: every child, also of the children
 _Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
 
@@ -339,8 +346,11 @@ class Names:
     def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, set[nn.Module]]:
         """Return the untraced code in a module, with what it may use by itself."""
         inside = [module for module in self._opaque if outermost in self._above[module]]
-        entries = [entry for module in inside for entry in self._members.called_by(module)]
-        code = Code(self._members, [*entries, *self._members.implicit])
+        for above in (False, True):
+            entries = [entry for module in inside for entry in self._members.called_by(module, above=above)]
+            code = Code(self._members, [*entries, *self._members.implicit])
+            if _ABOVE.isdisjoint(code.names):
+                break
         code.opens = (
             code.opens or code.helpers_open or not {"train", "eval"}.isdisjoint(code.names)
         )  # the latter switches what is inside

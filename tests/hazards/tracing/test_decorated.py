@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from fxfuse import fx_fuse
 from tests.hazards.blocks import layers
-from tests.support.helpers import Model, assert_equal, folds, trained, values
+from tests.support.helpers import Model, assert_equal, trained, values
 
 Forward: TypeAlias = Callable[..., Any]
 
