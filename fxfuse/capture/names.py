@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_ABOVE = frozenset(["forward", "__call__"])  # who names them may run what a class replaces
+
+
 class Names:
     """What the untraced code of a model may use by itself.
 
@@ -40,8 +43,11 @@ class Names:
     def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, set[nn.Module]]:
         """Return the untraced code in a module, with what it may use by itself."""
         inside = [module for module in self._opaque if outermost in self._above[module]]
-        entries = [entry for module in inside for entry in self._members.called_by(module)]
-        code = Code(self._members, [*entries, *self._members.implicit])
+        for above in (False, True):
+            entries = [entry for module in inside for entry in self._members.called_by(module, above=above)]
+            code = Code(self._members, [*entries, *self._members.implicit])
+            if _ABOVE.isdisjoint(code.names):
+                break
         switches = not {"train", "eval"}.isdisjoint(code.names)
         code.opens = code.opens or code.helpers_open or switches
         return outermost, code, code.touched(inside)

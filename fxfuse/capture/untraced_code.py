@@ -28,10 +28,11 @@ _UNCALLED = frozenset(
 )
 
 
-def forwards_of(kind: type) -> list[tuple[FunctionType, type | None]]:
-    """Return the forwards of a class and of those that it derives from, with what its calls go through."""
+def forwards_of(kind: type, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
+    """Return the forward of a class, with what its calls go through; and those that it replaces, ``above`` it."""
     own = [base for base in kind.__mro__ if is_users(base)]
-    members = [(vars(base)[name], base) for base in own for name in ("forward", "__call__") if name in vars(base)]
+    found = [[(vars(base)[name], base) for base in own if name in vars(base)] for name in ("forward", "__call__")]
+    members = [member for bases in found for member in (bases if above else bases[:1])]
     return [(function, base) for member, base in members for function in functions_of(member)]
 
 
@@ -70,10 +71,15 @@ class Members:
             if not isinstance(held, (nn.Module, type, ModuleType)):
                 self.add(type(held))
 
-    def called_by(self, module: nn.Module) -> list[tuple[FunctionType, type | None]]:
-        """Return what a call of a module runs, if its forward was not traced."""
+    def called_by(self, module: nn.Module, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
+        """Return what a call of a module runs, if its forward was not traced.
+
+        Args:
+            module: the module.
+            above: whether forwards that its class replaces may run too.
+        """
         replaced = [(function, None) for function in functions_of(module.__dict__.get("forward"))]
-        return [*forwards_of(type(module)), *replaced]
+        return [*forwards_of(type(module), above=above), *replaced]
 
     @property
     def implicit(self) -> list[tuple[FunctionType, type | None]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason
 from tests.hazards.blocks import Block, assert_decided, assert_stays, batch_of, block, layers, sequence
-from tests.support.helpers import Model, trained, values
+from tests.support.helpers import Model, folds, trained, values
 
 # -- loops and elements
 
@@ -65,7 +65,7 @@ class ListsChildren(Model):
         return x
 
 
-LOOPS = [Loops, Enumerates, Counts, Indexes, Slices, Zips, ListsChildren]
+LOOPS = [Loops, Enumerates, Counts, Indexes, Slices, Zips]
 
 
 @pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
@@ -83,8 +83,16 @@ def test_children_of_a_container_fold(cls: type[Model], container: Any, example:
 def assert_sequence_needs_a_run(model: nn.Module, always: str, path: str, example: tuple[int, ...] | None) -> nn.Module:
     """A block folds in any case; a sequence that untraced code might open folds with example inputs."""
     if example is None:
-        return assert_decided(model, folded=[always], left={path: Reason.OPAQUE})
+        fused = assert_stays(model, [path], because={Reason.OPAQUE})
+        assert folds(fused) == [always]
+        return fused
     return assert_decided(model, folded=[always, path], example_inputs=values(*example))
+
+
+def test_children_that_are_listed_fold_on_a_run() -> None:
+    model = trained(ListsChildren(blocks=nn.ModuleList([block(), sequence()])))
+    assert_stays(model, ["blocks.0.bn", "blocks.1.1"], because={Reason.OPAQUE})
+    assert_decided(model, folded=["blocks.0.bn", "blocks.1.1"], example_inputs=values(2, 3, 6, 6))
 
 
 class Keys(Model):
