@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fxfuse.modules.example_inputs import leaves
+from fxfuse.modules.comparison import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,7 +18,8 @@ Example:
 from fxfuse.algebra.affine import Affine
 from fxfuse.algebra.linear_map import LinearMap
 from fxfuse.graph.graph import Graph
-from fxfuse.graph.plan import Fold, Guard, Merge, Plan, ValueSlice, Write
+from fxfuse.graph.guard import Guard
+from fxfuse.graph.plan import Fold, Merge, Plan, ValueSlice, Write
 from fxfuse.operators.activations import Homogeneous
 from fxfuse.operators.noops import Copy, Identity
 from fxfuse.operators.passage import Passage

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.graph.ranks import EXAMPLE_SHAPE
-from fxfuse.modules.example_inputs import Inputs, agree, recorded, untouched
+from fxfuse.modules.comparison import agree
+from fxfuse.modules.example_inputs import Inputs, recorded, untouched
 from fxfuse.modules.lookup import shallow_copy
 from fxfuse.report.errors import out_of_memory
 
 if TYPE_CHECKING:
-    from fxfuse.capture.capture import Capture, Part
+    from fxfuse.capture.captured import Capture, Part
 
 
 def prove(captured: Capture, inputs: Inputs) -> tuple[list[nn.Module], list[nn.Module]]:

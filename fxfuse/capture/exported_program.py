@@ -16,7 +16,7 @@ from torch.export.graph_signature import (
     OutputKind,
 )
 
-from fxfuse.capture.capture import Capture, Part
+from fxfuse.capture.captured import Capture, Part
 from fxfuse.capture.lifted import holder_of, inputs_as_attributes
 from fxfuse.graph.lazy_graph_module import Draft
 

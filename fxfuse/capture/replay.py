@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor, fx, nn
 
@@ -15,9 +15,25 @@ from fxfuse.modules.lookup import fetch, is_layer_of_torch
 if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
-    from fxfuse.capture.recording import Recording
+    from fxfuse.capture.recorder import Recorder
     from fxfuse.graph.lazy_graph_module import Draft
+
+
+class Watch(Protocol):
+    """What a replay needs of the recording that it is added to."""
+
+    recorder: Recorder
+    paths: dict[nn.Module, str]
+    called: set[nn.Module]
+    wrong: set[nn.Module]
+
+    def inside(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Note that a module is under way."""
+
+    def paused(self, *, off: bool = False) -> AbstractContextManager[None]:
+        """Record nothing, or again everything."""
 
 
 class _Result(NamedTuple):
@@ -39,7 +55,7 @@ class Replay:
     """
 
     def __init__(
-        self, recording: Recording, module: nn.Module, draft: Draft, bound: Mapping[str, Any], *, always: bool
+        self, recording: Watch, module: nn.Module, draft: Draft, bound: Mapping[str, Any], *, always: bool
     ) -> None:
         """Prepare a run."""
         self.recording = recording

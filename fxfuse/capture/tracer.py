@@ -197,8 +197,6 @@ class Tracer(OneThread):
             )
         return parameter_proxy_cache[name]
 
-    # -- the arguments of the root
-
     def _proxy_placeholder(self, name: str, concrete_args: Any, sig: Any, fn_for_analysis: Any) -> Any:  # noqa: ARG002
         """Make a placeholder; an optional argument is traced at its default, and checked to be that."""
         plain, default = name.lstrip("*"), default_of(name, sig)
@@ -218,8 +216,6 @@ class Tracer(OneThread):
         function, args = super().create_args_for_root(plain, is_module, concrete_args)
         function = function if plain is root_fn else called_as(root_fn, plain)
         return function, [a.value if isinstance(a, Leaf) else a for a in args]
-
-    # -- what a trace would get wrong
 
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fxfuse import fx_fuse, lower
 from fxfuse.cli import models
 from fxfuse.cli.measure import count_norms, finish, ratio, time_in_turn
-from fxfuse.modules.example_inputs import difference
+from fxfuse.modules.comparison import difference
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from fxfuse import fx_fuse
 from fxfuse.cli import models, saved_program
 from fxfuse.cli.export_formats import FORMATS, Counts, replacing
 from fxfuse.cli.models import explained
-from fxfuse.modules.example_inputs import TOLERANCE, Inputs, difference, leaves
+from fxfuse.modules.comparison import TOLERANCE, difference, leaves
+from fxfuse.modules.example_inputs import Inputs
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fxfuse
-from fxfuse.api import guarded
 from fxfuse.cli.export_formats import replacing
 from fxfuse.cli.html_graph import STATES, rows_of
 from fxfuse.pipeline.checks import checked_rules
+from fxfuse.pipeline.guarded import guarded
 from fxfuse.pipeline.options import Options
 from fxfuse.report.report import Decision, Report
 from fxfuse.rules import DEFAULT_RULES, MERGES

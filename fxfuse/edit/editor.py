@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.plan import Check, Plan, Write
+    from fxfuse.graph.guard import Check
+    from fxfuse.graph.plan import Plan, Write
 
 
 class Editor:

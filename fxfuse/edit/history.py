@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.plan import Check
+    from fxfuse.graph.guard import Check
 
 
 # The position or name of an argument, and the number in it where it is a list.

@@ -12,7 +12,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.modules.example_inputs import Inputs, alike, gap, largest, leaves, reference, untouched
+from fxfuse.modules.comparison import alike, gap, largest, leaves
+from fxfuse.modules.example_inputs import Inputs, reference, untouched
 from fxfuse.report.errors import FuseError, sentence
 
 if TYPE_CHECKING:

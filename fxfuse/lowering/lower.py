@@ -8,7 +8,8 @@ from typing import Any
 from torch import fx, nn
 
 from fxfuse.lowering.module import LoweredModule
-from fxfuse.modules.example_inputs import Inputs, agree, difference, reference, untouched
+from fxfuse.modules.comparison import agree, difference
+from fxfuse.modules.example_inputs import Inputs, reference, untouched
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
 

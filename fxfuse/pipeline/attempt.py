@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from fxfuse.capture.capture import Capture, Part
+    from fxfuse.capture.captured import Capture, Part
     from fxfuse.graph.plan import Plan
     from fxfuse.pipeline.options import Options, Structure
     from fxfuse.report.report import Decision

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.capture.exported_program import runnable
-from fxfuse.modules.example_inputs import Inputs, agree, amplifies_rounding, difference, reference
+from fxfuse.modules.comparison import agree, amplifies_rounding, difference
+from fxfuse.modules.example_inputs import Inputs, reference
 from fxfuse.report.errors import FuseError, out_of_memory
 from fxfuse.report.report import Report
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.capture.capture import Capture, Part
+from fxfuse.capture.captured import Capture, Part
 from fxfuse.capture.recording import Recording
 from fxfuse.graph.nodes import UNTRACED
-from fxfuse.modules.example_inputs import agree
+from fxfuse.modules.comparison import agree
 from fxfuse.modules.lookup import fetch, paths_below
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from fxfuse.capture.capture import Capture, capture, capture_graph
+from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
 from fxfuse.pipeline.attempt import apply_rules
@@ -27,6 +27,7 @@ from fxfuse.write_back.replacements import changed_modules
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fxfuse.capture.captured import Capture
     from fxfuse.modules.example_inputs import Inputs
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options

@@ -42,19 +42,12 @@ def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
 
 
 class _Step(NamedTuple):
-    """Where an affine has come to.
+    """Where an affine has come to."""
 
-    Attributes:
-        value: the value that it applies to.
-        reader: the operation on the walk that reads the value.
-        affine: the affine.
-        ordered: True if a later copy makes the result contiguous, so that the strides of this value do not matter.
-    """
-
-    value: fx.Node
-    reader: fx.Node
+    value: fx.Node  # that it applies to
+    reader: fx.Node  # the operation on the walk that reads the value
     affine: Affine
-    ordered: bool
+    ordered: bool  # a later copy makes the result contiguous, so that the strides of this value do not matter
 
 
 class _Upstream(Walk):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fxfuse.graph.plan import Guard
+from fxfuse.graph.guard import Guard
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.report.reasons import Reason, Refusal, require
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from fxfuse.edit.editor import Editor
     from fxfuse.edit.history import Position
-    from fxfuse.graph.plan import Check, Plan, Write
+    from fxfuse.graph.guard import Check
+    from fxfuse.graph.plan import Plan, Write
 
 
 class Fate(NamedTuple):

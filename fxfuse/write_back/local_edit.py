@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 from fxfuse.capture.tracer import Tracer
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
-from fxfuse.graph.plan import Guard, Plan
+from fxfuse.graph.guard import Guard
+from fxfuse.graph.plan import Plan
 from fxfuse.modules.derived_class import can_be_derived, with_forward
 from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.modules.lookup import fetch, holds, shallow_copy

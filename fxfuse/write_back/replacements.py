@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-    from fxfuse.capture.capture import Part
+    from fxfuse.capture.captured import Part
     from fxfuse.edit.editor import Editor
     from fxfuse.edit.history import Bypass
     from fxfuse.graph.plan import Plan

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from fxfuse.capture.capture import Capture
+    from fxfuse.capture.captured import Capture
     from fxfuse.edit.editor import Editor
 
 

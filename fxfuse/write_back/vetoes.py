@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import fx, nn
 
-    from fxfuse.capture.capture import Part
+    from fxfuse.capture.captured import Part
     from fxfuse.edit.editor import Editor
     from fxfuse.graph.plan import Plan
     from fxfuse.rules import Rule

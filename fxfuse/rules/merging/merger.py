@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from fxfuse.algebra.filters import Filter
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.plan import Guard, Write
+    from fxfuse.graph.guard import Guard
+    from fxfuse.graph.plan import Write
     from fxfuse.operators.roles import Linear
     from fxfuse.rules.merging.routes import Route
 

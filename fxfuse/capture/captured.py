@@ -1,0 +1,105 @@
+"""What was captured of a model: graphs, and what was left whole."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from fxfuse.capture.lifted import copy_of
+from fxfuse.capture.names import Names
+from fxfuse.modules.lookup import paths_below
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+    from fxfuse.graph.lazy_graph_module import Draft
+    from fxfuse.report.reasons import Refusal
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A module of which the forward was captured.
+
+    Attributes:
+        module: the module.
+        path: its path in the model, empty for the model itself.
+        graph_module: its graph.
+        assumed: why the graph holds only under an assumption, empty for a proof.
+        specialised: arguments for which it holds at one value only.
+        passed: arguments that it is known to be called with.
+        distrusted: modules inside that were left whole, since their trace was seen to be wrong.
+        recorded: it is a run on example inputs, and holds for that.
+    """
+
+    module: nn.Module
+    path: str
+    graph_module: Draft
+    assumed: str = ""
+    specialised: Mapping[str, Any] = field(default_factory=dict)
+    passed: Mapping[str, Any] = field(default_factory=dict)
+    distrusted: Collection[nn.Module] = ()
+    recorded: bool = False
+
+
+@dataclass
+class Capture:
+    """Everything that could be captured of a model.
+
+    Attributes:
+        parts: the captured graphs.
+        opaque: modules of which the own forward was not captured, and why.
+        as_is: other modules that run as they are, and why: in them there is nothing to fold, or it stays.
+        kept: modules that must stay what they are, and why.
+        given: whether example inputs were given.
+        program: the exported program that was captured, if it was one.
+        lifted: paths in the captured graph -> tensors that its caller passes at every call.
+        placeholders: the same paths -> the placeholders for these.
+    """
+
+    model: nn.Module
+    parts: list[Part] = field(default_factory=list)
+    opaque: dict[nn.Module, str] = field(default_factory=dict)
+    as_is: dict[nn.Module, str] = field(default_factory=dict)
+    kept: dict[nn.Module, Refusal] = field(default_factory=dict)
+    given: bool = False
+    program: ExportedProgram | None = None
+    lifted: Mapping[str, Tensor] = field(default_factory=dict)
+    placeholders: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Part | None:
+        """The part that is the whole model, with nodes for what was left whole in it."""
+        return next((p for p in self.parts if p.module is self.model and p.module not in self.opaque), None)
+
+    @functools.cached_property
+    def paths(self) -> dict[nn.Module, str]:
+        """The first path of every module."""
+        return paths_below(self.model)
+
+    @functools.cached_property
+    def holders(self) -> dict[int, list[str]]:
+        """The paths of the modules in which each parameter is registered, by its id."""
+        result: dict[int, list[str]] = {}
+        for module, path in self.paths.items():
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    result.setdefault(id(parameter), []).append(path)
+        return result
+
+    def copied(self) -> Capture:
+        """Return the same with graphs of its own, which can be changed."""
+        return replace(self, parts=[replace(p, graph_module=copy_of(p.graph_module)) for p in self.parts])
+
+    @functools.cached_property
+    def names(self) -> Names:
+        """What untraced code may use by itself."""
+        return Names(self.paths, {**self.as_is, **self.opaque}, given=self.given)
+
+    @property
+    def whole(self) -> bool:
+        """Whether one graph holds the whole model, but for modules with hooks."""
+        return self.root is not None and not self.opaque
