@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, ancestors, contents_of, splitting
 from fxfuse.modules.origin import is_users
-from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal
+from fxfuse.report.reasons import GIVE_INPUTS, Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -334,7 +334,7 @@ class Names:
             opaque: those of which the own forward was not traced, and why.
             given: whether there are example inputs, so that nobody is told to pass some.
         """
-        self._advice = "" if given else PASS_INPUTS
+        self._advice = "" if given else GIVE_INPUTS
         self._paths = paths
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-PASS_INPUTS = "pass example_inputs, or "  # the advice of OPAQUE where there are none
+GIVE_INPUTS = "pass example_inputs, or "  # the advice of OPAQUE where there are none
 
 
 class Reason(Enum):
