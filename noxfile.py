@@ -74,8 +74,10 @@ def build(session: nox.Session) -> None:
 @nox.session
 def oldest(session: nox.Session) -> None:
     """The tests with the oldest torch and no other packages: those of the source distribution, on the wheel."""
-    (wheel,) = DIST.glob("*.whl")
-    (source,) = DIST.glob("*.tar.gz")
+    built = [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]
+    if len(built) != 2:
+        session.error(f"{DIST} must hold one wheel and one source distribution, not {len(built)} files: nox -s build")
+    wheel, source = built
     session.install(f"torch=={OLDEST_TORCH}")
     session.install(str(wheel), "pytest", "pytest-xdist", "hypothesis", "tqdm")
     session.run("python", "-c", "import torch; print('torch', torch.__version__)")

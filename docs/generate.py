@@ -61,8 +61,8 @@ def operators() -> str:
     headers = ("operator", "role", "recognised as", "facts", "what it is")
     text = (
         "What fxfuse recognises. [`fxfuse.register`](extending.md) adds a row, and its arguments say what the facts\n"
-        "mean; the roles are those of the [glossary](idea.md#glossary), where a source is an `AffineSource`, a carrier\n"
-        "a `Carrier`, a linear map a `Linear`. Operations without a role let no affine pass."
+        "mean; the roles are those of the [glossary](idea.md#glossary), where a source is an `AffineSource`, a\n"
+        "carrier a `Carrier`, a linear map a `Linear`. Operations without a role let no affine pass."
     )
     return f"{NOTE}\n\n# Operators\n\n{text}\n\n{tabulate(lines, headers=headers, tablefmt='github')}\n"
 

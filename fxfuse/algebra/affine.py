@@ -60,6 +60,11 @@ class Affine:
         lead = next((axis for axis, size in enumerate(sizes) if size != 1), rank)
         return full.rearrange(lambda t: t.reshape(t.shape[lead:]))
 
+    def equals(self, other: Affine) -> bool:
+        """Whether another affine has the same elements in the same shapes."""
+        pairs = ((self.scale, other.scale), (self.shift, other.shift))
+        return all(torch.equal(one, two.to(one.device)) for one, two in pairs)
+
     @property
     def rank(self) -> int:
         """The number of axes that the affine spans, counted from the last one of the value."""

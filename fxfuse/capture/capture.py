@@ -42,7 +42,7 @@ class Part:
         path: its path in the model, empty for the model itself.
         graph_module: its graph.
         assumed: why the graph holds only under an assumption, empty for a proof.
-        specialised: arguments for which the graph holds at one value only.
+        specialised: arguments for which it holds at one value only.
         passed: arguments that it is known to be called with.
         distrusted: modules inside that were left whole, since their trace was seen to be wrong.
         recorded: it is a run on example inputs, and holds for that.
@@ -69,8 +69,8 @@ class Capture:
         kept: modules that must stay what they are, and why.
         given: whether example inputs were given.
         program: the exported program that was captured, if it was one.
-        lifted: paths in the captured graph -> tensors that the caller of the graph passes at every call.
-        placeholders: the same paths -> the placeholders for which they are passed.
+        lifted: paths in the captured graph -> tensors that its caller passes at every call.
+        placeholders: the same paths -> the placeholders for these.
     """
 
     model: nn.Module
@@ -155,7 +155,7 @@ def capture(
         distrusted: modules of which the graph was seen to give another result than the module.
         hooks: whether hooks keep what is inside of the modules that they are on.
     """
-    session = _Session(model, hooks, passed or {}, distrusted)
+    session = _Session(model, hooks, passed, distrusted)
     session.trace(model)
     session.drop_switched()
     return session.result
@@ -190,18 +190,9 @@ class _Session:
 
     def trace(self, module: nn.Module, *, called_by_graph: bool = False) -> None:
         """Trace a module by itself, or else the modules in it."""
-        if module in self.seen or operator_of(module) is not None:
-            return
+        root, known = module is self.result.model, module in self.seen or operator_of(module) is not None
         self.seen.add(module)
-        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-            self._trace_all(module)
-            return
-        if not any(inner._parameters or inner._buffers for inner in module.modules()):
-            self.result.as_is[module] = "it holds nothing that could fold"
-            return
-        root = module is self.result.model
-        if is_hooked(module) and not self.looks_only and not root:
-            self.result.opaque[module] = "it has hooks"  # nothing in it changes
+        if known or (not root and self._stays(module)):
             return
         tracer = Tracer(self.passed if root else {}, self.distrusted)
         try:
@@ -212,13 +203,25 @@ class _Session:
             self._leave(module, sentence(error))
             return
         assumed = "" if root or called_by_graph else ASSUMED
-        how = (tracer.specialised, self.passed if root else {}, self.distrusted)
-        self.result.parts.append(Part(module, self.paths[module], graph_module, assumed, *how))
+        how = (assumed, tracer.specialised, tracer.passed, self.distrusted)
+        self.result.parts.append(Part(module, self.paths[module], graph_module, *how))
         calls = module_calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():
             for call in calls.get(inner, []):
                 call.meta[LEFT_WHOLE] = reason.removeprefix("Untraceable: ")
             self._called(inner, calls.get(inner, []), reason)
+
+    def _stays(self, module: nn.Module) -> bool:
+        """Whether there is no use in tracing a module by itself."""
+        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            self._trace_all(module)
+        elif is_hooked(module) and not self.looks_only:
+            self.result.opaque[module] = "it has hooks"
+        elif not any(inner._parameters or inner._buffers for inner in module.modules()):
+            self.result.as_is[module] = "it holds nothing that could fold"
+        else:
+            return False
+        return True
 
     def _called(self, module: nn.Module, calls: list[fx.Node], reason: str) -> None:
         """Look at a module that a graph calls as a whole."""
@@ -244,9 +247,8 @@ class _Session:
     def drop_switched(self) -> None:
         """Leave the modules of which untraced code sets an attribute that their forward reads."""
         while self.result.opaque or self.result.as_is:
-            switched = Names(self.paths, {**self.result.as_is, **self.result.opaque}).switched(
-                part.module for part in self.result.parts
-            )
+            names = Names(self.paths, {**self.result.as_is, **self.result.opaque})
+            switched = names.switched(part.module for part in self.result.parts)
             if not switched:
                 return
             self.result.parts = [part for part in self.result.parts if part.module not in switched]

@@ -177,9 +177,8 @@ def asks_what_it_gets(forward: Callable[..., Any], names: Iterable[str]) -> str:
             loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
             if not step.opname.startswith("LOAD_FAST") or wanted.isdisjoint(loaded):
                 continue
-            is_none = "NONE" in then.opname or (
-                then.argval is None and "IS_OP" in [s.opname for s in steps[number + 2 : number + 3]]
-            )
+            compared = [later.opname for later in steps[number + 2 : number + 3]]
+            is_none = "NONE" in then.opname or (then.argval is None and "IS_OP" in compared)
             if is_none or (number and steps[number - 1].argval in ("isinstance", "type")):
                 return str(loaded[-1])
     return ""
@@ -193,18 +192,12 @@ def forbids_tracing(forward: Any) -> str:
     wrappers = wrappers_of(forward)
     plain = list(inspect.signature(inspect.unwrap(forward)).parameters.values()) if wrappers else []
     for wrapper in wrappers:
-        code = wrapper.__code__
-        steps = steps_of(code)
-        named = [
-            p for p in inspect.signature(wrapper, follow_wrapped=False).parameters.values() if p.kind not in _STARRED
-        ]
+        code, steps = wrapper.__code__, steps_of(wrapper.__code__)
+        parameters = list(inspect.signature(wrapper, follow_wrapped=False).parameters.values())
+        named = [p for p in parameters if p.kind not in _STARRED]
         same = [(p.name, p.default) for p in named[1:]] == [(p.name, p.default) for p in plain[1 : len(named)]]
-        rest = set(
-            code.co_varnames[code.co_argcount + code.co_kwonlyargcount :][
-                : bool(code.co_flags & 4) + bool(code.co_flags & 8)
-            ]
-        )
         texts = {value for value in code.co_consts if isinstance(value, str)}
+        rest = {p.name for p in parameters if p.kind in _STARRED}
         if not same or not texts.isdisjoint(p.name for p in plain) or _looks_into(steps, rest):
             return "what is around its forward looks at its arguments"
         if any(step.opname in ("STORE_GLOBAL", "STORE_DEREF") for step in steps):

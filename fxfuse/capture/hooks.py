@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from fxfuse.capture.names import Code, Members, forwards_of, functions_of, objects_in
+from fxfuse.capture.known_objects import functions_of, objects_in
+from fxfuse.capture.untraced_code import Code, Members, forwards_of
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.lookup import ATOMS, REGISTRIES, is_hooked
 from fxfuse.modules.origin import is_torchs, is_users
@@ -82,7 +83,7 @@ def _hooks_of(module: nn.Module) -> list[Any]:
 def _entries(hook: Any) -> list[tuple[FunctionType, type | None]]:
     """Return the functions that a call of a hook begins with."""
     held = [value for value in objects_in(hook) if callable(value) and not isinstance(value, (type, nn.Module))]
-    members = [value if isinstance(value, _FUNCTIONS) else getattr(type(value), "__call__", None) for value in held]
+    members = [value if isinstance(value, _FUNCTIONS) else type(value).__call__ for value in held]
     return [(function, None) for member in members for function in functions_of(member)]
 
 

@@ -23,6 +23,7 @@ EXAMPLE_SHAPE = "fxfuse_example_shape"
 DESCRIPTIONS = ("val", "tensor_meta", "example_value")
 _MATRIX = 2  # axes
 _POSSIBLE = range(1, 8)  # numbers of axes
+_ANY = (0, 1 << 10)  # the least and the largest number of axes
 
 
 def ranks(graph: Facts) -> dict[fx.Node, Rank]:
@@ -42,6 +43,7 @@ class _Ranks:
         self.nodes = graph.nodes
         self.rows = {node: graph.row(node) for node in self.nodes}
         self.known: dict[fx.Node, int] = {}
+        self._between: dict[fx.Node, tuple[int, int]] = {}  # the least and the largest number of axes
         self._alike: dict[fx.Node, list[fx.Node]] = {}
 
     def all(self) -> dict[fx.Node, Rank]:
@@ -104,12 +106,36 @@ class _Ranks:
 
     def _prove(self, node: fx.Node) -> None:
         row = self.rows[node]
-        if row is not None and len(row.takes) == 1 and (first := first_operand(node)) is not None:
-            self._set(first, row.takes[0])
+        first = first_operand(node)
+        if first is not None:
+            self._narrow(first, *self._demanded(node, row))
         if node not in self.known:
             recorded = recorded_value(node) if node.meta else None
             self._set(node, self._from_inputs(node) if recorded is None else recorded.ndim)
+        for other in self._same_rank(node):
+            self._narrow(other, *self._between.get(node, _ANY))
+            self._narrow(node, *self._between.get(other, _ANY))
         self._prove_inputs(node)
+
+    def _demanded(self, node: fx.Node, row: Operator | None) -> tuple[int, int]:
+        """Return the least and the largest number of axes of its first operand for which a call does not raise."""
+        if node.target is operator.getitem:  # x[:, :, 1:] takes three axes or more
+            index = node.args[1] if isinstance(node.args[1], tuple) else ()
+            sliced = any(isinstance(item, slice) for item in index)
+            return sum(type(item) in (slice, int) for item in index) if sliced else 0, _ANY[1]
+        if row is None:
+            return _ANY
+        arguments = self._arguments(node, row) if row.axes else {}
+        given = [arguments.get(name) for name in row.axes.split()]
+        numbers = [axis for one in given for axis in (one if isinstance(one, (list, tuple)) else [one])]
+        least = [axis + 1 if axis >= 0 else -axis for axis in numbers if type(axis) is int]
+        return max([*least, min(row.takes, default=0)]), max(row.takes, default=_ANY[1])
+
+    def _narrow(self, node: fx.Node, least: int, most: int) -> None:
+        """Take into account between which numbers of axes no call raises; a single one is proven."""
+        before = self._between.get(node, _ANY)
+        found = self._between[node] = max(before[0], least), min(before[1], most)
+        self._set(node, found[0] if found[0] == found[1] else None)
 
     def _prove_inputs(self, node: fx.Node) -> None:
         """Go back from a result to the inputs, where only one number of axes gives that of the result."""

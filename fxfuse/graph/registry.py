@@ -30,6 +30,7 @@ class Columns(ShapeAndResult, total=False):
 
     rank: int | RankOf
     takes: tuple[int, ...]
+    axes: str
     spatial: int
     strides: Literal["fixed", "dense"]
     asks: Literal["shape", "rank", "strides", "dense strides"]
@@ -52,6 +53,7 @@ class Operator:
     shape: str | None = None
     rank: int | RankOf | None = None
     takes: tuple[int, ...] = ()
+    axes: str = ""
     spatial: int | None = None
     result: str | None = None
     strides: str | None = None

@@ -6,7 +6,7 @@ import dis
 import inspect
 import itertools
 import sys
-from types import CodeType, FunctionType
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _TENSORS = frozenset("state_dict named_parameters named_buffers buffers get_para
 _OPENING_FUNCTIONS = frozenset("eval exec vars locals attrgetter".split())
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
 _SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad".split())
-_SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
+SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
 _CALLS = frozenset("CALL CALL_FUNCTION CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
 _HANDLERS = frozenset("PUSH_EXC_INFO SETUP_FINALLY SETUP_WITH".split())  # the first from Python 3.11 on
 
@@ -89,7 +89,7 @@ def wrappers_of(forward: Any) -> list[Any]:
 
 def steps_of(code: CodeType) -> list[dis.Instruction]:
     """Return the steps of a function, but for those that do nothing."""
-    return [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+    return [step for step in dis.get_instructions(code) if step.opname not in SILENT]
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:
@@ -105,93 +105,15 @@ def handles_exceptions(code: CodeType) -> bool:
     return any(step.opname in _HANDLERS for step in dis.get_instructions(code))
 
 
-def returns_nothing(code: CodeType) -> bool:
-    """Whether a function returns None whatever happens."""
-    steps = steps_of(code)
-    pairs = zip([None, *steps], steps, strict=False)
-    values = [step if step.opname == "RETURN_CONST" else before for before, step in pairs if "RETURN_" in step.opname]
-    nothing = all(v is not None and v.opname.endswith("_CONST") and v.argval is None for v in values)
-    return nothing and not code.co_flags & 0x2A0  # no generator or coroutine
-
-
-def own_names(function: FunctionType) -> set[str] | None:
-    """Return the attributes of its first parameter that a function reads, None if it does anything else with it."""
-    code = function.__code__
-    if not code.co_argcount or code.co_varnames[0] in code.co_cellvars or "__class__" in code.co_freevars:
-        return None
-    own, steps, found = code.co_varnames[0], steps_of(code), set[str]()
-    for number, step in enumerate(steps):
-        mentioned = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-        if "FAST" not in step.opname or own not in mentioned:
-            continue
-        then, before = steps[number + 1], steps[number - 1].opname
-        if step.opname.startswith("LOAD") and _last(step) == own and then.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            found.add(then.argval)
-        elif not (step.opname.startswith("LOAD") and "PUSH_NULL" in (before, then.opname)):
-            return None
-    return found
-
-
-def hands_on(code: CodeType, first: str, second: str) -> bool:
-    """Whether a method calls ``self.first`` once, and gives the result to ``self.second``, and to nothing else.
-
-    Example:
-        >>> def forward(self, x): return self.bn(self.conv(x)).relu()
-        >>> hands_on(forward.__code__, "conv", "bn"), hands_on(forward.__code__, "bn", "conv")
-        (True, False)
-    """
-    steps = list(dis.get_instructions(code))
-    found = [[n for n, step in enumerate(steps) if step.argval == name] for name in (first, second)]
-    if [len(numbers) for numbers in found] != [1, 1]:
-        return False
-    ends = [_end_of_call(steps, numbers[0]) for numbers in found]
-    plain = [step for step in steps[ends[0] + 1 :] if step.opname not in _SILENT]
-    if ends[0] < 0 or ends[1] < 0 or steps[ends[1]].arg != 1:
-        return False
-    if plain and plain[0] is steps[ends[1]]:
-        return True
-    pairs = [pair for step in plain[:7] for pair in _loads_and_stores(step)]
-    stored, own, method, loaded, call, after = pairs[:6] if len(pairs) > 5 else [("", "")] * 6
-    named = stored[0] == "STORE" and own == ("LOAD", code.co_varnames[0]) and method[1] == second
-    return (
-        named
-        and loaded == ("LOAD", stored[1])
-        and call[0] == "CALL"
-        and after[0] in ("RETURN_VALUE", stored[0])
-        and (after[0] == "RETURN_VALUE" or after[1] == stored[1])
-    )
-
-
-def _end_of_call(steps: list[dis.Instruction], start: int) -> int:
-    """Return the number of the step that calls the method that is loaded at ``start``, -1 if there is none."""
-    depth = 0
-    for number in range(start + 1, len(steps)):
-        if steps[number].opname.startswith(("JUMP", "POP_JUMP", "FOR_ITER", "RETURN")):
-            return -1
-        depth += dis.stack_effect(steps[number].opcode, steps[number].arg)
-        if depth < 0:
-            return number
-    return -1
-
-
-def _loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
-    """Return what a step does with variables, one after the other; some steps do two things at once."""
-    if "FAST" not in step.opname:
-        return [("CALL" if step.opname.startswith("CALL") else step.opname, step.argval)]
-    kinds = [part for part in step.opname.split("_") if part in ("LOAD", "STORE")]
-    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-    return list(zip(kinds, names, strict=False))
-
-
 def _mentions(code: CodeType) -> Mentions:
     first = code.co_varnames[0] if code.co_argcount else ""
-    found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}
+    found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}  # the rest are no names
     opens, called, values = False, set[str](), set[str]()
     for inner in codes_in(code):
         steps = steps_of(inner)
         own = first if inner is code or first in inner.co_freevars else ""
-        if any(step.opname.startswith(("STORE_FAST", "STORE_DEREF")) and _last(step) == own for step in steps):
-            own = ""
+        set_again = [step for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))]
+        own = "" if any(last_variable(step) == own for step in set_again) else own
         found["read"] |= set(_texts(inner.co_consts))
         for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
             kind = _kind(step, before, own)
@@ -201,20 +123,20 @@ def _mentions(code: CodeType) -> Mentions:
         opens = opens or _computes_names(steps)
         called |= _called_values(inner, steps)
     found["asked"] -= values
-    own_names, names = found["own_read"] | found["own_called"], found["read"] | found["called"]
-    asks = "next" in found["variables"] and not _ASKED.isdisjoint(names | own_names)
-    tensors = _TENSORS if asks else _TENSORS | {"parameters"}
-    words = {"modules": _MODULES, "tensors": tensors}
-    kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (names, own_names)]
+    selves, others = found["own_read"] | found["own_called"], found["read"] | found["called"]
+    asks = "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
+    words = {"modules": _MODULES, "tensors": _TENSORS if asks else _TENSORS | {"parameters"}}
+    kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (others, selves)]
     if opens or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
         kinds[0] |= {"modules"}
-    return Mentions(*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
+    rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
+    return Mentions(*rest)
 
 
 def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> str:
     """Return the attribute of Mentions to which a step adds its name, empty for none."""
     loaded = before is not None and before.opname.startswith(("LOAD_FAST", "LOAD_DEREF"))
-    prefix = "own_" if own and loaded and before is not None and _last(before) == own else ""
+    prefix = "own_" if own and loaded and before is not None and last_variable(before) == own else ""
     if step.opname in ("LOAD_METHOD", "LOAD_ATTR"):
         at_once = step.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and (step.arg or 0) & 1)
         return prefix + ("called" if at_once else "read")
@@ -227,7 +149,7 @@ def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> st
     return "variables" if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME") else ""
 
 
-def _last(step: dis.Instruction) -> Any:
+def last_variable(step: dis.Instruction) -> Any:
     """Return the variable that a step loads or stores last."""
     return step.argval[-1] if isinstance(step.argval, tuple) else step.argval
 

@@ -174,17 +174,21 @@ _CONVOLUTION = "input weight bias stride padding dilation groups padding_mode"
 _TRANSPOSED = "input weight bias stride padding output_padding groups dilation"
 # fmt: off
 row("conv1d", Convolution, _CONVOLUTION,
-    nn.Conv1d, F.conv1d, _aten.conv1d.default, _aten.conv1d.padding, spatial=1, **SAME_RANK)
+    nn.Conv1d, F.conv1d, _aten.conv1d.default, _aten.conv1d.padding, spatial=1, takes=(2, 3), **SAME_RANK)
 row("conv2d", Convolution, _CONVOLUTION,
-    nn.Conv2d, F.conv2d, _aten.conv2d.default, _aten.conv2d.padding, spatial=2, strides="dense", **SAME_RANK)
+    nn.Conv2d, F.conv2d, _aten.conv2d.default, _aten.conv2d.padding, spatial=2, takes=(3, 4),
+    strides="dense", **SAME_RANK)
 row("conv3d", Convolution, _CONVOLUTION,
-    nn.Conv3d, F.conv3d, _aten.conv3d.default, _aten.conv3d.padding, spatial=3, strides="dense", **SAME_RANK)
+    nn.Conv3d, F.conv3d, _aten.conv3d.default, _aten.conv3d.padding, spatial=3, takes=(4, 5),
+    strides="dense", **SAME_RANK)
 row("conv_transpose1d", TransposedConvolution, _TRANSPOSED,
-    nn.ConvTranspose1d, F.conv_transpose1d, _aten.conv_transpose1d.default, spatial=1, **SAME_RANK)
+    nn.ConvTranspose1d, F.conv_transpose1d, _aten.conv_transpose1d.default, spatial=1, takes=(2, 3), **SAME_RANK)
 row("conv_transpose2d", TransposedConvolution, _TRANSPOSED,
-    nn.ConvTranspose2d, F.conv_transpose2d, _aten.conv_transpose2d.input, spatial=2, strides="dense", **SAME_RANK)
+    nn.ConvTranspose2d, F.conv_transpose2d, _aten.conv_transpose2d.input, spatial=2, takes=(3, 4),
+    strides="dense", **SAME_RANK)
 row("conv_transpose3d", TransposedConvolution, _TRANSPOSED,
-    nn.ConvTranspose3d, F.conv_transpose3d, _aten.conv_transpose3d.input, spatial=3, strides="dense", **SAME_RANK)
+    nn.ConvTranspose3d, F.conv_transpose3d, _aten.conv_transpose3d.input, spatial=3, takes=(4, 5),
+    strides="dense", **SAME_RANK)
 row("convolution", Convolution, "input weight bias stride padding dilation transposed output_padding groups",
     torch.convolution, _aten.convolution.default, strides="dense", **SAME_RANK)
 row("linear", LinearLayer, "input weight bias",

@@ -112,7 +112,9 @@ _aten = torch.ops.aten
 # fmt: off
 row("permute", PermuteTo, "input *dims", "permute", torch.permute, _aten.permute.default, rank=count("dims"), **VIEW)
 row("transpose", Transpose, "input dim0 dim1",
-    "transpose", "swapaxes", torch.transpose, torch.swapaxes, _aten.transpose.int, _aten.swapaxes.default, **VIEW)
+    "transpose", "swapaxes", torch.transpose, torch.swapaxes, _aten.transpose.int, _aten.swapaxes.default,
+    axes="dim0 dim1", **VIEW)
 row("movedim", MoveAxes, "input source destination",
     "movedim", "moveaxis", torch.movedim, torch.moveaxis,
-    _aten.movedim.int, _aten.movedim.intlist, _aten.moveaxis.int, _aten.moveaxis.intlist, **VIEW)
+    _aten.movedim.int, _aten.movedim.intlist, _aten.moveaxis.int, _aten.moveaxis.intlist,
+    axes="source destination", **VIEW)

@@ -126,4 +126,5 @@ row("adaptive_avg_pool2d", AdaptivePool, _ADAPTIVE, nn.AdaptiveAvgPool2d, F.adap
     _aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default, spatial=2, **SAME_RANK)
 row("adaptive_avg_pool3d", AdaptivePool, _ADAPTIVE, nn.AdaptiveAvgPool3d, F.adaptive_avg_pool3d,
     _aten.adaptive_avg_pool3d.default, _aten._adaptive_avg_pool3d.default, spatial=3, **SAME_RANK)
-row("mean", Mean, "input dim keepdim dtype", "mean", torch.mean, _aten.mean.dim, rank=reduced, result="new")
+row("mean", Mean, "input dim keepdim dtype", "mean", torch.mean, _aten.mean.dim, rank=reduced, axes="dim",
+    result="new")

@@ -80,6 +80,7 @@ def register(  # noqa: PLR0913 - a row has as many columns
         rank: the number of axes of the result; or a function of the arguments by name and of another function, which
             gives the number of axes of a value or None.
         takes: the numbers of axes that the input may have; the operation raises for all others.
+        axes: the names of the arguments that number axes of the input, which has at least as many: ``"dim0 dim1"``.
         spatial: how many of the last axes the operation goes along: 2 for ``conv2d``.  Its input usually has two axes
             more.
         result: ``"new"`` for a tensor with memory of its own; ``"view"`` for the input or a view of it;

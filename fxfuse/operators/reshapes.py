@@ -189,7 +189,7 @@ def _other(arguments: Mapping[str, Any], axes: Axes) -> int | None:
 _aten = torch.ops.aten
 # fmt: off
 row("flatten", Flatten, "input start_dim end_dim", nn.Flatten, "flatten", torch.flatten, _aten.flatten.using_ints,
-    rank=_flattened, result="maybe view")
+    rank=_flattened, axes="start_dim end_dim", result="maybe view")
 row("reshape", Reshape, "input *shape", "view", _aten.view.default, rank=count("shape"), result="view", asks="strides")
 row("reshape", Reshape, "input *shape",
     "reshape", torch.reshape, _aten.reshape.default, _aten._unsafe_view.default,

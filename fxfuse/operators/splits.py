@@ -12,23 +12,18 @@ from torch import fx
 from fxfuse.operators.axes import one_less
 from fxfuse.operators.register import row
 from fxfuse.operators.roles import View
-from fxfuse.operators.slices import Cut, Piece, position, stretch
+from fxfuse.operators.slices import Cut, Piece, position, sliced, stretch
 
 if TYPE_CHECKING:
     from fxfuse.graph.graph import Graph
-    from fxfuse.graph.registry import ShapeAndResult
 
 
 class Parts(View):
     """An operation that gives a tuple of parts; the items of the tuple are what an affine passes."""
 
-    def axis(self) -> int:
-        """Return the axis, counted from the last."""
-        return self.from_last(self.call.get("dim", 0))
-
     @abstractmethod
-    def part(self, number: int) -> Cut:
-        """Return the range of one item."""
+    def part(self, number: int, axis: int) -> Cut:
+        """Return the range of one item along an axis that is counted from the last."""
 
     def number(self, name: str) -> int:
         """Return an argument that is a positive number."""
@@ -36,45 +31,52 @@ class Parts(View):
         self.require(isinstance(value, int) and value > 0)
         return int(value)
 
-    def size(self) -> int:
-        """Return the size of the whole along the axis."""
-        return self.require_size(self.input, self.axis())
+    def size(self, axis: int) -> int | None:
+        """Return the size of the whole along the axis, if it is known."""
+        return self.call.graph.sizes.along(self.input, axis)
 
-    def even(self, number: int, size: int) -> Cut:
+    def even(self, number: int, size: int, axis: int) -> Cut:
         """Return the range of one of the items that are all of one size, but for the last."""
-        count = -(-self.size() // size) if number < 0 else 0
-        return stretch(self.axis(), (number + count) * size, size)
+        whole = self.size(axis)
+        if whole is None:
+            return Cut(axis, None)  # the last item may be shorter
+        count = -(-whole // size) if number < 0 else 0
+        return stretch(axis, (number + count) * size, size)
 
 
 class Split(Parts):
     """Into parts of one size, the last may be smaller; or of the sizes in a list."""
 
-    def part(self, number: int) -> Cut:
+    def part(self, number: int, axis: int) -> Cut:
         """Return the range of one item."""
         name = self.call.operator.arguments[1]
         sizes = self.call.get(name)
         if not isinstance(sizes, (list, tuple)):
-            return self.even(number, self.number(name))
-        self.require(all(isinstance(n, int) for n in sizes))
+            return self.even(number, self.number(name), axis) if isinstance(sizes, int) else Cut(axis, None)
+        if not all(isinstance(n, int) for n in sizes):
+            return Cut(axis, None)
         number %= len(sizes)
-        return stretch(self.axis(), sum(sizes[:number]), sizes[number])
+        return stretch(axis, sum(sizes[:number]), sizes[number])
 
 
 class Chunk(Parts):
     """Into at most so many parts, all but the last of one size."""
 
-    def part(self, number: int) -> Cut:
+    def part(self, number: int, axis: int) -> Cut:
         """Return the range of one item."""
+        whole, chunks = self.size(axis), self.call.get("chunks")
+        if whole is None or not isinstance(chunks, int):
+            return Cut(axis, None)
         # torch's rule: ceil(size / chunks) each, which may give fewer parts than asked for
-        return self.even(number, -(-self.size() // self.number("chunks")))
+        return self.even(number, -(-whole // self.number("chunks")), axis)
 
 
 class Unbind(Parts):
     """Into all positions along an axis, which goes."""
 
-    def part(self, number: int) -> Cut:
+    def part(self, number: int, axis: int) -> Cut:
         """Return the range of one item."""
-        return position(self.axis(), number)
+        return position(axis, number)
 
 
 class Item(Piece):
@@ -98,28 +100,37 @@ class Item(Piece):
         parts = self._parts()
         return self.call.input if parts is None else parts.input
 
-    def cuts(self) -> list[Cut]:
+    @property
+    def keeps_rank(self) -> bool:
+        """Whether it is an item of parts that keep all axes, or an index of slices alone."""
+        parts = self._parts()
+        if parts is not None:
+            return not isinstance(parts, Unbind)
+        return all(isinstance(item, slice) or item is Ellipsis for item in self._listed())
+
+    def _listed(self) -> list[Any]:
+        index = self.call.get("index")
+        return list(index) if isinstance(index, tuple) else [index]
+
+    def cuts(self, axes: int | None = None) -> list[Cut]:
         """Return the range of the item, or that of each axis that is indexed."""
         parts, index = self._parts(), self.call.get("index")
         if parts is not None:
             self.require(isinstance(index, int))
-            return [parts.part(index)]
-        listed = list(index) if isinstance(index, tuple) else [index]
-        rank = self.require_axes(self.input)
-        if Ellipsis in listed:
-            at = listed.index(Ellipsis)
-            listed[at : at + 1] = [slice(None)] * (rank - len(listed) + 1)
-        self.require(len(listed) <= rank)
-        cuts = [self._cut(axis - rank, item) for axis, item in enumerate(listed)]
-        return [cut for cut in cuts if (cut.start, cut.stop) != (0, None) or cut.drops]
+            return [parts.part(index, self.counted(parts.call.get("dim", 0), axes))]
+        listed = self._listed()
+        dots = [at for at, item in enumerate(listed) if item is Ellipsis]
+        self.require(len(dots) <= 1)
+        first, last = (listed, []) if not dots else (listed[: dots[0]], listed[dots[0] + 1 :])
+        found = [self._cut(axis, item, axes) for axis, item in enumerate(first)]
+        found += [self._cut(axis - len(last), item, axes) for axis, item in enumerate(last)]
+        return [cut for cuts in found for cut in cuts]
 
-    def _cut(self, axis: int, item: Any) -> Cut:
-        if isinstance(item, int) and not isinstance(item, bool):
-            return position(axis, item)
-        plain = isinstance(item, slice) and item.step in (None, 1)
-        plain = plain and isinstance(item.start or 0, int) and isinstance(item.stop or 0, int)
-        self.require(plain)
-        return Cut(axis, item.start or 0, item.stop)
+    def _cut(self, axis: int, item: Any, axes: int | None) -> list[Cut]:
+        if isinstance(item, slice):
+            return sliced(item, lambda: self.counted(axis, axes))
+        self.require(isinstance(item, int) and not isinstance(item, bool))
+        return [position(self.counted(axis, axes), item)]
 
 
 def with_items(graph: Graph, readers: list[fx.Node]) -> list[fx.Node]:
@@ -134,7 +145,7 @@ def with_items(graph: Graph, readers: list[fx.Node]) -> list[fx.Node]:
 
 _aten = torch.ops.aten
 
-_PARTS: ShapeAndResult = {"shape": "same rank", "result": "parts"}
+_PARTS: Any = {"shape": "same rank", "axes": "dim", "result": "parts"}
 # fmt: off
 row("getitem", Item, "input index", operator.getitem)
 row("split", Split, "tensor split_size_or_sections dim", torch.split, **_PARTS)
@@ -142,4 +153,4 @@ row("split", Split, "input split_size dim", "split", _aten.split.Tensor, _aten.s
 row("split", Split, "input split_sizes dim",
     "split_with_sizes", torch.split_with_sizes, _aten.split_with_sizes.default, **_PARTS)
 row("chunk", Chunk, "input chunks dim", "chunk", torch.chunk, _aten.chunk.default, **_PARTS)
-row("unbind", Unbind, "input dim", "unbind", torch.unbind, _aten.unbind.int, rank=one_less, result="parts")
+row("unbind", Unbind, "input dim", "unbind", torch.unbind, _aten.unbind.int, rank=one_less, axes="dim", result="parts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-GIVE_INPUTS = "pass example_inputs, or "  # the advice of OPAQUE where there are none
+PASS_INPUTS = "pass example_inputs, or "  # noqa: S105 - the advice of OPAQUE where there are none
 
 
 class Reason(Enum):
@@ -82,7 +82,8 @@ class Reason(Enum):
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
         "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, "
-        "going by the names that it mentions; {advice}put the layers into a submodule of their own that is called as a whole"
+        "going by the names that it mentions; {advice}put the layers into a submodule of their own that is called as "
+        "a whole"
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value} by itself, and would see another value; "
@@ -119,6 +120,9 @@ class Reason(Enum):
         """Return the reason with its facts filled in, as one sentence with advice."""
         known = {"value": "a value", "users": "others", "name": "weight", "detail": "unknown", **facts}
         return self.value.format_map(_Facts(known))
+
+
+"""How advice begins where no inputs were given; empty where they were."""
 
 
 class _Facts(dict[str, object]):

@@ -9,6 +9,7 @@ from fxfuse.graph.plan import Fold, Write
 from fxfuse.modules.guards import require_rank
 from fxfuse.operators.joins import Join
 from fxfuse.operators.noops import Copy, Noop
+from fxfuse.operators.passage import Passage
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
 from fxfuse.operators.slices import Piece
 from fxfuse.operators.splits import with_items
@@ -61,12 +62,14 @@ class _Upstream(Walk):
 
     Attributes:
         behind: a value -> the value downstream from which the walk came to it.
+        others: the other parts of a value of which every part becomes the same affine.
     """
 
     def __init__(self, graph: Graph, source: AffineSource) -> None:
         """Start at ``source``."""
         super().__init__(graph, source)
         self.behind: dict[fx.Node, fx.Node] = {}
+        self.others: set[fx.Node] = set()
 
     def plan(self) -> Fold:
         """Walk to the end of every path, and only then compute new weights."""
@@ -90,8 +93,8 @@ class _Upstream(Walk):
                 self._require_no_more_axes(view, affine)
                 if isinstance(view, Join):
                     self._look_ahead(view, value)
-                pulled = view.pull(affine)
-                self.moved = self.moved or not isinstance(view, Noop)
+                pulled = self._pulled(view, affine)
+                self.moved = self.moved or not _keeps_rank(view)
                 passed.append((view, step.ordered))
                 self._require_alone(value, reader)
                 pending += self._next(view, step, pulled)
@@ -104,6 +107,33 @@ class _Upstream(Walk):
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
         return Fold(writes, bypass, self.guard)
+
+    def _pulled(self, view: Carrier, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Return what the inputs must become; of a part, the whole where all parts become the same affine."""
+        others = self._other_parts(view) if isinstance(view, Piece) and len(self.sources) == 1 else {}
+        whole = view.pull_for_all(affine) if isinstance(view, Piece) and others else None
+        parts = [part.pull_for_all(source.affine()) for part, source in others.items()]
+        if whole is None or not all(part is not None and part.equals(whole) for part in parts):
+            return view.pull(affine)
+        for source in others.values():
+            self.take(source)
+        self.others |= {part.node for part in others}
+        self.sources += others.values()
+        return [(view.input, whole)]
+
+    def _other_parts(self, view: Piece) -> dict[Piece, AffineSource]:
+        """Return the other parts that are read of a value, each with its affine; none if a part has none of its own."""
+        found: dict[Piece, AffineSource] = {}
+        for reader in with_items(self.graph, self.graph.users(view.input)):
+            part, users = self.graph.view(reader), self.graph.users(reader)
+            source = self.graph.view(users[0]) if len(users) == 1 else None
+            if not isinstance(part, Piece) or part.input is not view.input or not isinstance(source, AffineSource):
+                return {}
+            if source.input is not reader or not source.vanishes:
+                return {}
+            if reader is not view.node:
+                found[part] = source
+        return found
 
     def _look_ahead(self, view: Join, value: fx.Node) -> None:
         """Refuse the next layers first: splitting an affine for them costs more."""
@@ -167,7 +197,7 @@ class _Upstream(Walk):
         users = self.graph.users(value)
         if users == [reader]:
             return
-        users = with_items(self.graph, users)
+        users = [user for user in with_items(self.graph, users) if user not in self.others]
         if users == [reader]:
             return
         others = [user for user in users if user is not reader]
@@ -216,3 +246,10 @@ class _Upstream(Walk):
             rank = self.graph.rank(view.node)
             known = rank is not None and rank.proven and affine.rank <= rank.axes
             require(known, Reason.UNKNOWN_SHAPE, value=self.name(view.node), detail="not known")
+
+
+def _keeps_rank(view: Carrier) -> bool:
+    """Whether the result is known to have as many axes as the input."""
+    if isinstance(view, Piece):
+        return view.keeps_rank
+    return isinstance(view, Noop) or (isinstance(view, Passage) and view.call.operator.shape in ("same", "same rank"))

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 
 from fxfuse.graph.lazy_graph_module import share
-from fxfuse.modules.code import own_names
+from fxfuse.modules.method_steps import own_names
 from fxfuse.write_back.copies import renew_parameters
 from fxfuse.write_back.saved_graph import SavedGraph, load_graph, save_graph
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from fxfuse.capture.names import Code, Members, forwards_of, functions_of
+from fxfuse.capture.known_objects import functions_of
+from fxfuse.capture.untraced_code import Code, Members, forwards_of
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.code import hands_on, mentions, returns_nothing
+from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ancestors, splitting
+from fxfuse.modules.method_steps import hands_on, returns_nothing
 from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
@@ -169,7 +171,7 @@ class OtherMethods:
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
-        """Return the methods of a class that may give a value: the functions of each, and whether the forward uses it."""
+        """Return the methods of a class that may give a value: functions, and whether the forward uses them."""
         if kind in self._kinds:
             return self._kinds[kind]
         found: dict[str, list[tuple[FunctionType, type | None]]] = {}

@@ -39,22 +39,19 @@ def exchanged(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int 
 def rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
     """Return a hook that has the new modules in place of those that it is bound to, or has in variables around it."""
     if isinstance(hook, functools.partial):
-        args = (exchanged(value, copy_of) for value in hook.args)
         keywords = {name: exchanged(value, copy_of) for name, value in hook.keywords.items()}
-        return functools.partial(rebound(hook.func, copy_of), *args, **keywords)
+        function: Any = rebound(hook.func, copy_of)
+        return functools.partial(function, *exchanged(hook.args, copy_of), **keywords)
     if not inspect.isfunction(hook):
         return exchanged(hook, copy_of)
-    held = [
-        *map(contents_of, hook.__closure__ or ()),
-        *(hook.__defaults__ or ()),
-        *(hook.__kwdefaults__ or {}).values(),
-    ]
+    cells = hook.__closure__ or ()
+    held = [*map(contents_of, cells), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
     if all(_known(value, copy_of) is value for value in held):
         return hook
-    pairs = [(cell, _known(contents_of(cell), copy_of)) for cell in hook.__closure__ or ()]
-    cells = tuple(cell if new is contents_of(cell) else types.CellType(new) for cell, new in pairs)
+    pairs = [(cell, _known(contents_of(cell), copy_of)) for cell in cells]
+    new = tuple(cell if known is contents_of(cell) else types.CellType(known) for cell, known in pairs)
     defaults = exchanged(hook.__defaults__, copy_of)
-    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, cells or None)
+    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, new or None)
     result.__kwdefaults__ = exchanged(hook.__kwdefaults__, copy_of)
     result.__dict__.update(hook.__dict__)
     return result

@@ -12,7 +12,7 @@ from fxfuse.graph.registry import operator_of
 from fxfuse.modules.derived_class import with_change, with_check
 from fxfuse.modules.handed_on import Closing
 from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
-from fxfuse.report.reasons import GIVE_INPUTS, Reason
+from fxfuse.report.reasons import PASS_INPUTS, Reason
 from fxfuse.report.report import Decision, Report
 from fxfuse.write_back.copies import SeparateOnConversion, copies_of
 from fxfuse.write_back.exported_program import rebuilt
@@ -48,7 +48,7 @@ def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[
         return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     name, why = caller
     facts = {"value": name or type(captured.model).__name__, "detail": why}
-    return Reason.OPAQUE, Reason.OPAQUE.sentence(**facts, advice="" if captured.given else GIVE_INPUTS)
+    return Reason.OPAQUE, Reason.OPAQUE.sentence(**facts, advice="" if captured.given else PASS_INPUTS)
 
 
 def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fxfuse.modules import code
-from fxfuse.modules.code import Mentions, hands_on, mentions, own_names, returns_nothing
+from fxfuse.modules.code import Mentions, mentions
+from fxfuse.modules.method_steps import hands_on, own_names, returns_nothing
 from tests.modules import functions
 
 Function = Any

@@ -125,11 +125,9 @@ PIECES = [
     Refused(Function(operator.getitem, torch.tensor([0, 1])), along(1)),
     Refused(Function(operator.getitem, (slice(None), slice(0, 8, 2))), along(1)),
     Refused(Function(operator.getitem, True), along(1)),  # which adds an axis
-    Refused(Function(operator.getitem, (0, slice(1, 3))), along(0), ways=BACK),
     Refused(Function(aten.slice.Tensor, 1, 0, 8, 2), PER_CHANNEL),
     Refused(Function(aten.slice.Tensor, -3, 0, 4), PER_CHANNEL, Reason.UNKNOWN_SIZE, BACK, "axes"),
     Refused(Method("narrow", -3, 0, 4), PER_CHANNEL, Reason.UNKNOWN_SIZE, BACK, "axes"),
-    Refused(Method("select", -3, 0), along(), Reason.UNKNOWN_SIZE, BACK, "axes"),
     Refused(Part(Method("chunk", 2, -3), 0), PER_CHANNEL, Reason.UNKNOWN_SIZE, known="axes"),
     Refused(Part(Method("split", 3, -3), -1), PER_CHANNEL, Reason.UNKNOWN_SIZE, known="axes"),
     Refused(Part(Method("split", 3, -3), 0), PER_CHANNEL, Reason.UNKNOWN_SIZE, BACK, "axes"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from fxfuse import fx_fuse
 from tests.hazards.blocks import assert_right, sequence
 from tests.support.helpers import Model, Structure, folds, trained, values
+
+if TYPE_CHECKING:
+    from fxfuse.capture.hooks import Hooks
 
 INPUTS = [values(2, 3, 6, 6), values(6, 3, 6, 6)]
 
@@ -28,7 +31,8 @@ def test_a_hook_that_looks_its_module_up_finds_it(structure: Structure) -> None:
     model = two()
     names, seen = {module: name for name, module in model.named_modules()}, list[str]()
     model[0].register_forward_hook(lambda module, _args, _output: seen.append(names[module]))
-    for hooks, folded in (("keep", []), ("observe", ["0.block.1", "1.block.1"])):
+    ways: list[tuple[Hooks, list[str]]] = [("keep", []), ("observe", ["0.block.1", "1.block.1"])]
+    for hooks, folded in ways:
         fused = fx_fuse(model, structure=structure, hooks=hooks)
         seen.clear()
         assert_right(model, fused, INPUTS)

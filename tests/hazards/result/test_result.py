@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -20,6 +20,9 @@ from tests.support.helpers import (
     unchanged,
     values,
 )
+
+if TYPE_CHECKING:
+    from fxfuse.capture.hooks import Hooks
 
 INPUTS = (2, 3, 6, 6)
 
@@ -150,7 +153,8 @@ def test_a_hook_with_keywords_is_kept(structure: Structure) -> None:
     model = net()
     model.register_forward_pre_hook(lambda _module, args, kwargs: (args, {"x": kwargs["x"] * 2}), with_kwargs=True)
     x = values(*INPUTS)
-    for hooks, folded in (("keep", []), ("observe", ["bn"])):
+    ways: list[tuple[Hooks, list[str]]] = [("keep", []), ("observe", ["bn"])]
+    for hooks, folded in ways:
         fused = fx_fuse(model, structure=structure, hooks=hooks)
         with torch.no_grad():
             assert_equal(model(x=x), fused(x=x))

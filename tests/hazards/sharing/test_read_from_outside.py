@@ -15,6 +15,8 @@ from tests.support.helpers import Model, Structure, assert_same, folds, trained,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fxfuse.capture.hooks import Hooks
+
 
 class ReadsWeight(Model):
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +50,8 @@ def hooked(cls: Callable[..., nn.Module]) -> nn.Module:
 @pytest.mark.parametrize("cls", [ReadsWeight, ReadsScale, ReadsStatistics, ReadsTied])
 def test_a_tensor_that_the_graph_reads_stays_where_its_module_is_replaced(cls: type[Model]) -> None:
     model, inputs = hooked(cls), values(2, 3, 6, 6)
-    for hooks, folded in (("keep", []), ("observe", ["block.1"])):
+    ways: list[tuple[Hooks, list[str]]] = [("keep", []), ("observe", ["block.1"])]
+    for hooks, folded in ways:
         with unchanged(model):
             fused = fx_fuse(model, hooks=hooks)
         assert folds(fused) == folded

@@ -39,11 +39,13 @@ def _indexed(x: Tensor) -> Iterator[Sample]:
         (slice(1, None), PER_CHANNEL, along(0, 1)),
         ((EVERY, Ellipsis, slice(0, 3, 1)), PER_CHANNEL, along(1, 3)),
         ((EVERY, slice(6, 100), Ellipsis, EVERY), PER_CHANNEL, PER_CHANNEL),
-        # Of several parts at once the rest has no simple shape.
-        ((0, slice(1, 3)), None, along(0, 1)),
-        ((slice(None, 1), Ellipsis, 2), None, along(1, 2, 3)),
-        ((EVERY, -2, slice(1, -1), 0), None, along(1, 2, 3)),
-        (Ellipsis, None, along(1, 3)),
+        # What nobody reads may become anything; where the affine varies, the rest is known.
+        ((0, slice(1, 3)), along(0), along(0, 1)),
+        ((slice(None, 1), Ellipsis, 2), along(1, 2), along(1, 2, 3)),
+        ((EVERY, -2, slice(1, -1), 0), along(0, 1), along(1, 2, 3)),
+        (Ellipsis, along(1, 3), along(1, 3)),
+        ((EVERY, EVERY, slice(None, None, 2)), PER_CHANNEL, PER_CHANNEL),
+        ((Ellipsis, slice(1, None, 2)), along(1, 2), along(1, 2)),
         ((EVERY, -1), ANY, PER_CHANNEL),
     ]
     for index, pull, push in indices:

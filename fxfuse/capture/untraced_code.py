@@ -1,0 +1,231 @@
+"""Functions with all that they may call by name, and the modules that they may come to so.
+
+Nothing follows assignments, loops or arguments: code that holds a module may use whatever is there under a name that it
+mentions, and any element of a container.  What cannot be known may be used.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import nn
+
+from fxfuse.capture.known_objects import functions_of, objects_in, values_of
+from fxfuse.modules.code import mentions
+from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES
+from fxfuse.modules.origin import is_users
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fxfuse.modules.code import Mentions
+
+# What Python, or torch, calls without its name: not what makes, stores or shows an object.
+_UNCALLED = frozenset(
+    "__init__ __new__ __repr__ __str__ __dir__ __init_subclass__ __class_getitem__ __post_init__ __getstate__ "
+    "__setstate__ __reduce__ __reduce_ex__ __copy__ __deepcopy__ __eq__ __hash__ __del__".split()
+)
+
+
+def forwards_of(kind: type, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
+    """Return the forward of a class, with what its calls go through; and those that it replaces, ``above`` it."""
+    own = [base for base in kind.__mro__ if is_users(base)]
+    found = [[(vars(base)[name], base) for base in own if name in vars(base)] for name in ("forward", "__call__")]
+    members = [member for bases in found for member in (bases if above else bases[:1])]
+    return [(function, base) for member, base in members for function in functions_of(member)]
+
+
+class Members:
+    """What the classes of a model define, by name; and what its modules hold that is no module.
+
+    Attributes:
+        named: name -> functions, each with the class that defines it.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        """Look at the classes of some modules."""
+        self.named: dict[str, list[tuple[FunctionType, type | None]]] = {}
+        self.seen: set[Any] = set()
+        for module in modules:
+            self.add(type(module))
+            for name, value in module.__dict__.items():
+                if name not in REGISTRIES and type(value) not in ATOMS - {FunctionType}:
+                    self._add_held(name, value)
+
+    def add(self, kind: Any) -> None:
+        """Add what a class, or a Python module, defines."""
+        for base in kind.__mro__ if isinstance(kind, type) else (kind,):
+            if base in self.seen or not is_users(base):
+                continue
+            self.seen.add(base)
+            owner = base if isinstance(base, type) else None
+            for name, value in vars(base).items():
+                for function in functions_of(value) if not isinstance(value, type) else ():
+                    self.named.setdefault(name, []).append((function, owner))
+
+    def _add_held(self, name: str, value: Any) -> None:
+        for held in objects_in(value):
+            for function in functions_of(held):
+                self.named.setdefault(name, []).append((function, None))
+            if not isinstance(held, (nn.Module, type, ModuleType)):
+                self.add(type(held))
+
+    def called_by(self, module: nn.Module, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
+        """Return what a call of a module runs, if its forward was not traced.
+
+        Args:
+            module: the module.
+            above: whether forwards that its class replaces may run too.
+        """
+        replaced = [(function, None) for function in functions_of(module.__dict__.get("forward"))]
+        return [*forwards_of(type(module), above=above), *replaced]
+
+    @property
+    def implicit(self) -> list[tuple[FunctionType, type | None]]:
+        """What is called without its name."""
+        names = [name for name in self.named if name.startswith("__") and name not in _UNCALLED]
+        return [entry for name in names for entry in self.named[name]]
+
+
+_CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
+_ALL = "*"  # among the names that are read: every child, also of the children
+_Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
+
+
+class Code:
+    """Functions, and all that they may call by name.
+
+    Attributes:
+        read: names that are read.
+        called: names that are called at once.
+        own: class -> what its methods read of their first parameter, and call at once; those that the code begins
+            with are apart, since they are not called on others.
+        stored: names that are set, of anything but their first parameter.
+        all_stored: names that are set.
+        names: all names that are read or called.
+        values: those of which more is asked than the shape or the like.
+        all_called: those that are called at once.
+        opens: whether a method among them may come to modules without their names.
+        helpers_open: whether a function that is no method may.
+        calls: whether they may call what an expression gives, or what they are given by one another.
+        known: what they know without having been given it.
+    """
+
+    def __init__(
+        self, members: Members, functions: Iterable[tuple[FunctionType, type | None]], *, unseen: bool = True
+    ) -> None:
+        """Read functions, each with the class that defines it.
+
+        Args:
+            members: what else they may call by name.
+            functions: the functions.
+            unseen: whether what comes to modules without their names counts also where it calls none of them; and
+                whether classes beside those of the model are looked into.
+        """
+        self._unseen = unseen
+        self.read: set[str] = set()
+        self.called: set[str] = set()
+        self.own: _Own = {}
+        self.stored: set[str] = set()
+        self.all_stored: set[str] = set()
+        self.names: set[str] = set()
+        self.values: set[str] = set()
+        self.all_called: set[str] = set()
+        self.opens = self.helpers_open = False
+        self.calls = False
+        self.known: list[Any] = []
+        self._members = members
+        self._seen: set[Any] = set()
+        self._ids: set[int] = set()
+        self._pending = [*functions]
+        self._first = set(self._pending)
+        self._of_given: _Own = {}
+        while self._pending:
+            function, owner = self._pending.pop()
+            if (function, owner) in self._seen:
+                continue
+            self._seen.add((function, owner))
+            self._read(function, owner)
+            if not self._pending:
+                named = (members.named.get(name, ()) for name in self.names if name != "forward")
+                self._pending = [entry for entries in named for entry in entries if entry not in self._seen]
+
+    def _read(self, function: FunctionType, owner: type | None) -> None:
+        found = mentions(function.__code__)
+        of_given = self._of_given if (function, owner) in self._first else self.own
+        own = of_given.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
+        own[0].update(found.own_read, {_ALL} if found.own_opens and self._counts(found) else ())
+        own[1].update(found.own_called)
+        self.read |= found.read
+        self.called |= found.called
+        self.names |= found.names
+        self.values |= found.names - found.asked
+        self.all_called |= found.called | found.own_called
+        self.stored |= found.stored | (found.own_stored if owner is None else set())
+        self.all_stored |= found.stored | found.own_stored
+        opens = bool(found.opens) and self._counts(found)
+        self.opens = self.opens or (opens and owner is not None)
+        self.helpers_open = self.helpers_open or (opens and owner is None)
+        self.calls = (
+            self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
+        )
+        for value in values_of(function):
+            for held in objects_in(value, self._ids):
+                self.known.append(held)
+                self._pending += [(inner, None) for inner in functions_of(held)]
+                if self._unseen and not isinstance(held, (nn.Module, FunctionType)):
+                    self._members.add(held if isinstance(held, (type, ModuleType)) else type(held))
+                if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
+                    self._pending += forwards_of(held)  # Base.forward(self, x)
+
+    def _counts(self, found: Mentions) -> bool:
+        """Whether it counts that a function may come to modules without their names."""
+        calls = found.calls_values or not _CALLING.isdisjoint(found.names)
+        return self._unseen or (calls and "modules" in found.opens | found.own_opens)
+
+    @property
+    def functions(self) -> list[FunctionType]:
+        """All functions that were read."""
+        return [function for function, _ in self._seen]
+
+    def touched(self, hands: Iterable[nn.Module]) -> set[nn.Module]:
+        """Return the modules that the code may call, or look into, by themselves.
+
+        Args:
+            hands: the modules that it is given.
+        """
+        given = set(hands)
+        pending = [*given, *(value for value in self.known if isinstance(value, nn.Module))]
+        held, touched = set(pending), set(pending)
+        while pending:
+            module = pending.pop()
+            own = [self.own, self._of_given] if module in given or "forward" in self.names else [self.own]
+            for child in self._from(module, own, touched):
+                if child not in held:
+                    held.add(child)
+                    pending.append(child)
+        return touched | held
+
+    def _from(self, module: nn.Module, methods: list[_Own], touched: set[nn.Module]) -> Iterator[nn.Module]:
+        """Yield what the code may take from a module; note in ``touched`` what it calls at once."""
+        own = [names[cls] for names in methods for cls in type(module).__mro__ if cls in names]
+        read = self.read.union(*(names for names, _ in own))
+        called = self.called.union(*(names for _, names in own))
+        everything = self.opens or has_elements(module)
+        if _ALL in read:
+            yield from module.modules()
+        for name, child in module._modules.items():
+            if child is not None and (everything or name in read):
+                yield child
+            elif child is not None and name in called:
+                touched.add(child)
+        for name, value in module.__dict__.items():
+            if name not in REGISTRIES and type(value) not in ATOMS and (self.opens or name in read or name in called):
+                yield from (held for held in objects_in(value) if isinstance(held, nn.Module))
+
+
+def has_elements(module: nn.Module) -> bool:
+    """Whether code can come to the children of a module without their names: by a number, a key, or a loop."""
+    cls = type(module)
+    return isinstance(module, CONTAINERS) or hasattr(cls, "__getitem__") or hasattr(cls, "__iter__")
