@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-PASS_INPUTS = "pass example_inputs, or "  # noqa: S105 - the advice of OPAQUE where there are none
-
 
 class Reason(Enum):
     """Why an operation stayed.  Every sentence says what stands in the way, then what to do about it.
