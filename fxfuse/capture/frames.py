@@ -9,7 +9,10 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from fxfuse.modules.code import wrappers_of
+from fxfuse.modules.guards import require_rank
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -46,6 +49,22 @@ def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
     jump, then = steps[here], steps[here + 1]
     jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
     return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))
+
+
+_RANK_CHECKS: dict[CodeType, int | None] = {
+    cls._check_input_dim.__code__: axes
+    for cls, axes in ((nn.BatchNorm1d, None), (nn.BatchNorm2d, 4), (nn.BatchNorm3d, 5))
+}
+
+
+def checks_rank(frame: FrameType) -> bool:
+    """Whether one of torch's batch norms compares the number of axes of its input; the check becomes a node."""
+    if frame.f_code not in _RANK_CHECKS:
+        return False
+    axes = _RANK_CHECKS[frame.f_code]
+    if axes is not None:
+        require_rank(frame.f_locals["input"], axes, type(frame.f_locals["self"]).__name__)
+    return True
 
 
 def asked_classes(frame: FrameType) -> tuple[type, ...]:

@@ -1,95 +1,56 @@
-"""What is exchanged in torch and in builtins while a trace runs.
+"""``max`` and ``min`` of sizes, as nodes of the graph: the builtins would branch on which of the sizes is larger.
 
-``BatchNorm2d.forward`` raises unless its input has four axes.  A subclass that calls it cannot be traced for that
-comparison alone, so while a trace is under way the check becomes a node of the graph.
+While a model is traced, the Python files of the functions that it runs have variables of these names, as torch.fx does
+it for functions of ``math``.  The builtins themselves stay as they are, for every thread.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import functools
-import threading
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import fx, nn
 
-from fxfuse.capture.proxies import Untraceable
-from fxfuse.capture.symbolic_sizes import _ORIGINALS, number_class
-from fxfuse.modules.guards import require_rank
+from fxfuse.capture.known_objects import functions_of, values_of
+from fxfuse.capture.symbolic_sizes import ORIGINALS, number_class
+from fxfuse.modules.code import mentions
+from fxfuse.modules.origin import is_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from torch import Tensor
-
-_AXES: dict[type[nn.Module], int | None] = {nn.BatchNorm1d: None, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
+    from types import FunctionType
 
 
 @contextlib.contextmanager
-def traced_checks() -> Iterator[None]:
-    """Let the checks of torch's batch norms accept proxies, and record themselves."""
-    before = {cls: cls.__dict__["_check_input_dim"] for cls in _AXES}
-    enter = torch.autocast.__enter__
+def traced_extremes(root: nn.Module) -> Iterator[None]:
+    """Make ``max`` and ``min`` of sizes nodes of the graph, in the functions that a model may run."""
+    scopes = {id(scope): scope for cls in {type(m) for m in root.modules()} for scope in _scopes_of(cls)}
+    placed = [(scope, name) for scope in scopes.values() for name in ORIGINALS if name not in scope]
     try:
-        torch.autocast.__enter__ = _refusing(enter)  # type: ignore[method-assign] # put back below
-        for cls, axes in _AXES.items():
-            cls._check_input_dim = _traceable(before[cls], axes)  # type: ignore[attr-defined] # put back below
+        for scope, name in placed:
+            scope[name] = _traced(ORIGINALS[name])
         yield
     finally:
-        torch.autocast.__enter__ = enter  # type: ignore[method-assign] # as it was
-        for cls, check in before.items():
-            cls._check_input_dim = check  # type: ignore[attr-defined] # as it was
+        for scope, name in placed:
+            scope.pop(name, None)
 
 
-def _refusing(enter: Callable[[torch.autocast], Any]) -> Callable[[torch.autocast], Any]:
-    """A region that computes in another dtype, or insists on not doing so, is lost in a graph."""
-    thread = threading.get_ident()
-
-    @functools.wraps(enter)
-    def entered(region: torch.autocast) -> Any:
-        if threading.get_ident() == thread:
-            raise Untraceable("it uses autocast in a part of its forward")
-        return enter(region)
-
-    return entered
-
-
-def _traceable(check: Callable[..., None], axes: int | None) -> Callable[..., None]:
-    def traced(self: nn.Module, input: Tensor) -> None:  # noqa: A002 - torch's name for it
-        if not issubclass(type(input), fx.Proxy):
-            check(self, input)
-        elif axes is not None:
-            require_rank(input, axes, type(self).__name__)
-
-    return traced
-
-
-_lock = threading.RLock()  # a trace that was interrupted ends when it is collected, which may be in the middle
-
-
-_traces: set[object] = set()
-
-
-@contextlib.contextmanager
-def traced_extremes() -> Iterator[None]:
-    """Make ``max`` and ``min`` of sizes nodes of the graph: the builtins would branch on which is larger."""
-    trace = object()
-    try:
-        _traces.add(trace)
-        _put_in_place()
-        yield
-    finally:
-        _traces.discard(trace)
-        _put_in_place()
-
-
-def _put_in_place() -> None:
-    """Put the functions in place while there are traces, of which several may run at once."""
-    with _lock:
-        for name, original in _ORIGINALS.items():
-            setattr(builtins, name, _traced(original) if _traces else original)
+@functools.lru_cache(maxsize=1024)
+def _scopes_of(cls: Any) -> list[dict[str, Any]]:
+    """Return the variables of the Python files in which methods of a class, or what they call, use these names."""
+    pending = [f for base in cls.__mro__ if is_users(base) for v in vars(base).values() for f in functions_of(v)]
+    seen: set[FunctionType] = set()
+    found: list[dict[str, Any]] = []
+    while pending:
+        function = pending.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        if not ORIGINALS.keys().isdisjoint(mentions(function.__code__).variables):
+            found.append(function.__globals__)
+        pending += [inner for value in values_of(function) for inner in functions_of(value)]
+    return found
 
 
 def _traced(original: Callable[..., Any]) -> Callable[..., Any]:

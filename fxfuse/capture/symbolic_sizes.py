@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fxfuse.graph.registry import Operator
 
-_ORIGINALS = {"max": max, "min": min}  # while something is traced, the names stand for others
+ORIGINALS = {"max": max, "min": min}
 _WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, max, min)
 _ROUNDING = (math.ceil, math.floor)
 _FRACTION = operator.truediv
@@ -28,7 +28,7 @@ def number_class(node: fx.Node) -> type | None:
     if node.op != "call_function" or node.target not in (*_WHOLE, _FRACTION):
         return None
     classes = set(_operands(node))
-    extreme = node.target in _ORIGINALS.values()
+    extreme = node.target in ORIGINALS.values()
     if not classes or (extreme and len(classes) > 1):  # then the values decide which of the two it is
         return None
     return float if node.target is _FRACTION or float in classes else int

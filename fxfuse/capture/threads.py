@@ -115,11 +115,15 @@ class OneThread(fx.Tracer):
         """Remember that tracing failed if a function of the forward that is under way goes on after exceptions."""
         starts = (type(self).call_module.__code__, fx.Tracer.trace.__code__)
         while frame is not None and frame.f_code not in starts:
-            if _catches(frame):
+            if "autocast" in frame.f_code.co_name or "autocast" in frame.f_code.co_names:
+                self.failure = Untraceable("it uses autocast in a part of its forward")
+            elif _catches(frame):
                 self.failure = Untraceable("it catches exceptions")
             frame = frame.f_back
 
-    def require_no_failure(self) -> None:
-        """Raise if what was traced is wrong."""
+    def require_no_failure(self, changed: str = "") -> None:
+        """Raise if what was traced is wrong, or has ``changed`` something."""
         if self.failure is not None:
             raise self.failure
+        if changed:
+            raise Untraceable(changed)

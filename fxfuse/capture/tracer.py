@@ -24,8 +24,8 @@ from fxfuse.capture.forward_arguments import (
     resolve_types,
     traced_value,
 )
-from fxfuse.capture.frames import asks_what_a_graph_cannot_say, is_assertion
-from fxfuse.capture.patches import traced_checks, traced_extremes
+from fxfuse.capture.frames import asks_what_a_graph_cannot_say, checks_rank, is_assertion
+from fxfuse.capture.patches import traced_extremes
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.capture.threads import OneThread, one_at_a_time
 from fxfuse.graph.lazy_graph_module import Draft
@@ -86,7 +86,7 @@ class Tracer(OneThread):
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         before, names = State(root), set(root.__dict__)
         try:
-            with traced_checks(), traced_extremes():
+            with traced_extremes(root):
                 graph = self.trace(root)
                 self.require_no_failure()
             literals = literals_of(root, names)
@@ -108,6 +108,8 @@ class Tracer(OneThread):
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Keep an assertion as a node; any other question for a truth cannot be answered while tracing."""
         frame = sys._getframe(2)
+        if checks_rank(frame):
+            return False
         if is_assertion(frame):
             self.create_proxy("call_function", torch._assert, (obj, "an assertion of the model does not hold"), {})
             return True
@@ -155,9 +157,8 @@ class Tracer(OneThread):
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
-                if changed := before.restore():
-                    raise Untraceable(changed)  # noqa: TRY301 - the module is left whole for that, too
-                self.require_no_failure()
+                changed = before.restore()
+                self.require_no_failure(changed)
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self._take_back(last)
                 self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope

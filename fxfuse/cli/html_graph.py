@@ -10,6 +10,7 @@ from torch import fx, nn
 from fxfuse.cli.html_lanes import lanes
 from fxfuse.graph.nodes import name_of_target
 from fxfuse.graph.plan import Merge
+from fxfuse.modules.origin import is_torchs_layer
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -171,5 +172,5 @@ def _cell(editor: Editor, node: fx.Node, target: Any, inputs: Iterable[fx.Node],
 
 def _facts(module: nn.Module | None) -> str:
     """Return the settings of one of torch's own layers; those of others may take any code to tell."""
-    own = module is not None and type(module).__module__.startswith("torch.nn.modules.")
+    own = module is not None and is_torchs_layer(module)
     return module.extra_repr() if module is not None and own else ""

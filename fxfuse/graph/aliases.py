@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from fxfuse.modules.lookup import CONTAINERS
+from fxfuse.modules.origin import is_torchs_layer, package_of
 
 if TYPE_CHECKING:
     from fxfuse.graph.facts import Facts
@@ -73,7 +74,7 @@ def may_alias(graph: Facts, node: fx.Node) -> bool:
     if row is not None and row.result is not None:
         return row.result not in ("new", "number") or bool(graph.mutated(node))
     module = graph.module(node)
-    torchs = module is not None and type(module).__module__.startswith("torch.nn.modules.")
+    torchs = module is not None and is_torchs_layer(module)
     return not torchs or isinstance(module, CONTAINERS)  # torch's other layers make new tensors
 
 
@@ -81,7 +82,7 @@ def runs_user_code(graph: Facts, node: fx.Node) -> bool:
     """Whether code runs at a node that may write into its inputs, for all that is known."""
     module = graph.module(node)
     if module is not None:
-        return not type(module).__module__.startswith(("torch.nn.", "fxfuse."))
+        return package_of(module) not in ("torch", "fxfuse")
     if node.op != "call_function":
         return False
     if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):

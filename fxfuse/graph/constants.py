@@ -11,6 +11,7 @@ from fxfuse.graph.mutations import mutated
 from fxfuse.graph.nodes import UNTRACED
 from fxfuse.graph.registry import COMPUTES, operator_of
 from fxfuse.modules.lookup import fetch, look_up
+from fxfuse.modules.origin import is_torchs
 from fxfuse.modules.random_state import chance, same_chance, set_chance
 from fxfuse.report.errors import out_of_memory
 from fxfuse.report.reasons import Reason, Refusal, require
@@ -129,7 +130,7 @@ class Constants:
 
 def _writes_into_buffers(module: nn.Module) -> bool:
     """Whether a call of a module may change its buffers: it is code of the user's, or a norm that trains."""
-    theirs = operator_of(module) is None and not type(module).__module__.startswith("torch.nn.")
+    theirs = operator_of(module) is None and not is_torchs(module)
     return theirs or (module.training and look_up(module, "running_mean") is not None)
 
 

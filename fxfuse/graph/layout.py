@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fxfuse.graph.aliases import may_alias, runs_user_code
 from fxfuse.graph.registry import OPERATORS
 from fxfuse.graph.uses import first_operand
+from fxfuse.modules.origin import is_torchs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +103,7 @@ def _asks_in_code(graph: Facts, node: fx.Node) -> bool:
         functions = [node.target]
     else:
         classes = {cls for inner in module.modules() for cls in type(inner).__mro__}
-        own = (cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins")))
+        own = (cls for cls in classes if not is_torchs(cls) and cls is not object)
         functions = [member for cls in own for member in vars(cls).values() if callable(member)]
     codes = list(_codes(functions))
     rows = (OPERATORS.get(name) for code in codes for name in code.co_names)
@@ -125,4 +126,4 @@ def _codes(functions: list[Any]) -> Iterator[CodeType]:
         pending += [const for const in code.co_consts if isinstance(const, CodeType)]
         known = getattr(function, "__globals__", {})
         called = (known.get(name) for name in code.co_names)
-        pending += [f for f in called if isinstance(f, FunctionType) and not f.__module__.startswith("torch.")]
+        pending += [f for f in called if isinstance(f, FunctionType) and not is_torchs(f)]

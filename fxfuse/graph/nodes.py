@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxfuse.graph.registry import row_at, row_of, tuple_row
 from fxfuse.modules.lookup import fetch
+from fxfuse.modules.origin import is_torchs_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,8 +149,7 @@ class Nodes:
     def _is_layer(self, node: fx.Node) -> bool:
         """Whether a function stands for one of torch's own layers."""
         cls = _innermost(node)[1]
-        home = f"{cls.__module__}." if isinstance(cls, type) else str(cls)
-        return home.startswith("torch.nn.modules.")
+        return is_torchs_layer(cls) if isinstance(cls, type) else str(cls).startswith("torch.nn.modules.")
 
     def names(self, nodes: list[fx.Node]) -> str:
         """Return a few nodes by their paths, for a sentence."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fxfuse.modules.origin import is_torchs_layer
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
@@ -194,5 +196,4 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 def is_layer_of_torch(module: nn.Module) -> bool:
     """Whether a module is one of torch's own, and no container of others."""
-    torchs = module.__module__.startswith(("torch.nn.modules.", "torch.ao.nn."))
-    return torchs and not isinstance(module, CONTAINERS)
+    return is_torchs_layer(module) and not isinstance(module, CONTAINERS)

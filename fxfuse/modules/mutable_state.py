@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fxfuse.modules.lookup import ATOMS, paths_below
+from fxfuse.modules.origin import is_torchs
 from fxfuse.modules.random_state import chance, same_chance, set_chance
 
 _DEPTH = 4  # of containers in containers
@@ -93,7 +94,7 @@ class State:
 
 
 def _own_classes(cls: type) -> list[type]:
-    return [c for c in cls.__mro__ if not c.__module__.startswith(("torch.", "builtins"))]
+    return [c for c in cls.__mro__ if not is_torchs(c) and c is not object]
 
 
 def _restore_class(cls: type, members: dict[str, Any]) -> str:
@@ -110,7 +111,7 @@ def _restore_class(cls: type, members: dict[str, Any]) -> str:
 def _is_plain_object(value: Any) -> bool:
     """Whether a value is an object of the user's that holds others, such as a SimpleNamespace."""
     plain = hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, torch.Tensor))
-    return plain and not callable(value) and not type(value).__module__.startswith("torch.")
+    return plain and not callable(value) and not is_torchs(type(value))
 
 
 def _same(value: Any, content: Any) -> bool:

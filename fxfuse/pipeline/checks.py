@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from fxfuse.modules.lookup import is_norm, paths_below, tensor_paths
+from fxfuse.modules.origin import home_of
 from fxfuse.report.errors import FuseError
 from fxfuse.rules import RULES
 
@@ -95,7 +96,7 @@ def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]
         return
     if isinstance(model, torch.jit.ScriptModule):
         yield f"{type(model).__name__} is a scripted module; fuse the model before you script or trace it."
-    if type(model).__module__.startswith("torch._dynamo"):
+    if home_of(model).startswith("torch._dynamo"):
         yield "The model is compiled already; fuse it first, then compile the result, or pass model._orig_mod."
     yield from _problems_of_options(model, structure, inplace)
     modules = [(path, module) for module, path in paths_below(model).items()]
@@ -116,7 +117,7 @@ def _problems_of_options(model: nn.Module, structure: str | None, inplace: bool)
 
 
 def _problems_of_norms(modules: list[tuple[str, nn.Module]], name: str) -> Iterator[str]:
-    quantized = [path for path, module in modules if "quantized" in type(module).__module__.split(".")]
+    quantized = [path for path, module in modules if "quantized" in home_of(module).split(".")]
     norms = [(path, module) for path, module in modules if is_norm(module) and path not in quantized]
     if quantized and not norms:
         yield f"{quantized[0] or name} is quantized, and no norm is left to fold; fuse before you quantize."

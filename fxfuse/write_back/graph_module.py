@@ -12,6 +12,7 @@ from torch.fx.graph import PythonCode
 
 from fxfuse.graph.lazy_graph_module import share
 from fxfuse.modules.method_steps import own_names
+from fxfuse.modules.origin import is_torchs
 from fxfuse.write_back.copies import renew_parameters
 from fxfuse.write_back.saved_graph import SavedGraph, load_graph, save_graph
 
@@ -130,7 +131,7 @@ def _own_members(cls: type[nn.Module]) -> dict[str, type]:
     """Return the names that the user's classes define, each with the class that does."""
     found: dict[str, type] = {}
     for base in cls.__mro__:
-        if base not in nn.Module.__mro__ and not base.__module__.startswith("torch.nn."):
+        if base not in nn.Module.__mro__ and not is_torchs(base):
             for name in vars(base):
                 if not hasattr(fx.GraphModule, name):
                     found.setdefault(name, base)

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, Report, fx_fuse
-from fxfuse.capture import patches
 from fxfuse.capture.patches import traced_extremes
-from tests.support.helpers import Model, Structure, assert_same, trained, values
+from tests.support.helpers import Model, Structure, assert_same, folds, trained, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,24 +121,28 @@ def test_questions_about_numbers(structure: Structure, factor: Callable[[Tensor]
         assert_same(model, fused, values(2, 3, 5, width))
 
 
-def test_traces_that_overlap() -> None:
+def test_the_builtins_stay_as_they_are() -> None:
     before = (builtins.max, builtins.min)
-    one, other = traced_extremes(), traced_extremes()
-    one.__enter__()
-    other.__enter__()
-    one.__exit__(None, None, None)
-    assert builtins.max(2, 3) == 3
-    other.__exit__(None, None, None)
+
+    class Looks(Same):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((builtins.max, builtins.min))
+            return super().forward(x)
+
+    seen: list[Any] = []
+    model = trained(nn.Sequential(Looks(3, 4, 3, stride=2), nn.BatchNorm2d(4)))
+    assert folds(fx_fuse(model)) == ["1"]
+    assert set(seen) == {before}
+    assert "max" not in globals()
     assert (builtins.max, builtins.min) == before
 
 
-def test_a_trace_may_end_while_another_one_begins() -> None:
-    """One that was interrupted ends when it is collected, perhaps just when the functions are exchanged."""
-    assert patches._lock.acquire(blocking=False)
-    try:
-        again = patches._lock.acquire(blocking=False)
-    finally:
-        patches._lock.release()
-    assert again
-    patches._lock.release()
-    assert builtins.max is max
+def test_traces_that_overlap() -> None:
+    model = nn.Sequential(Same(3, 4, 3, stride=2))
+    one, other = traced_extremes(model), traced_extremes(model)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert max(2, 3) == 3
+    other.__exit__(None, None, None)
+    assert "max" not in globals()
