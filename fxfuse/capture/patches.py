@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def traced_extremes(root: nn.Module) -> Iterator[None]:
     """Make ``max`` and ``min`` of sizes nodes of the graph, in the functions that a model may run."""
-    scopes = {id(scope): scope for cls in {type(m) for m in root.modules()} for scope in _scopes_of(cls)}
+    classes: set[Any] = {type(module) for module in root.modules()}
+    scopes = {id(scope): scope for cls in classes for scope in _scopes_of(cls)}
     placed = [(scope, name) for scope in scopes.values() for name in ORIGINALS if name not in scope]
     try:
         for scope, name in placed:

@@ -157,8 +157,7 @@ class Tracer(OneThread):
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
-                changed = before.restore()
-                self.require_no_failure(changed)
+                self.require_no_failure(before.restore())
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self._take_back(last)
                 self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope

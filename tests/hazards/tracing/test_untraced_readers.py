@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason
 from tests.hazards.blocks import Block, assert_decided, assert_stays, batch_of, block, layers
-from tests.helpers import Model, trained
+from tests.support.helpers import Model, trained
 
 
 class Encoder(Block):
