@@ -35,8 +35,9 @@ class Mentions(NamedTuple):
         own_stored: attributes of the first parameter that are set.
         variables: variables of the Python module, and Python modules that it imports.
         asked: those attributes of which it only asks for the shape, the dtype or the like.
-        opens: whether it may come to ``modules``, or to their ``tensors``, without their names.
-        own_opens: whether it may come to those in its first parameter.
+        opens: whether it may come to ``modules``, or to their ``tensors``, without their names, or ``sets`` attributes
+            by computed names.
+        own_opens: whether it may come to those in its first parameter, or to its ``children`` by computed names.
         calls_values: whether it may call what an expression gives, such as an element of a list.
         calls_parameters: whether it may call what it is given.
     """
@@ -108,7 +109,7 @@ def handles_exceptions(code: CodeType) -> bool:
 def _mentions(code: CodeType) -> Mentions:
     first = code.co_varnames[0] if code.co_argcount else ""
     found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}  # the rest are no names
-    opens, called, values = False, set[str](), set[str]()
+    called, values, computed = set[str](), set[str](), set[str]()
     for inner in codes_in(code):
         steps = steps_of(inner)
         own = first if inner is code or first in inner.co_freevars else ""
@@ -120,15 +121,17 @@ def _mentions(code: CodeType) -> Mentions:
             if kind:
                 found[kind].add(step.argval)
                 (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
-        opens = opens or _computes_names(steps)
+        computed |= _computed_names(steps, own)
         called |= _called_values(inner, steps)
     found["asked"] -= values
     selves, others = found["own_read"] | found["own_called"], found["read"] | found["called"]
     asks = "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
     words = {"modules": _MODULES, "tensors": _TENSORS if asks else _TENSORS | {"parameters"}}
     kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (others, selves)]
-    if opens or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
+    if "others" in computed or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
         kinds[0] |= {"modules"}
+    kinds[0] |= computed & {"sets"}
+    kinds[1] |= {"children"} if "own" in computed else set()
     rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
     return Mentions(*rest)
 
@@ -164,16 +167,21 @@ def _texts(constants: Iterable[Any]) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _computes_names(steps: list[dis.Instruction]) -> bool:
-    """Whether a function asks for an attribute of which the name is no constant."""
+def _computed_names(steps: list[dis.Instruction], own: str) -> set[str]:
+    """Return what a function does with names that are no constants.
+
+    It gets attributes of its ``own`` first parameter, or of ``others``, or ``sets`` some.
+    """
+    found = set[str]()
     for number, step in enumerate(steps):
         if step.opname.startswith("LOAD") and step.argval in ("getattr", "setattr", "delattr"):
             end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
-            if end is None or step.argval != "getattr":
-                return True
-            if not _has_plain_name(steps[number + 1 : end], steps[end].arg or 0):
-                return True
-    return False
+            rest = steps[number + 1 : end]
+            if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
+                continue
+            of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own
+            found.add("sets" if step.argval != "getattr" else "own" if of_own else "others")
+    return found
 
 
 def _has_plain_name(steps: list[dis.Instruction], count: int) -> bool:

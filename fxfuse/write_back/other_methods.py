@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from fxfuse.capture.known_objects import functions_of
-from fxfuse.capture.untraced_code import Code, Members, forwards_of
+from fxfuse.capture.known_objects import functions_of, values_of
+from fxfuse.capture.untraced_code import forwards_of, has_elements
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.code import mentions
+from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.lookup import ancestors, splitting
 from fxfuse.modules.method_steps import hands_on, returns_nothing
 from fxfuse.modules.origin import is_users
@@ -27,11 +28,14 @@ from fxfuse.report.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from types import FunctionType
 
 
 # A method of such a name is the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``.
 _FOR_THE_FUSED = ("fuse", "deploy")
+
+
+_CHILDREN = frozenset(["children", "named_children"])
+_DEEP = frozenset("modules named_modules get_submodule __dict__ _modules apply".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,32 +47,60 @@ class _Method:
         name: its name.
         functions: its functions, each with the class that defines it.
         used: whether the forward uses it.
-        members: what the classes of the model define.
     """
 
     module: nn.Module
     name: str
     functions: list[tuple[FunctionType, type | None]]
     used: bool
-    members: Members
 
     @functools.cached_property
-    def code(self) -> Code:
-        """All that it may call."""
-        return Code(self.members, self.functions, unseen=False)
+    def mentions(self) -> list[Mentions]:
+        """What it mentions, and what the other methods of its class and the functions that it names do."""
+        pending, seen = [function for function, _ in self.functions], dict[FunctionType, Mentions]()
+        while pending:
+            function = pending.pop()
+            if function in seen:
+                continue
+            found = seen[function] = mentions(function.__code__)
+            members = (getattr(type(self.module), name, None) for name in found.names if name != "forward")
+            known = [*members, *(value for value in values_of(function) if not isinstance(value, type))]
+            pending += [inner for value in known for inner in functions_of(value)]
+        return list(seen.values())
 
     @functools.cached_property
-    def touched(self) -> set[nn.Module]:
-        """The modules that it may use by themselves."""
-        if self.used:
-            self.code.opens = False  # where it goes through lists of modules, the forward does so too, and was traced
-        return self.code.touched([self.module])
+    def names(self) -> frozenset[str]:
+        """The names that it mentions."""
+        return frozenset[str]().union(*(found.names for found in self.mentions))
 
     @functools.cached_property
-    def switches(self) -> bool:
-        """Whether it sets an attribute that the forward reads, and gives what that gives then."""
-        forward = Code(self.members, forwards_of(type(self.module))).names if self.code.all_stored else set()
-        return not self.code.all_stored.isdisjoint(forward) and "forward" in self.code.names
+    def values(self) -> frozenset[str]:
+        """Those of which it asks for more than the shape or the like."""
+        return frozenset[str]().union(*(found.names - found.asked for found in self.mentions))
+
+    @functools.cached_property
+    def calls(self) -> frozenset[str]:
+        """The names that it calls at once."""
+        return frozenset[str]().union(*(found.called | found.own_called for found in self.mentions))
+
+    @functools.cached_property
+    def own(self) -> list[Mentions]:
+        """What its own code mentions."""
+        return [mentions(function.__code__) for function, _ in self.functions]
+
+    @functools.cached_property
+    def calls_values(self) -> bool:
+        """Whether it may call what it reads."""
+        helpers = [found for found in self.mentions if found not in self.own]
+        return any(found.calls_values for found in self.own) or any(found.calls_parameters for found in helpers)
+
+    @functools.cached_property
+    def opens(self) -> tuple[bool, bool]:
+        """Whether it may come to the children of its module, and to all modules in it, without their names."""
+        names = frozenset[str]().union(*(found.names for found in self.own))
+        children = any("children" in found.own_opens for found in self.own) or not names.isdisjoint(_CHILDREN)
+        computed = any("modules" in found.opens for found in self.own) and names.isdisjoint(_CHILDREN)
+        return children, computed or not names.isdisjoint(_DEEP)
 
     @property
     def takes_input(self) -> bool:
@@ -76,40 +108,78 @@ class _Method:
         codes = [function.__code__ for function, _ in self.functions]
         return any(code.co_argcount + code.co_kwonlyargcount > 1 or code.co_flags & 0xC for code in codes)
 
+    @functools.cached_property
+    def switches(self) -> bool:
+        """Whether it sets an attribute that the forward reads, and gives what that gives then."""
+        stored = frozenset[str]().union(*(found.stored | found.own_stored for found in self.own))
+        runs = any(not found.names.isdisjoint(("forward", "__call__")) for found in self.own)
+        forward = (mentions(function.__code__).names for function, _ in forwards_of(type(self.module)))
+        return runs and any(not stored.isdisjoint(names) for names in forward)
+
+    def names_module(self, module: nn.Module) -> bool:
+        """Whether it mentions a module, with all that hold it, on one of the ways to it."""
+        children, deep = self.opens
+        return deep or any(self._names_way(way, children=children) for way in _ways(self.module, module))
+
+    def _names_way(self, way: list[tuple[nn.Module, str]], *, children: bool) -> bool:
+        for number, (holder, name) in enumerate(way):
+            element = number > 0 and has_elements(holder) and self._reads(way[number - 1][1])
+            if name not in self.names and not element and not (children and number == 0):
+                return False
+        return True
+
+    def _reads(self, name: str) -> bool:
+        """Whether it does anything with an attribute but to call it at once."""
+        return any(name in found.read | found.own_read for found in self.mentions)
+
+    def uses(self, module: nn.Module) -> bool:
+        """Whether it may call a module by itself, or compute with its tensors."""
+        if not self.names_module(module):
+            return False
+        last = {way[-1][1] for way in _ways(self.module, module) if way}
+        tensors = (*module._parameters, *module._buffers)
+        computes = self.takes_input and not self.values.isdisjoint(tensors)
+        return self.calls_values or computes or not self.calls.isdisjoint(last)
+
     def joins(self, fold: Collection[nn.Module], *, downstream: bool) -> bool:
         """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
         linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
         order = [*linear, *(m for m in fold if m not in linear)][:: -1 if downstream else 1]
         names = [[n for n, child in self.module._modules.items() if child is m] for m in order]
-        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1] or self.code.opens:
+        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1]:
             return False
         (one,), (two,) = names
-        using = [f for f in self.code.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
+        using = [f for f, _ in self.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
         return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
-    def splits(self, fold: Collection[nn.Module], split: frozenset[nn.Module], *, downstream: bool) -> set[nn.Module]:
-        """Return what it computes with that holds a part of a fold, and not all of it.
+    def splits(self, fold: Collection[nn.Module], *, downstream: bool) -> set[nn.Module]:
+        """Return the modules of a fold that it uses by themselves, unless it hands one on to the other.
 
         Args:
             fold: the modules that the fold changes.
-            split: all modules that hold a part of it.
             downstream: whether it goes into what follows.
         """
-        found = self.touched & split
         if self.switches:
             return {self.module}
-        covered = {inner for module in found for inner in module.modules()} if self.used else set()
-        if covered.issuperset(fold) or self.joins(fold, downstream=downstream):
-            return set()
-        if not found or self.code.calls or not self.code.all_called.isdisjoint(self._names_of(found)):
+        parts = {module for module in fold if not set(fold) <= set(module.modules())}  # else it is called as a whole
+        found = {module for module in parts if self.uses(module)}
+        if found != parts:
             return found
-        tensors = {name for module in fold for name in (*module._parameters, *module._buffers)}
-        return found if self.takes_input and not tensors.isdisjoint(self.code.names) else set()
+        near = any(module in self.module._modules.values() for module in found)  # others only share these names
+        return found if near and not self.joins(fold, downstream=downstream) else set()
 
-    def _names_of(self, found: set[nn.Module]) -> set[str]:
-        """Return the names under which modules are held, and those by which any can be called."""
-        names = {name for module in self.module.modules() for name, child in module._modules.items() if child in found}
-        return {*names, "forward", "__call__"}
+
+def _ways(root: nn.Module, module: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """Return the ways from a module to one in it: the holder and the name of each step."""
+    found, pending = [], [(root, list[tuple[nn.Module, str]]())]
+    while pending:
+        holder, way = pending.pop()
+        if holder is module:
+            found.append(way)
+            continue
+        inside = [(name, child) for name, child in holder._modules.items() if child is not None]
+        pending += [(child, [*way, (holder, name)]) for name, child in inside if child is module or child._modules]
+    return found
 
 
 class OtherMethods:
@@ -119,7 +189,6 @@ class OtherMethods:
         """Look at the classes of the modules at some paths."""
         self._paths = paths
         self._above = ancestors(paths)
-        self._members = Members(paths)
         self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
         self._methods: dict[nn.Module, list[_Method]] = {}
 
@@ -130,10 +199,10 @@ class OtherMethods:
             modules: those that the fold changes.
             downstream: whether the values between are others, as a norm goes into what follows.
         """
-        split = splitting(modules, self._above)
-        around = frozenset.intersection(*(self._above[module] for module in modules)) if split else ()
+        several = splitting(modules, self._above)  # one alone does the same for everybody who calls it
+        around = frozenset.intersection(*(self._above[module] for module in modules)) if several else ()
         for method in (method for module in around for method in self.methods_of(module)):
-            found = method.splits(modules, split, downstream=downstream) if downstream or not method.used else ()
+            found = method.splits(modules, downstream=downstream) if downstream or not method.used else ()
             if found:
                 alone = ", ".join(sorted(self._paths[module] for module in found))
                 return Refusal(Reason.REACHED_INTO, value=alone, users=self.name_of(method))
@@ -154,8 +223,8 @@ class OtherMethods:
             gone: those that it will not have any more, of which a method cannot ask the shape either.
         """
         for method in (m for module in self._above[owner] for m in self.methods_of(module)) if names else ():
-            read = names & method.code.values | gone & method.code.names
-            if owner in method.touched and read:
+            read = names & method.values | gone & method.names
+            if read and method.names_module(owner):
                 value = self._paths[owner] or type(owner).__name__
                 raise Refusal(Reason.REACHED_INTO, value=value, users=self.name_of(method))
 
@@ -167,7 +236,7 @@ class OtherMethods:
         """Return the methods of a module that may give a value."""
         if module not in self._methods:
             found = self._of_class(type(module))
-            self._methods[module] = [_Method(module, name, *entry, self._members) for name, entry in found.items()]
+            self._methods[module] = [_Method(module, name, *entry) for name, entry in found.items()]
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
@@ -181,10 +250,23 @@ class OtherMethods:
                 plain = plain and not hasattr(nn.Module, name)  # what it loads, moves or switches, it does as a whole
                 if plain and not name.startswith("__") and not any(word in name for word in _FOR_THE_FUSED):
                     found[name] = [(f, base) for f in functions_of(value) if not returns_nothing(f.__code__)]
-        forward = Code(self._members, forwards_of(kind)).names if any(found.values()) else set()
+        forward = self._names_of_forward(kind) if any(found.values()) else set()
         self._kinds[kind] = {
             name: (functions, name in forward)
             for name, functions in found.items()
             if functions and not (name in forward and name.startswith("_"))
         }
         return self._kinds[kind]
+
+    @staticmethod
+    def _names_of_forward(kind: type) -> set[str]:
+        """Return the names in the forward of a class, and in the methods that these name."""
+        pending, seen, names = [function for function, _ in forwards_of(kind)], set[FunctionType](), set[str]()
+        while pending:
+            function = pending.pop()
+            if function not in seen:
+                seen.add(function)
+                found = mentions(function.__code__).names
+                names |= found
+                pending += [inner for name in found for inner in functions_of(getattr(kind, name, None))]
+        return names
