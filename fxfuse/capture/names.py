@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.capture.untraced_code import Code, Members, forwards_of
+from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ancestors, splitting
 from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal
 
@@ -72,8 +73,16 @@ class Names:
 
     def read(self) -> dict[nn.Module, Refusal]:
         """Return the modules of which untraced code may read the tensors by themselves, each with a refusal."""
-        codes = [(code, touched, self._refusal_of(outermost)) for outermost, code, touched in self._codes]
-        return {m: refusal for code, touched, refusal in codes for m in touched if _reads(code, touched, m)}
+        found: dict[nn.Module, Refusal] = {}
+        for outermost, code, touched in self._codes:
+            named = [mentions(function.__code__) for function in code.functions]
+            for module in touched:
+                name = self._paths.get(module, "").rpartition(".")[2]
+                tensors = (*module._parameters, *module._buffers)
+                # As in ``self.conv.weight``: one function mentions the layer and the tensor.
+                if any(name in f.names and not (f.names - f.asked).isdisjoint(tensors) for f in named):
+                    found[module] = self._refusal_of(outermost)
+        return found
 
     def _refusal_of(self, outermost: nn.Module) -> Refusal:
         value = self._paths[outermost] or type(outermost).__name__

@@ -20,7 +20,7 @@ from fxfuse.capture.known_objects import functions_of, values_of
 from fxfuse.capture.untraced_code import forwards_of, has_elements
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.code import Mentions, mentions
-from fxfuse.modules.lookup import ancestors, splitting
+from fxfuse.modules.lookup import CONTAINERS, ancestors, splitting
 from fxfuse.modules.method_steps import hands_on, returns_nothing
 from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _FOR_THE_FUSED = ("fuse", "deploy")
 
 
+_CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
 _CHILDREN = frozenset(["children", "named_children"])
 _DEEP = frozenset("modules named_modules get_submodule __dict__ _modules apply".split())
 
@@ -57,6 +58,9 @@ class _Method:
     @functools.cached_property
     def mentions(self) -> list[Mentions]:
         """What it mentions, and what the other methods of its class and the functions that it names do."""
+        return list(self._reached(helpers=True).values())
+
+    def _reached(self, *, helpers: bool) -> dict[FunctionType, Mentions]:
         pending, seen = [function for function, _ in self.functions], dict[FunctionType, Mentions]()
         while pending:
             function = pending.pop()
@@ -64,9 +68,10 @@ class _Method:
                 continue
             found = seen[function] = mentions(function.__code__)
             members = (getattr(type(self.module), name, None) for name in found.names if name != "forward")
-            known = [*members, *(value for value in values_of(function) if not isinstance(value, type))]
+            others = values_of(function) if helpers else ()
+            known = [*members, *(value for value in others if not isinstance(value, type))]
             pending += [inner for value in known for inner in functions_of(value)]
-        return list(seen.values())
+        return seen
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
@@ -85,14 +90,17 @@ class _Method:
 
     @functools.cached_property
     def own(self) -> list[Mentions]:
-        """What its own code mentions."""
-        return [mentions(function.__code__) for function, _ in self.functions]
+        """What it mentions, and what the other methods of its class do."""
+        return list(self._reached(helpers=False).values())
 
     @functools.cached_property
     def calls_values(self) -> bool:
         """Whether it may call what it reads."""
-        helpers = [found for found in self.mentions if found not in self.own]
-        return any(found.calls_values for found in self.own) or any(found.calls_parameters for found in helpers)
+        if not _CALLING.isdisjoint(self.names):
+            return True
+        first, *helpers = self.mentions
+        own = any(found.calls_values for found in self.own)
+        return own or first.calls_values or any(found.calls_parameters for found in helpers)
 
     @functools.cached_property
     def opens(self) -> tuple[bool, bool]:
@@ -111,8 +119,9 @@ class _Method:
     @functools.cached_property
     def switches(self) -> bool:
         """Whether it sets an attribute that the forward reads, and gives what that gives then."""
-        stored = frozenset[str]().union(*(found.stored | found.own_stored for found in self.own))
-        runs = any(not found.names.isdisjoint(("forward", "__call__")) for found in self.own)
+        own = [mentions(function.__code__) for function, _ in self.functions]
+        stored = frozenset[str]().union(*(found.stored | found.own_stored for found in own))
+        runs = any(not found.names.isdisjoint(("forward", "__call__")) for found in own)
         forward = (mentions(function.__code__).names for function, _ in forwards_of(type(self.module)))
         return runs and any(not stored.isdisjoint(names) for names in forward)
 
@@ -136,10 +145,9 @@ class _Method:
         """Whether it may call a module by itself, or compute with its tensors."""
         if not self.names_module(module):
             return False
-        last = {way[-1][1] for way in _ways(self.module, module) if way}
         tensors = (*module._parameters, *module._buffers)
         computes = self.takes_input and not self.values.isdisjoint(tensors)
-        return self.calls_values or computes or not self.calls.isdisjoint(last)
+        return self.calls_values or computes or not self.calls.isdisjoint(self._last_names(module))
 
     def joins(self, fold: Collection[nn.Module], *, downstream: bool) -> bool:
         """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
@@ -165,8 +173,13 @@ class _Method:
         found = {module for module in parts if self.uses(module)}
         if found != parts:
             return found
-        near = any(module in self.module._modules.values() for module in found)  # others only share these names
-        return found if near and not self.joins(fold, downstream=downstream) else set()
+        near = any(module in self.module._modules.values() for module in found)
+        by_name = all(self.names.issuperset(self._last_names(module)) for module in found)
+        # Layers further below that are mentioned both only share their names with those that are meant.
+        return found if (near or not by_name) and not self.joins(fold, downstream=downstream) else set()
+
+    def _last_names(self, module: nn.Module) -> set[str]:
+        return {way[-1][1] for way in _ways(self.module, module) if way}
 
 
 def _ways(root: nn.Module, module: nn.Module) -> list[list[tuple[nn.Module, str]]]:
@@ -236,7 +249,9 @@ class OtherMethods:
         """Return the methods of a module that may give a value."""
         if module not in self._methods:
             found = self._of_class(type(module))
-            self._methods[module] = [_Method(module, name, *entry) for name, entry in found.items()]
+            methods = [_Method(module, name, *entry) for name, entry in found.items()]
+            # A private one without arguments prepares the model: a kernel of all branches, say.
+            self._methods[module] = [m for m in methods if m.takes_input or not m.name.startswith("_")]
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
