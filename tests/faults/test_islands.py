@@ -63,7 +63,8 @@ def fused(one: nn.Module, two: nn.Module, inputs: Any, **options: Any) -> Any:
 def test_a_weight_of_two_islands_is_untied_and_that_is_told(inputs: Any) -> None:
     result = fused(*tied(nn.BatchNorm2d(4)), inputs)
     assert set(folds(result)) == BOTH
-    assert Report.of(result).copied_bytes == 2 * SIZE
+    # A run is one graph, in which the second layer has the weight for itself once the first has a copy.
+    assert Report.of(result).copied_bytes == (2 if inputs is None else 1) * SIZE
     assert len({id(weight) for weight in weights(result)}) == 2
 
 
