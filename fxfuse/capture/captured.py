@@ -97,7 +97,9 @@ class Capture:
     @functools.cached_property
     def names(self) -> Names:
         """What untraced code may use by itself."""
-        return Names(self.paths, {**self.as_is, **self.opaque}, given=self.given)
+        opaque = {**self.as_is, **self.opaque}
+        traced = {part.module for part in self.parts} - opaque.keys()
+        return Names(self.paths, opaque, traced=traced, given=self.given)
 
     @property
     def whole(self) -> bool:

@@ -9,10 +9,7 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from fxfuse.modules.code import wrappers_of
-from fxfuse.modules.guards import require_rank
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -32,7 +29,19 @@ def _here(frame: FrameType) -> int:
     found = max((n for n, step in enumerate(steps) if step.offset <= frame.f_lasti), default=0)
     # Python 3.11 makes a call in two steps, of which the first is not among these.
     before_call = found + 1 < len(steps) and steps[found + 1].opname == "CALL" and frame.f_lasti > steps[found].offset
-    return found + 1 if before_call else found
+    return found + (before_call or _asks_before_jump(frame, steps, found))
+
+
+def _asks_before_jump(frame: FrameType, steps: list[dis.Instruction], here: int) -> bool:
+    """Whether a frame asks for a truth in a step of its own, as from Python 3.13 on, or in a comparison with a number.
+
+    A comparison of lists asks for the truth of their elements, and does not jump by it.
+    """
+    if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "TO_BOOL":
+        return True
+    before = steps[here - 1]
+    number = before.opname.startswith("LOAD_") and type(before.argval) in (int, float)
+    return steps[here].argrepr.startswith("bool(") and number
 
 
 def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
@@ -47,24 +56,11 @@ def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
     if here + 1 >= len(steps):
         return False
     jump, then = steps[here], steps[here + 1]
-    jumps = "JUMP" in jump.opname and "IF_TRUE" in jump.opname
-    return jumps and (then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError))
-
-
-_RANK_CHECKS: dict[CodeType, int | None] = {
-    cls._check_input_dim.__code__: axes
-    for cls, axes in ((nn.BatchNorm1d, None), (nn.BatchNorm2d, 4), (nn.BatchNorm3d, 5))
-}
-
-
-def checks_rank(frame: FrameType) -> bool:
-    """Whether one of torch's batch norms compares the number of axes of its input; the check becomes a node."""
-    if frame.f_code not in _RANK_CHECKS:
+    if "JUMP" not in jump.opname or "_IF_" not in jump.opname:
         return False
-    axes = _RANK_CHECKS[frame.f_code]
-    if axes is not None:
-        require_rank(frame.f_locals["input"], axes, type(frame.f_locals["self"]).__name__)
-    return True
+    if "IF_FALSE" in jump.opname:  # at the end of a loop: what is true goes on with the loop
+        then = next((step for step in steps if step.offset == jump.argval), jump)
+    return then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError)
 
 
 def asked_classes(frame: FrameType) -> tuple[type, ...]:

@@ -22,19 +22,28 @@ class Names:
     """What the untraced code of a model may use by itself.
 
     A fold holds if all that may use one of its modules uses, at the least, a module that holds all of them: that one
-    gives what it gave.
+    gives what it gave.  So does a module that was traced as a whole, since its graph is fused with the others.
     """
 
-    def __init__(self, paths: Mapping[nn.Module, str], opaque: Mapping[nn.Module, str], *, given: bool = False) -> None:
+    def __init__(
+        self,
+        paths: Mapping[nn.Module, str],
+        opaque: Mapping[nn.Module, str],
+        *,
+        traced: Iterable[nn.Module] = (),
+        given: bool = False,
+    ) -> None:
         """Look at the code of the modules that were not traced.
 
         Args:
             paths: the modules of the model, with their paths.
             opaque: those of which the own forward was not traced, and why.
+            traced: those of which a graph says what a call does, also where a fold changes a part of it.
             given: whether there are example inputs, so that nobody is told to pass some.
         """
         self._advice = "" if given else PASS_INPUTS
         self._paths = paths
+        self._traced = frozenset(traced)
         self._opaque = opaque
         self._members = Members(paths) if opaque else Members(())
         self._above = ancestors(paths) if opaque else {}
@@ -61,7 +70,7 @@ class Names:
         """
         split = splitting(modules, self._above) if self._codes and modules else frozenset()
         for outermost, code, touched in self._codes:
-            if not touched.isdisjoint(split) or any(_reads(code, touched, module) for module in modules):
+            if not touched.isdisjoint(split - self._traced) or any(_reads(code, touched, module) for module in modules):
                 return self._refusal_of(outermost)
         return None
 

@@ -24,14 +24,14 @@ from fxfuse.capture.forward_arguments import (
     resolve_types,
     traced_value,
 )
-from fxfuse.capture.frames import asks_what_a_graph_cannot_say, checks_rank, is_assertion
+from fxfuse.capture.frames import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.capture.patches import traced_extremes
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.capture.threads import OneThread, one_at_a_time
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
 from fxfuse.modules.derived_class import UNCHECKED, Derived
-from fxfuse.modules.guards import require_value
+from fxfuse.modules.guards import checks_rank, require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
 from fxfuse.modules.mutable_state import State
 from fxfuse.report.errors import sentence

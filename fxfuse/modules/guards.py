@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
 
 
 def require_rank(
@@ -78,3 +83,19 @@ def require_value(value: object, expected: object, name: str) -> object:
             "Fuse again with example_inputs that pass this value."
         )
     return value
+
+
+_RANK_CHECKS: dict[CodeType, int | None] = {
+    cls._check_input_dim.__code__: axes
+    for cls, axes in ((nn.BatchNorm1d, None), (nn.BatchNorm2d, 4), (nn.BatchNorm3d, 5))
+}
+
+
+def checks_rank(frame: FrameType) -> bool:
+    """Whether one of torch's batch norms compares the number of axes of its input; the check becomes a node."""
+    if frame.f_code not in _RANK_CHECKS:
+        return False
+    axes = _RANK_CHECKS[frame.f_code]
+    if axes is not None:
+        require_rank(frame.f_locals["input"], axes, type(frame.f_locals["self"]).__name__)
+    return True

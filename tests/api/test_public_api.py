@@ -13,24 +13,12 @@ import pytest
 
 import fxfuse
 from fxfuse import extend
+from fxfuse.graph.registry import Columns
 from fxfuse.rules import DEFAULT_RULES
 
-PUBLIC = [
-    *(
-        "FuseError",
-        "FusePass",
-        "Reason",
-        "Report",
-        "explain",
-        "fuse_conv_bn",
-        "fuse_graph",
-        "fx_fuse",
-        "lower",
-        "optimize",
-        "register",
-    ),
-    "verify",
-]
+PUBLIC = (
+    "FuseError FusePass Inputs Reason Report explain fuse_conv_bn fuse_graph fx_fuse lower optimize register verify"
+).split()
 EXTEND = [name for name in extend.__all__ if inspect.isclass(getattr(extend, name)) or name in ("register", "require")]
 MODULES = [m.name for m in pkgutil.walk_packages(fxfuse.__path__, "fxfuse.") if not m.name.endswith("__main__")]
 
@@ -52,9 +40,10 @@ def test_the_signature_of_fx_fuse() -> None:
     parameters = inspect.signature(fxfuse.fx_fuse).parameters
     assert list(parameters) == [
         *("model", "example_inputs", "rules", "structure", "allow_copies", "allow_growth", "guards", "inplace"),
+        "hooks",
     ]
     by_keyword = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
-    assert by_keyword == ["rules", "structure", "allow_copies", "allow_growth", "guards", "inplace"]
+    assert by_keyword == ["rules", "structure", "allow_copies", "allow_growth", "guards", "inplace", "hooks"]
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     assert defaults == {
         "example_inputs": None,
@@ -64,6 +53,7 @@ def test_the_signature_of_fx_fuse() -> None:
         "allow_growth": False,
         "guards": True,
         "inplace": False,
+        "hooks": "keep",
     }
 
 
@@ -72,10 +62,15 @@ def test_the_signature_of_fx_fuse() -> None:
     [
         (fxfuse.explain, ["model", "example_inputs", "options"]),
         (fxfuse.fuse_conv_bn, ["conv", "bn"]),
-        (fxfuse.fuse_graph, ["graph_module", "constants", "rules", "allow_copies", "allow_growth", "guards"]),
+        (fxfuse.fuse_graph, ["graph_module", "constants", "rules", "allow_copies", "allow_growth", "guards", "hooks"]),
+        (fxfuse.lower, ["fused", "example_inputs", "exact_nan"]),
+        (fxfuse.optimize, ["model", "example_inputs"]),
         (fxfuse.FusePass, ["constants", "options"]),
         (fxfuse.verify, ["model", "fused", "example_inputs", "tolerance"]),
-        (fxfuse.register, ["name", "view", "arguments", "modules", "functions", "methods", "tuples", "otherwise"]),
+        (
+            fxfuse.register,
+            ["name", "view", "arguments", "modules", "functions", "methods", "tuples", "otherwise", "facts"],
+        ),
     ],
 )
 def test_the_other_signatures(function: object, names: list[str]) -> None:
@@ -88,10 +83,16 @@ def test_every_argument_is_documented() -> None:
         fxfuse.explain,
         fxfuse.fuse_graph,
         fxfuse.fuse_conv_bn,
+        fxfuse.lower,
+        fxfuse.optimize,
         fxfuse.verify,
         fxfuse.register,
     ):
-        for name in inspect.signature(function).parameters:
+        names = dict.fromkeys(inspect.signature(function).parameters)
+        if function is fxfuse.register:
+            del names["facts"]
+            names |= dict.fromkeys(Columns.__annotations__)
+        for name in names:
             assert f"    {name}: " in (function.__doc__ or ""), f"{function.__name__}: {name}"
 
 

@@ -59,17 +59,11 @@ def told(function: Callable[[Any], Any], value: Any) -> Any:
     return noted
 
 
-SEPARATE = pytest.mark.xfail(sys.version_info >= (3, 13), reason="the truth is asked for before the jump", strict=True)
-INVERTED = pytest.mark.xfail(sys.version_info >= (3, 12), reason="the jump leads to the assertion error", strict=True)
-
-
 @pytest.mark.parametrize(
     "function",
     [
-        *(pytest.param(f, marks=SEPARATE) for f in (questions.asserts, questions.asserts_and_says_why)),
-        pytest.param(questions.asserts_a_number, marks=SEPARATE),
-        pytest.param(questions.asserts_at_the_end, marks=SEPARATE),
-        pytest.param(questions.asserts_in_a_loop, marks=INVERTED),
+        *(questions.asserts, questions.asserts_and_says_why, questions.asserts_a_number),
+        *(questions.asserts_at_the_end, questions.asserts_in_a_loop),
     ],
 )
 def test_an_assertion(function: Callable[[Any], Any]) -> None:

@@ -63,7 +63,8 @@ def fused(one: nn.Module, two: nn.Module, inputs: Any, **options: Any) -> Any:
 def test_a_weight_of_two_islands_is_untied_and_that_is_told(inputs: Any) -> None:
     result = fused(*tied(nn.BatchNorm2d(4)), inputs)
     assert set(folds(result)) == BOTH
-    assert Report.of(result).copied_bytes == 2 * SIZE
+    # A run is one graph, in which the second layer has the weight for itself once the first has a copy.
+    assert Report.of(result).copied_bytes == (2 if inputs is None else 1) * SIZE
     assert len({id(weight) for weight in weights(result)}) == 2
 
 
@@ -92,7 +93,7 @@ def test_an_island_that_is_called_twice_is_one_afterwards(inputs: Any) -> None:
 def test_a_layer_with_its_norm_in_two_islands_is_one_afterwards(inputs: Any) -> None:
     layer, norm = conv(), nn.BatchNorm2d(4)
     result = fused(island(layer, norm), island(layer, norm), inputs)
-    assert set(folds(result)) == BOTH
+    assert set(folds(result)) == (BOTH if inputs is None else {"one.1"})  # a run goes by modules: a norm has one path
     assert result.one[0] is result.two[0]
 
 
@@ -107,7 +108,8 @@ def test_a_layer_of_two_islands_that_would_have_to_be_two_stays(norms: tuple[nn.
 def test_a_norm_of_two_islands_goes_into_both_layers(inputs: Any) -> None:
     norm = nn.BatchNorm2d(4)
     result = fused(island(conv(), norm), island(conv(), norm), inputs)
-    assert set(folds(result)) == BOTH
+    assert set(folds(result)) == (BOTH if inputs is None else {"one.1"})
+    assert {d.into for d in Report.of(result).folded} == {("one.0",), ("two.0",)}
 
 
 # -- several devices

@@ -61,7 +61,7 @@ def test_every_output_has_a_line_of_its_own() -> None:
 @pytest.mark.parametrize("inputs", [values(2, 3, 6, 6), (values(2, 3, 6, 6),), {"x": values(2, 3, 6, 6), "scale": 2.0}])
 def test_inputs_are_a_tensor_positional_arguments_or_keywords(inputs: Any) -> None:
     model = outputs()
-    assert verify(model, fx_fuse(model, structure="module"), inputs).relative <= 1e-12
+    assert verify(model, fx_fuse(model, inputs, structure="module"), inputs).relative <= 1e-12
 
 
 def test_any_callable_can_be_compared() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from fxfuse import Reason
+from fxfuse.extend import DEFAULT_RULES
 from tests.report.reason_models import (
     IMAGE,
     Branches,
@@ -21,9 +21,9 @@ from tests.report.reason_models import (
     Twice,
     Unknown,
     Viewed,
-    cancelling,
     complex_weight,
     conv_and_norm,
+    halves,
     hooked,
     layers,
     net,
@@ -113,14 +113,20 @@ CASES = [
     Case(Reason.NOT_FINITE, overflowing, ("block.conv", "float16")),
     Case(Reason.NO_VALUES, on_meta, ("meta", "block.conv")),
     Case(Reason.OPAQUE, lambda: conv_and_norm(Branches), ("block", "branches on a value", "submodule of their own")),
-    Case(Reason.REACHED_INTO, lambda: net(Reads(inner=layers())), ("block.inner.conv",), "block.inner.norm"),
+    Case(
+        Reason.REACHED_INTO,
+        lambda: net(Reads(inner=layers())),
+        ("block.features", "block.inner.conv"),
+        "block.inner.norm",
+        {"structure": "module"},
+    ),
     Case(Reason.NOT_ASKED, lambda: net(layers()), ("add 'fold_upstream'",), options={"rules": ["merge_chain"]}),
     Case(Reason.NOT_CALLED, unused, ("remove it",), "norm"),
     Case(
         Reason.DIFFERS,
-        cancelling,
+        lambda: net(layers()),
         ("relative error", "example inputs"),
-        options={"example_inputs": values(*IMAGE, dtype=torch.float32)},
+        options={"example_inputs": values(*IMAGE), "rules": [*DEFAULT_RULES, halves]},
     ),
     Case(Reason.OWN_FORWARD, lambda: conv_and_norm(Twice), ("structure='graph'",), options={"structure": "module"}),
 ]

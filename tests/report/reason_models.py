@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from fxfuse.extend import Graph, Linear, Plan, Write
 from tests.support.helpers import Model, trained, values
 
 IMAGE = (2, 3, 6, 6)
@@ -87,11 +88,15 @@ class Unknown(Model):
 
 
 class Reads(Model):
-    """Cannot be traced, and reads a weight of the convolution that a part of it calls."""
+    """Has a method beside its forward, which calls the convolution of a part without its norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.inner(x)
-        return y * self.inner.conv.weight.sum() if x.sum() > 0 else y
+        return y
+
+    def features(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner.conv(x)
+        return y
 
 
 class Branches(Model):
@@ -191,8 +196,10 @@ def complex_weight() -> nn.Module:
     return net(block)
 
 
-def cancelling() -> nn.Module:
-    block = layers().float()
-    block.state_dict()["conv.bias"].fill_(1e7)
-    block.state_dict()["norm.running_mean"].fill_(1e7)
-    return net(block)
+def halves(graph: Graph, node: fx.Node) -> Plan | None:
+    """A rule that is wrong, and asks whether the layer may change."""
+    if not graph.plays(node, Linear):
+        return None
+    graph.require_changeable(node)
+    call = graph.read(node)
+    return Plan(writes=(Write(call, {"weight": call.tensor("weight") / 2}),))

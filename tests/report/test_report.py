@@ -54,8 +54,8 @@ def test_the_table() -> None:
     table = [" ".join(line.split()) for line in str(Report.of(fx_fuse(model))).splitlines()]
     assert set(table.pop(1)) == {"-", " "}
     assert table == [
-        "operation kind result why",
-        "1 BatchNorm2d -> 0",
+        "operation kind result evidence why",
+        "1 BatchNorm2d -> 0 traced",
         "3 BatchNorm2d stays it follows 2, which is neither a convolution nor a linear layer; swap",
         "the order of the layers if you can retrain, or leave it. Onwards: it is",
         "read by the output, which is neither a convolution nor a linear layer",
@@ -66,7 +66,7 @@ def test_the_table() -> None:
 
 def test_the_table_names_costs_and_assumptions() -> None:
     text = str(Report.of(fx_fuse(mixed())))
-    assert text.splitlines()[0].split() == ["operation", "kind", "result", "why"]
+    assert text.splitlines()[0].split() == ["operation", "kind", "result", "evidence", "why"]
     assert "stem.1" in text
     assert "-> stem.0" in text
     copied = (4 * 4 + 4) * 8
@@ -74,6 +74,16 @@ def test_the_table_names_costs_and_assumptions() -> None:
     assumed = str(Report.of(fx_fuse(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval())))
     assert "1 of the folds rest" in assumed
     assert "assumes 2 axes" in assumed
+
+
+def test_a_model_that_amplifies_rounding_is_told() -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).float()
+    model.state_dict()["0.bias"].fill_(1e7)
+    model.state_dict()["1.running_mean"].fill_(1e7)
+    report = explain(model, values(2, 3, 6, 6, dtype=torch.float32))
+    assert [d.path for d in report.folded] == ["1"]
+    (note,) = report.notes
+    assert note.startswith("The model amplifies rounding, so that a comparison on the example inputs (off by ")
 
 
 def test_explaining_changes_nothing_whatever_it_is_asked() -> None:
@@ -111,7 +121,7 @@ def test_it_is_plain_data_for_machines(structure: Structure) -> None:
     assert len(data["folded"]) == len(report.folded)
     assert {(d["path"], d["reason"]) for d in data["skipped"]} >= {("late", "NOT_LINEAR"), ("unused", "NOT_CALLED")}
     keys = {"outcome", "rule", "path", "kind", "into", "reason", "downstream", "detail", "assumed", "copied_bytes"}
-    keys |= {"before", "after"}
+    keys |= {"before", "after", "evidence", "recorded"}
     assert all(d.keys() == keys for d in (*data["folded"], *data["skipped"]))
     assert data["copied_bytes"] == report.copied_bytes
     assert isinstance(data["renamed"], dict)
