@@ -93,7 +93,7 @@ def test_the_class_is_kept_by_a_rule_of_ones_own() -> None:
 
 def test_what_goes_into_nothing_is_told_as_removed() -> None:
     (row,) = [line for line in str(Report.of(fx_fuse(network(), rules=[drop_second_relu]))).splitlines() if "3" in line]
-    assert row.split() == ["3", "ReLU", "removed"]
+    assert row.split() == ["3", "ReLU", "removed", "traced"]
 
 
 def test_an_object_goes_by_the_name_of_its_class(structure: Structure) -> None:
