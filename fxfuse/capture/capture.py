@@ -8,7 +8,7 @@ from torch import nn
 
 from fxfuse.capture.captured import Capture, Part
 from fxfuse.capture.forward_arguments import require_any_call, takes_required_only
-from fxfuse.capture.hooks import changed_by_hooks, kept_by_hooks
+from fxfuse.capture.hooks import changed_by_hooks, has_keeping_hooks, kept_by_hooks
 from fxfuse.capture.lifted import inputs_as_attributes
 from fxfuse.capture.names import Names
 from fxfuse.capture.tracer import Tracer
@@ -127,7 +127,7 @@ class _Session:
         """Whether there is no use in tracing a module by itself."""
         if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
             self._trace_all(module)
-        elif is_hooked(module) and not self.looks_only:
+        elif has_keeping_hooks(module) and not self.looks_only:
             self.result.opaque[module] = "it has hooks"
         elif not any(inner._parameters or inner._buffers for inner in module.modules()):
             self.result.as_is[module] = "it holds nothing that could fold"
@@ -138,7 +138,7 @@ class _Session:
     def _called(self, module: nn.Module, calls: list[fx.Node], reason: str) -> None:
         """Look at a module that a graph calls as a whole."""
         required = all(takes_required_only(module, len(call.args), call.kwargs) for call in calls)
-        if is_hooked(module) and not self.looks_only:
+        if has_keeping_hooks(module) and not self.looks_only:
             self.seen.add(module)
             self.result.as_is[module] = "it has hooks"
         elif required and (is_hooked(module) or reason == _GIVEN):

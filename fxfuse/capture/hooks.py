@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fxfuse.capture.known_objects import functions_of, objects_in
 from fxfuse.capture.untraced_code import Code, Members, forwards_of
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.lookup import ATOMS, REGISTRIES, is_hooked
-from fxfuse.modules.origin import is_torchs, is_users
+from fxfuse.modules.lookup import ATOMS, HOOKS, REGISTRIES, is_hooked
+from fxfuse.modules.origin import home_of, is_torchs, is_users
 from fxfuse.report.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 Hooks = Literal["keep", "observe"]
 
 
-def hooked_blocks(paths: Mapping[nn.Module, str]) -> list[nn.Module]:
-    """Return the modules with hooks, but for layers, which stay by themselves."""
-    return [module for module in paths if is_hooked(module) and operator_of(module) is None]
+def has_keeping_hooks(module: nn.Module) -> bool:
+    """Whether a hook keeps what is in a module: not one with which ``torch.export`` checks the inputs of a program."""
+    if not is_hooked(module):
+        return False
+    hooks = [hook for name in HOOKS for hook in module.__dict__[name].values()]
+    return not hooks or not all(home_of(hook).startswith("torch.export.") for hook in hooks)  # none: hooks of all
 
 
 def kept_by_hooks(paths: Mapping[nn.Module, str]) -> dict[nn.Module, Refusal]:
     """Return the modules that hooks may come to: all in a module with hooks, and in those that a hook knows."""
     found: dict[nn.Module, Refusal] = {}
-    for module in [module for module in paths if is_hooked(module)]:
+    for module in [module for module in paths if has_keeping_hooks(module)]:
         refusal = Refusal(Reason.HOOKED, value=paths[module] or type(module).__name__)
         known = [*_known_modules(module, paths), *([module] if operator_of(module) is None else [])]
         for inner in {inner for outer in known for inner in outer.modules()}:

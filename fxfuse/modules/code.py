@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _MODULES = frozenset("children modules named_children named_modules get_submodule __dict__ _modules apply".split())
 _TENSORS = frozenset("state_dict named_parameters named_buffers buffers get_parameter get_buffer".split())
 _OPENING_FUNCTIONS = frozenset("eval exec vars locals attrgetter".split())
+_CONTAINERS = frozenset(["Sequential", "ModuleList", "ModuleDict"])  # with elements in any case
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
 _SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad".split())
 SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
@@ -116,9 +117,10 @@ def _mentions(code: CodeType) -> Mentions:
         set_again = [step for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))]
         own = "" if any(last_variable(step) == own for step in set_again) else own
         found["read"] |= set(_texts(inner.co_consts))
+        elements = set(_asking_for_elements(steps))
         for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
             kind = _kind(step, before, own)
-            if kind:
+            if kind and step.offset not in elements:
                 found[kind].add(step.argval)
                 (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
         computed |= _computed_names(steps, own)
@@ -134,6 +136,31 @@ def _mentions(code: CodeType) -> Mentions:
     kinds[1] |= {"children"} if "own" in computed else set()
     rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
     return Mentions(*rest)
+
+
+def _asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
+    """Yield where a function asks for the children of what it has just found to be a container, as for elements.
+
+    Example:
+        >>> def parts(x): return x.children() if isinstance(x, nn.Sequential) else x
+        >>> mentions(parts.__code__).own_called
+        frozenset()
+    """
+    steps = [step for step in steps if step.opname != "PUSH_NULL"]
+    for number, step in enumerate(steps[:-8]):
+        if step.opname != "LOAD_GLOBAL" or step.argval != "isinstance":
+            continue
+        value, *path, call, jump, again, children = steps[number + 1 :][: 8 if _is_torch(steps[number + 2]) else 7]
+        names = [load.argval for load in path][-2:]
+        loads = value.opname.startswith("LOAD_FAST") and (again.opname, again.argval) == (value.opname, value.argval)
+        tests = call.opname in _CALLS and jump.opname.startswith("POP_JUMP") and jump.opname.endswith("IF_FALSE")
+        asks = children.argval in ("children", "named_children") and not again.is_jump_target
+        if loads and tests and asks and names[0] == "nn" and names[-1] in _CONTAINERS:
+            yield children.offset
+
+
+def _is_torch(step: dis.Instruction) -> bool:
+    return step.opname == "LOAD_GLOBAL" and step.argval == "torch"
 
 
 def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> str:

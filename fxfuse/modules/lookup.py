@@ -138,16 +138,17 @@ def owner_at(root: nn.Module, path: str) -> nn.Module:
         return root
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""The attributes in which a module has its hooks."""
 
 
 # Torch changes these dictionaries, and never exchanges them.
-_GLOBAL_HOOKS = [getattr(nn.modules.module, "_global" + name) for name in _HOOKS]
+_GLOBAL_HOOKS = [getattr(nn.modules.module, "_global" + name) for name in HOOKS]
 
 
 def is_hooked(module: nn.Module) -> bool:
     """Whether something else looks at the inputs or outputs of the module."""
-    return any(_GLOBAL_HOOKS) or any(map(module.__dict__.get, _HOOKS))
+    return any(_GLOBAL_HOOKS) or any(map(module.__dict__.get, HOOKS))
 
 
 def fetch(root: torch.nn.Module, target: str) -> Any:

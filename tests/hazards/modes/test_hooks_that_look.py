@@ -163,3 +163,24 @@ def test_a_graph_with_a_hook_that_looks_inside() -> None:
     fused = fx_fuse(traced)
     assert reasons(fused) == {("block.1", Reason.HOOKED)}
     assert_right(traced, fused, INPUTS)
+
+
+def test_the_hooks_with_which_an_exported_program_checks_its_inputs_keep_nothing() -> None:
+    model = trained(Whole(block=sequence()))
+    exported = torch.export.export(model, (INPUTS[0],)).module()
+    assert exported._forward_pre_hooks
+    fused: Any = fx_fuse(exported)
+    assert len(folds(fused)) == 1
+    with torch.no_grad():
+        assert_equal(exported(INPUTS[0]), fused(INPUTS[0]))
+    with pytest.raises(AssertionError, match="Guard failed"):  # they run as before
+        fused(values(3, 3, 6, 6))
+
+
+def test_a_hook_of_the_users_beside_those_of_an_exported_program() -> None:
+    exported = torch.export.export(trained(Whole(block=sequence())), (INPUTS[0],)).module()
+    exported.register_forward_hook(lambda module, _, output: output + module.get_parameter("block.0.weight").sum())
+    fused: Any = fx_fuse(exported)
+    assert not folds(fused)
+    with torch.no_grad():
+        assert_equal(exported(INPUTS[0]), fused(INPUTS[0]))

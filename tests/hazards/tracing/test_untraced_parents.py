@@ -9,7 +9,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from fxfuse import Reason
+from fxfuse import Reason, fx_fuse
 from tests.hazards.blocks import Block, assert_decided, assert_stays, batch_of, block, layers, sequence
 from tests.support.helpers import Model, folds, trained, values
 
@@ -274,3 +274,42 @@ def test_a_bias_that_is_asked_for_is_not_added() -> None:
 def test_the_method_of_a_child_is_never_wrong() -> None:
     model = trained(CallsFeatures(block=Encoder(**layers())))
     assert_stays(model, ["block.bn"])
+
+
+# -- a helper that asks a container for its children
+
+
+def in_turn(layers: Any, x: Tensor) -> Tensor:
+    if isinstance(layers, nn.Sequential):
+        layers = layers.children()
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def flat(layers: Any, x: Tensor) -> Tensor:
+    if isinstance(layers, nn.Module):
+        layers = layers.children()
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class InTurn(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return in_turn(self.blocks, x) * batch_of(x)
+
+
+class Flat(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return flat(self.blocks[0], x) * batch_of(x)
+
+
+def test_the_children_of_what_is_found_to_be_a_container_are_its_elements() -> None:
+    model = trained(InTurn(blocks=nn.Sequential(block(), block())))
+    assert len(folds(fx_fuse(model))) == 2
+
+
+def test_the_children_of_what_may_be_any_module_stay() -> None:
+    model = trained(Flat(blocks=nn.ModuleList([block(), block()])))
+    assert not folds(fx_fuse(model))
