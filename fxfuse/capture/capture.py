@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from fxfuse.capture.forward_arguments import require_any_call, takes_required_only
@@ -239,7 +240,8 @@ class _Session:
 
     def _trace_all(self, module: nn.Module) -> None:
         for child in module.children():
-            self.trace(child)
+            if not isinstance(child, torch.jit.ScriptModule):  # which nobody can look into
+                self.trace(child)
 
     def drop_switched(self) -> None:
         """Leave the modules of which untraced code sets an attribute that their forward reads."""
