@@ -1,4 +1,4 @@
-"""Plain tensors that a forward writes are put back, TorchScript parts are leaves, and what is compiled is not copied."""
+"""Plain tensors that a forward writes are put back, TorchScript parts are leaves, and compiled code is not copied."""
 
 from __future__ import annotations
 
