@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from fxfuse.capture.captured import Capture, Part
@@ -154,7 +155,8 @@ class _Session:
 
     def _trace_all(self, module: nn.Module) -> None:
         for child in module.children():
-            self.trace(child)
+            if not isinstance(child, torch.jit.ScriptModule):  # which nobody can look into
+                self.trace(child)
 
     def drop_switched(self) -> None:
         """Leave the modules of which untraced code sets an attribute that their forward reads."""

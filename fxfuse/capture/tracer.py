@@ -137,6 +137,8 @@ class Tracer(OneThread):
         return self._leaves[m]
 
     def _is_leaf(self, m: nn.Module) -> bool:
+        if isinstance(m, torch.jit.ScriptModule):  # which nobody can look into
+            return True
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
         layer = is_layer_of_torch(m) and not isinstance(m, Derived)

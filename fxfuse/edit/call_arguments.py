@@ -76,7 +76,7 @@ def _insert(graph: Graph, storage: Storage, copied: _Copied) -> fx.Node:
 def _retarget(graph: Graph, call: Call, target: Callable[..., Any]) -> None:
     """Let a call go to a function that takes a bias as well, which is still to be set."""
     names = OPERATORS[target].arguments[: len(call.arguments) + 1]
-    call.node.target = target
+    call.node.op, call.node.target = "call_function", target
     call.node.args, call.node.kwargs = tuple(call.arguments.get(name) for name in names), {}
     graph.reread(call.node)
 

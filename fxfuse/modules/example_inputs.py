@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.modules.mutable_state import State
+from fxfuse.modules.mutable_state import State, unwritten
 from fxfuse.report.errors import FuseError, sentence
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Put buffers, attributes and random generators back to what they were before a run."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_meta]
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
-    state = State(model)
+    state = State(model, runs=True)
     try:
         yield
     finally:
@@ -114,17 +114,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 parameter.data = data
         with torch.no_grad():
             for buffer, before in buffers:
-                if not _unwritten(buffer, before):
+                if not unwritten(buffer, before):
                     buffer.copy_(before)
-
-
-def _unwritten(buffer: Tensor, before: Tensor) -> bool:
-    """Whether a buffer holds what it held; NaN differs from itself, and no buffer is to be written without need."""
-    return torch.equal(buffer, before) or (
-        buffer.shape == before.shape
-        and buffer.is_floating_point()
-        and bool(((buffer == before) | (buffer.isnan() & before.isnan())).all())
-    )
 
 
 def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> dict[nn.Module, list[Inputs]]:

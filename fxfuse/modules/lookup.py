@@ -30,7 +30,7 @@ def attribute(source: Any, name: str) -> Any:
 def look_up(module: nn.Module, name: str, default: Any = None) -> Any:
     """Return an attribute or its default, without the error that torch makes, and nobody reads, where there is none."""
     own = module.__dict__
-    for place in (own, own["_parameters"], own["_buffers"], own["_modules"]):
+    for place in (own, *(own.get(name, {}) for name in ("_parameters", "_buffers", "_modules"))):
         if name in place:
             return place[name]
     cls = type(module)
@@ -114,6 +114,7 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     copied.__dict__ = {
         name: value.copy() if isinstance(value, dict) and (name in REGISTRIES or name == "meta") else value
         for name, value in module.__dict__.items()
+        if name != "_compiled_call_impl"  # bound to the original, which it would run
     }
     return copied
 
@@ -169,7 +170,8 @@ def holds(root: torch.nn.Module, target: str, value: object) -> bool:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module of the user's normalises by statistics that it keeps; a GraphModule's holders do nothing."""
-    return type(module) is not nn.Module and keeps_statistics(module)
+    opaque = type(module) is nn.Module or isinstance(module, torch.jit.ScriptModule)
+    return not opaque and keeps_statistics(module)
 
 
 def keeps_statistics(module: nn.Module) -> bool:

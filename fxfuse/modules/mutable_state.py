@@ -20,16 +20,18 @@ _CONTAINERS = (dict, list, set, collections.deque)
 class State:
     """What a forward can write: attributes of the modules below, what these hold, and the random generators."""
 
-    def __init__(self, root: nn.Module, *, alone: bool = False) -> None:
+    def __init__(self, root: nn.Module, *, alone: bool = False, runs: bool = False) -> None:
         """Remember everything as it is.
 
         Args:
             root: the module.
             alone: remember the attributes of this module only: neither those of others, nor chance.
+            runs: remember the values of tensors that are plain attributes too, since the forward is to run.
         """
         self.holders: dict[int, tuple[Any, Any, str]] = {}
         self.empty: list[tuple[Any, nn.Module, str]] = []  # registries of hooks, most of them: a dozen a module
         self.generators: list[tuple[torch.Generator, torch.Tensor]] = []
+        self.tensors: dict[int, tuple[torch.Tensor, torch.Tensor, str]] | None = {} if runs else None
         found = [root] if alone else paths_below(root)
         # A scripted module lives in C++, and keeps what it writes there.
         modules = [module for module in found if not isinstance(module, torch.jit.ScriptModule)]
@@ -40,11 +42,13 @@ class State:
         self.chance = None if alone else chance()
 
     def _remember_module(self, module: nn.Module) -> None:
+        if isinstance(module, torch.jit.ScriptModule):  # its state is TorchScript's own
+            return
         attributes, name = module.__dict__, type(module).__name__
         content = attributes.copy()
         self.holders[id(attributes)] = (attributes, content, name)
         for key, value in content.items():
-            if type(value) in ATOMS:
+            if type(value) in ATOMS and not isinstance(value, torch.Tensor):
                 continue
             if isinstance(value, _CONTAINERS) and not value:
                 self.empty.append((value, module, key))
@@ -54,6 +58,8 @@ class State:
                 self._remember(value, f"{name}.{key}", _DEPTH - 1)
 
     def _remember(self, value: Any, name: str, depth: int) -> None:
+        if isinstance(value, torch.Tensor) and self.tensors is not None and not value.is_meta:
+            self.tensors[id(value)] = value, value.detach().clone(), name
         if type(value) in ATOMS or isinstance(value, (nn.Module, torch.Tensor)):
             return
         if isinstance(value, torch.Generator):
@@ -77,6 +83,11 @@ class State:
             if not _same(value, content):
                 found = f"its forward writes into {name}"
                 _refill(value, content)
+        for tensor, before, name in (self.tensors or {}).values():
+            if not unwritten(tensor, before):
+                found = f"its forward writes into {name}"
+                with torch.no_grad():
+                    tensor.copy_(before)
         for cls, members in self.classes.items():
             found = _restore_class(cls, members) or found
         return "its forward draws random numbers that a graph would repeat" if self._put_generators_back() else found
@@ -91,6 +102,15 @@ class State:
             set_chance(self.chance)
             return True
         return drawn
+
+
+def unwritten(tensor: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether a tensor holds what it held; NaN differs from itself, and nothing is to be written without need."""
+    return torch.equal(tensor, before) or (
+        tensor.shape == before.shape
+        and tensor.is_floating_point()
+        and bool(((tensor == before) | (tensor.isnan() & before.isnan())).all())
+    )
 
 
 def _own_classes(cls: type) -> list[type]:

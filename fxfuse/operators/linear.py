@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 from fxfuse.algebra.geometry import fits
 from fxfuse.algebra.linear_map import LinearMap
@@ -46,12 +46,21 @@ class Convolution(Linear):
     def linear_map(self) -> LinearMap:
         """Return the weight, split into groups, and the bias."""
         bias = self.call.tensor("bias")
-        kernel = self._split(self.weight.detach(), self.call.get("groups", 1))
+        kernel = self._split(self.weight.detach(), self._groups())
         channels = kernel.shape[0] * kernel.shape[1]
         whole = bias is None or bias.shape == (channels,) or self._broadcasts(bias, channels)
         detail = "" if whole else f"of shape {tuple(bias.shape)}, for {channels} channels"
         require(whole, Reason.MALFORMED, name="bias", value=self.call.path, detail=detail)
         return LinearMap(kernel, None if bias is None else bias.detach().reshape(-1).expand(channels))
+
+    def _groups(self) -> Any:
+        """Return the number of groups, which may be written as the size of an axis."""
+        groups = self.call.get("groups", 1)
+        if not isinstance(groups, fx.Node):
+            return groups
+        known = self.call.graph.sizes.asked(groups)
+        require(isinstance(known, int), Reason.COMPUTED, name="groups", value=self.call.path)
+        return known
 
     def _broadcasts(self, bias: Tensor, channels: int) -> bool:  # noqa: ARG002 - another kind of layer allows it
         return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx
 
 from fxfuse.graph.plan import Write
@@ -72,6 +74,21 @@ class MatrixProduct(LinearLayer):
         return Write(write.call, write.constants, through, target)
 
 
+class Product(MatrixProduct):
+    """``input @ weight``, for an input of any number of axes; with a bias it becomes ``linear``."""
+
+    def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
+        """Store the matrix as ``linear`` reads it, where there is a bias now."""
+        write = super()._write(linear_map, attributes)
+        if "bias" not in write.constants:
+            return write
+        weight, bias = (write.constants[name] for name in ("weight", "bias"))
+        if weight is not None and self._permutation is None:
+            weight = weight.t().contiguous()
+        aten = self.node.target is _aten.matmul.default
+        return Write(write.call, {"weight": weight, "bias": bias}, {}, _aten.linear.default if aten else F.linear)
+
+
 def _swaps_two_axes(node: fx.Node) -> bool:
     swap: tuple[object, ...] = tuple(node.args[1:])
     if node.target in (torch.t, "t", torch.ops.aten.t.default):
@@ -85,6 +102,9 @@ def _swaps_two_axes(node: fx.Node) -> bool:
 _aten = torch.ops.aten
 # fmt: off
 row("mm", MatrixProduct, "input weight", torch.mm, _aten.mm.default, rank=2, result="new", strides="fixed")
+row("matmul", Product, "input weight",
+    "matmul", operator.matmul, torch.matmul, _aten.matmul.default, shape="linear", result="new",
+    strides="fixed")
 row("addmm", MatrixProduct, "bias input weight beta alpha", torch.addmm, _aten.addmm.default,
     rank=2, result="new", strides="fixed")
 # fmt: on

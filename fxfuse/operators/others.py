@@ -56,8 +56,7 @@ row("lp_pool", None, "input", nn.LPPool1d, nn.LPPool2d, nn.LPPool3d, F.lp_pool1d
 row("local_response_norm", None, "input", nn.LocalResponseNorm, F.local_response_norm, asks="strides", **SAME)
 
 # Products of two values.
-_rows("matmul bmm scaled_dot_product_attention", result="new", strides="fixed")
-row("matmul", None, "input other", operator.matmul, result="new", strides="fixed")
+_rows("bmm scaled_dot_product_attention", result="new", strides="fixed")
 row("mm", None, "input other", "mm", "addmm", rank=2, result="new", strides="fixed")
 
 # What sees no values.

@@ -149,8 +149,8 @@ class Divide(Arithmetic):
     """``x / c``; ``c / x`` is not affine, and neither is a rounded quotient."""
 
     def matches(self) -> bool:
-        """Whether the constant is the divisor."""
-        return super().matches() and not self._flipped
+        """Whether the constant is the divisor, and nothing is rounded."""
+        return super().matches() and not self._flipped and self.call.get("rounding_mode") is None
 
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
         return Affine(one / constant, zero)
@@ -162,14 +162,17 @@ _NEW: ShapeAndResult = {"shape": "broadcast", "result": "new"}
 _IN_PLACE: ShapeAndResult = {"shape": "broadcast", "result": "in place"}
 # fmt: off
 row("mul", Multiply, "input other",
-    "mul", operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor, **_NEW)
+    "mul", "multiply", operator.mul, torch.mul, torch.multiply, _aten.mul.Tensor, _aten.multiply.Tensor, **_NEW)
 row("add", Add, _ALPHA, "add", operator.add, torch.add, _aten.add.Tensor, otherwise=Sum, **_NEW)
-row("sub", Subtract, _ALPHA, "sub", operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor,
+row("sub", Subtract, _ALPHA,
+    "sub", "subtract", operator.sub, torch.sub, torch.subtract, _aten.sub.Tensor, _aten.subtract.Tensor,
     otherwise=Difference, **_NEW)
 row("rsub", ReverseSubtract, _ALPHA, torch.rsub, _aten.rsub.Tensor, _aten.rsub.Scalar,
     otherwise=ReverseDifference, **_NEW)
-row("div", Divide, "input other",
-    "div", operator.truediv, torch.div, torch.true_divide, _aten.div.Tensor, _aten.true_divide.Tensor, **_NEW)
+row("div", Divide, "input other rounding_mode",
+    "div", "divide", "true_divide", operator.truediv, torch.div, torch.divide, torch.true_divide,
+    _aten.div.Tensor, _aten.divide.Tensor, _aten.true_divide.Tensor,
+    _aten.div.Tensor_mode, _aten.divide.Tensor_mode, **_NEW)
 # In place: what ``x += c`` becomes.
 row("imul", Multiply, "input other", operator.imul, **_IN_PLACE)
 row("mul_", Multiply, "input other", "mul_", _aten.mul_.Tensor, **_IN_PLACE)
@@ -180,4 +183,4 @@ row("sub_", Subtract, _ALPHA, "sub_", _aten.sub_.Tensor, otherwise=Difference, *
 row("itruediv", Divide, "input other", operator.itruediv, **_IN_PLACE)
 row("div_", Divide, "input other", "div_", _aten.div_.Tensor, **_IN_PLACE)
 row("neg", Negate, "input",
-    "neg", operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default, **_NEW)
+    "neg", "negative", operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default, **_NEW)

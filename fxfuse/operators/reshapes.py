@@ -99,6 +99,27 @@ class Flatten(Regroup):
 class Reshape(Regroup):
     """``view`` and ``reshape``, where the axes before or behind those that change are known to stay."""
 
+    def pull(self, affine: Affine) -> list[tuple[fx.Node, Affine]]:
+        """Go back; where the last axis alone is divided, whatever the number of axes before it is."""
+        divided, full = self._divides_the_last(), affine.trimmed()
+        if self._labels_before() or not divided or full.rank > len(divided):
+            return super().pull(affine)
+        full = full.with_rank(len(divided))
+        return [(self.input, full.rearrange(lambda t: t.expand(divided).reshape(-1)))]
+
+    def _divides_the_last(self) -> list[int]:
+        """Return the last sizes asked for of which the product is the size of the last axis; empty if there are none."""
+        asked, sizes = self._labels_after(), self.call.graph.sizes
+        whole = sizes.along(self.input, -1)
+        for first in range(len(asked) - 1, 0, -1):
+            last = asked[first:]
+            if not all(isinstance(size, int) for size in last):
+                return []
+            numbers = [int(str(size)) for size in last]
+            if math.prod(numbers) == whole:
+                return numbers
+        return []
+
     def regrouped(self) -> Regrouped:
         """Return the axes that are not the same before and after."""
         graph = self.call.graph

@@ -125,3 +125,39 @@ def test_a_transposition_that_two_axes_have_too_proves_nothing() -> None:
 
     report = Report.of(fx_fuse(trained(Transposed(lin=nn.Linear(3, 4), bn=nn.BatchNorm1d(4)))))
     assert [decision.reason for decision in report.skipped] == [Reason.UNKNOWN_SHAPE]
+
+
+class Viewed(Model):
+    """The last axis of a linear layer is divided into channels and pixels."""
+
+    sizes = (-1, 4, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.lin(x).view(self.sizes))
+
+
+def test_a_view_that_divides_the_last_axis_alone() -> None:
+    assert_fuses(trained(Viewed(lin=nn.Linear(3, 36), bn=nn.BatchNorm2d(4))), values(2, 3), folded=["bn"])
+
+
+def test_a_view_that_divides_more_than_the_last_axis() -> None:
+    assert_refused(trained(Viewed(lin=nn.Linear(3, 12), bn=nn.BatchNorm2d(4))), Reason.UNKNOWN_SHAPE)
+
+
+def test_groups_that_are_the_size_of_an_axis() -> None:
+    class Filtered(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.bn(torch.conv2d(y, self.filters, groups=y.shape[1]))
+
+    model = Filtered(conv=nn.Conv2d(3, 4, 3), filters=values(4, 1, 3, 3), bn=nn.BatchNorm2d(4))
+    assert_fuses(trained(model), values(2, 3, 8, 8), folded=["bn"])
+
+
+def test_groups_of_which_nobody_knows_the_number() -> None:
+    class Filtered(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bn(torch.conv2d(x, self.filters, groups=x.shape[1]))
+
+    model = trained(Filtered(filters=values(4, 1, 3, 3), bn=nn.BatchNorm2d(4)))
+    assert_refused(model, Reason.COMPUTED)

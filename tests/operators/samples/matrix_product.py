@@ -1,13 +1,14 @@
-"""Calls of ``mm`` and ``addmm``: linear layers in graphs of ATen."""
+"""Calls of ``mm``, ``addmm`` and ``matmul`` with a constant matrix: linear layers."""
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from tests.operators.calls import Function, Swapped
+from tests.operators.calls import Function, Method, Swapped
 from tests.support.samples import parameter, randn
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
         yield Function(mm, parameter(IN, 6)), mm, x
         yield Function(addmm, bias, parameter(IN, 6), behind=1), addmm, x
         yield Function(addmm, bias, parameter(IN, 6), behind=1, beta=1, alpha=1), addmm, x
+    for product in (torch.matmul, operator.matmul, aten.matmul.default):
+        for more in (x, randn(2, 3, IN), randn(IN)):
+            yield Function(product, parameter(IN, 6)), product, more
+    yield Method("matmul", parameter(IN, 6)), "matmul", randn(2, 3, IN)
     swaps: list[Callable[[Tensor], Tensor]] = [
         torch.t,
         lambda weight: weight.t(),

@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, list[Any]] = {
     "add": [operator.add, torch.add],
     "sub": [operator.sub, torch.sub, torch.subtract],
     "rsub": [torch.rsub],
-    "div": [operator.truediv, torch.div, torch.true_divide],
+    "div": [operator.truediv, torch.div, torch.divide, torch.true_divide],
 }
 IN_PLACE: dict[str, list[Any]] = {
     "mul_": [operator.imul, aten.mul_.Tensor],
@@ -56,11 +56,21 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
     for negate in (operator.neg, torch.neg, torch.negative):
         yield Function(negate), negate, randn(*X)
     yield Method("neg"), "neg", randn(*X)
+    yield Method("negative"), "negative", randn(*X)
+    yield from _spelled()
     for name in ("add", "sub"):
         yield Method(name, parameter(3, 1, 1), alpha=3), name, randn(*X)
         yield Method(name, parameter(3, 1, 1), flipped=True, alpha=0.5), name, randn(*X)
     yield from _in_place()
     yield from _overloads()
+
+
+def _spelled() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    """The other names."""
+    for method in ("multiply", "subtract", "divide", "true_divide"):
+        yield Method(method, parameter(3, 1, 1)), method, randn(*X)
+    for function in (torch.div, torch.divide, aten.div.Tensor_mode, aten.divide.Tensor_mode):
+        yield Function(function, parameter(3, 1, 1), rounding_mode=None), function, randn(*X)
 
 
 def _in_place() -> Iterator[tuple[nn.Module, Any, Tensor]]:
@@ -83,7 +93,7 @@ def _overloads() -> Iterator[tuple[nn.Module, Any, Tensor]]:
             yield Function(overload, parameter(3, 1, 1), flipped=True), overload, randn(*X)
         if overload not in (aten.div.Tensor, aten.mul.Tensor):
             yield Function(overload, parameter(3, 1, 1), alpha=-2), overload, randn(*X)
-    for overload in (aten.multiply.Tensor, aten.true_divide.Tensor):
+    for overload in (aten.multiply.Tensor, aten.true_divide.Tensor, aten.divide.Tensor):
         yield Function(overload, parameter(3, 1, 1)), overload, randn(*X)
     yield Function(aten.subtract.Tensor, parameter(3, 1, 1), alpha=2), aten.subtract.Tensor, randn(*X)
     yield Function(aten.negative.default), aten.negative.default, randn(*X)
