@@ -108,7 +108,7 @@ class Reshape(Regroup):
         return [(self.input, full.rearrange(lambda t: t.expand(divided).reshape(-1)))]
 
     def _divides_the_last(self) -> list[int]:
-        """Return the last sizes asked for of which the product is the size of the last axis; empty if there are none."""
+        """Return the last sizes asked for whose product is the size of the last axis; empty if there are none."""
         asked, sizes = self._labels_after(), self.call.graph.sizes
         whole = sizes.along(self.input, -1)
         for first in range(len(asked) - 1, 0, -1):

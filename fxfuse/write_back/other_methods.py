@@ -9,22 +9,19 @@ what follows, its result would lack the norm, so that is refused too.
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from fxfuse.capture.known_objects import functions_of, values_of
-from fxfuse.capture.untraced_code import forwards_of, has_elements
-from fxfuse.graph.registry import operator_of
-from fxfuse.modules.code import Mentions, mentions
-from fxfuse.modules.lookup import CONTAINERS, ancestors, splitting
-from fxfuse.modules.method_steps import hands_on, returns_nothing
+from fxfuse.capture.known_objects import functions_of
+from fxfuse.capture.untraced_code import forwards_of
+from fxfuse.modules.code import mentions
+from fxfuse.modules.lookup import ancestors, splitting
+from fxfuse.modules.method_steps import returns_nothing
 from fxfuse.modules.origin import is_users
-from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal
+from fxfuse.write_back.method import Method
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,167 +29,6 @@ if TYPE_CHECKING:
 
 # A method of such a name is the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``.
 _FOR_THE_FUSED = ("fuse", "deploy")
-
-
-_CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
-_CHILDREN = frozenset(["children", "named_children"])
-_DEEP = frozenset("modules named_modules get_submodule __dict__ _modules apply".split())
-
-
-@dataclass(frozen=True, eq=False)
-class _Method:
-    """A method beside the forward.
-
-    Attributes:
-        module: the module that has it.
-        name: its name.
-        functions: its functions, each with the class that defines it.
-        used: whether the forward uses it.
-    """
-
-    module: nn.Module
-    name: str
-    functions: list[tuple[FunctionType, type | None]]
-    used: bool
-
-    @functools.cached_property
-    def mentions(self) -> list[Mentions]:
-        """What it mentions, and what the other methods of its class and the functions that it names do."""
-        return list(self._reached(helpers=True).values())
-
-    def _reached(self, *, helpers: bool) -> dict[FunctionType, Mentions]:
-        pending, seen = [function for function, _ in self.functions], dict[FunctionType, Mentions]()
-        while pending:
-            function = pending.pop()
-            if function in seen:
-                continue
-            found = seen[function] = mentions(function.__code__)
-            members = (getattr(type(self.module), name, None) for name in found.names if name != "forward")
-            others = values_of(function) if helpers else ()
-            known = [*members, *(value for value in others if not isinstance(value, type))]
-            pending += [inner for value in known for inner in functions_of(value)]
-        return seen
-
-    @functools.cached_property
-    def names(self) -> frozenset[str]:
-        """The names that it mentions."""
-        return frozenset[str]().union(*(found.names for found in self.mentions))
-
-    @functools.cached_property
-    def values(self) -> frozenset[str]:
-        """Those of which it asks for more than the shape or the like."""
-        return frozenset[str]().union(*(found.names - found.asked for found in self.mentions))
-
-    @functools.cached_property
-    def calls(self) -> frozenset[str]:
-        """The names that it calls at once."""
-        return frozenset[str]().union(*(found.called | found.own_called for found in self.mentions))
-
-    @functools.cached_property
-    def own(self) -> list[Mentions]:
-        """What it mentions, and what the other methods of its class do."""
-        return list(self._reached(helpers=False).values())
-
-    @functools.cached_property
-    def calls_values(self) -> bool:
-        """Whether it may call what it reads."""
-        if not _CALLING.isdisjoint(self.names):
-            return True
-        first, *helpers = self.mentions
-        own = any(found.calls_values for found in self.own)
-        return own or first.calls_values or any(found.calls_parameters for found in helpers)
-
-    @functools.cached_property
-    def opens(self) -> tuple[bool, bool]:
-        """Whether it may come to the children of its module, and to all modules in it, without their names."""
-        names = frozenset[str]().union(*(found.names for found in self.own))
-        children = any("children" in found.own_opens for found in self.own) or not names.isdisjoint(_CHILDREN)
-        computed = any("modules" in found.opens for found in self.own) and names.isdisjoint(_CHILDREN)
-        return children, computed or not names.isdisjoint(_DEEP)
-
-    @property
-    def takes_input(self) -> bool:
-        """Whether it is given anything besides its module."""
-        codes = [function.__code__ for function, _ in self.functions]
-        return any(code.co_argcount + code.co_kwonlyargcount > 1 or code.co_flags & 0xC for code in codes)
-
-    @functools.cached_property
-    def switches(self) -> bool:
-        """Whether it sets an attribute that the forward reads, and gives what that gives then."""
-        own = [mentions(function.__code__) for function, _ in self.functions]
-        stored = frozenset[str]().union(*(found.stored | found.own_stored for found in own))
-        runs = any(not found.names.isdisjoint(("forward", "__call__")) for found in own)
-        forward = (mentions(function.__code__).names for function, _ in forwards_of(type(self.module)))
-        return runs and any(not stored.isdisjoint(names) for names in forward)
-
-    def names_module(self, module: nn.Module) -> bool:
-        """Whether it mentions a module, with all that hold it, on one of the ways to it."""
-        children, deep = self.opens
-        return deep or any(self._names_way(way, children=children) for way in _ways(self.module, module))
-
-    def _names_way(self, way: list[tuple[nn.Module, str]], *, children: bool) -> bool:
-        for number, (holder, name) in enumerate(way):
-            element = number > 0 and has_elements(holder) and self._reads(way[number - 1][1])
-            if name not in self.names and not element and not (children and number == 0):
-                return False
-        return True
-
-    def _reads(self, name: str) -> bool:
-        """Whether it does anything with an attribute but to call it at once."""
-        return any(name in found.read | found.own_read for found in self.mentions)
-
-    def uses(self, module: nn.Module) -> bool:
-        """Whether it may call a module by itself, or compute with its tensors."""
-        if not self.names_module(module):
-            return False
-        tensors = (*module._parameters, *module._buffers)
-        computes = self.takes_input and not self.values.isdisjoint(tensors)
-        return self.calls_values or computes or not self.calls.isdisjoint(self._last_names(module))
-
-    def joins(self, fold: Collection[nn.Module], *, downstream: bool) -> bool:
-        """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
-        linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
-        order = [*linear, *(m for m in fold if m not in linear)][:: -1 if downstream else 1]
-        names = [[n for n, child in self.module._modules.items() if child is m] for m in order]
-        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1]:
-            return False
-        (one,), (two,) = names
-        using = [f for f, _ in self.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
-        return len(using) == 1 and hands_on(using[0].__code__, one, two)
-
-    def splits(self, fold: Collection[nn.Module], *, downstream: bool) -> set[nn.Module]:
-        """Return the modules of a fold that it uses by themselves, unless it hands one on to the other.
-
-        Args:
-            fold: the modules that the fold changes.
-            downstream: whether it goes into what follows.
-        """
-        if self.switches:
-            return {self.module}
-        parts = {module for module in fold if not set(fold) <= set(module.modules())}  # else it is called as a whole
-        found = {module for module in parts if self.uses(module)}
-        if found != parts:
-            return found
-        near = any(module in self.module._modules.values() for module in found)
-        by_name = all(self.names.issuperset(self._last_names(module)) for module in found)
-        # Layers further below that are mentioned both only share their names with those that are meant.
-        return found if (near or not by_name) and not self.joins(fold, downstream=downstream) else set()
-
-    def _last_names(self, module: nn.Module) -> set[str]:
-        return {way[-1][1] for way in _ways(self.module, module) if way}
-
-
-def _ways(root: nn.Module, module: nn.Module) -> list[list[tuple[nn.Module, str]]]:
-    """Return the ways from a module to one in it: the holder and the name of each step."""
-    found, pending = [], [(root, list[tuple[nn.Module, str]]())]
-    while pending:
-        holder, way = pending.pop()
-        if holder is module:
-            found.append(way)
-            continue
-        inside = [(name, child) for name, child in holder._modules.items() if child is not None]
-        pending += [(child, [*way, (holder, name)]) for name, child in inside if child is module or child._modules]
-    return found
 
 
 class OtherMethods:
@@ -203,7 +39,7 @@ class OtherMethods:
         self._paths = paths
         self._above = ancestors(paths)
         self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
-        self._methods: dict[nn.Module, list[_Method]] = {}
+        self._methods: dict[nn.Module, list[Method]] = {}
 
     def refusal(self, modules: Collection[nn.Module], *, downstream: bool) -> Refusal | None:
         """Return why a fold would change what a method gives, None if none is known to.
@@ -241,15 +77,15 @@ class OtherMethods:
                 value = self._paths[owner] or type(owner).__name__
                 raise Refusal(Reason.REACHED_INTO, value=value, users=self.name_of(method))
 
-    def name_of(self, method: _Method) -> str:
+    def name_of(self, method: Method) -> str:
         """Return the path of a method."""
         return f"{self._paths[method.module] or type(method.module).__name__}.{method.name}"
 
-    def methods_of(self, module: nn.Module) -> list[_Method]:
+    def methods_of(self, module: nn.Module) -> list[Method]:
         """Return the methods of a module that may give a value."""
         if module not in self._methods:
             found = self._of_class(type(module))
-            methods = [_Method(module, name, *entry) for name, entry in found.items()]
+            methods = [Method(module, name, *entry) for name, entry in found.items()]
             # A private one without arguments prepares the model: a kernel of all branches, say.
             self._methods[module] = [m for m in methods if m.takes_input or not m.name.startswith("_")]
         return self._methods[module]

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from fxfuse import Reason
+from fxfuse import Reason, fx_fuse
 from tests.hazards.blocks import Block, assert_decided, assert_stays, batch_of, block, layers
-from tests.support.helpers import Model, trained
+from tests.support.helpers import Model, folds, trained, values
+
+# -- what is read of a child stays what it is
 
 
 class Encoder(Block):
@@ -53,7 +55,9 @@ class AsksForNorm(Model):
 
 
 def test_a_property_and_an_attribute_can_be_read() -> None:
-    fused: Any = assert_stays(trained(ReadsStride(block=Encoder(**layers()))), ["block.bn"])
+    model = trained(ReadsStride(block=Encoder(**layers())))
+    assert_decided(model, left={"block.bn": Reason.OPAQUE})
+    fused: Any = assert_decided(model, folded=["block.bn"], example_inputs=values(2, 3, 6, 6))
     assert fused.block.output_stride == 1
 
 
@@ -70,3 +74,42 @@ def test_a_bias_that_is_asked_for_is_not_added() -> None:
 def test_the_method_of_a_child_is_never_wrong() -> None:
     model = trained(CallsFeatures(block=Encoder(**layers())))
     assert_stays(model, ["block.bn"])
+
+
+# -- a helper that asks a container for its children
+
+
+def in_turn(layers: Any, x: Tensor) -> Tensor:
+    if isinstance(layers, nn.Sequential):
+        layers = layers.children()
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def flat(layers: Any, x: Tensor) -> Tensor:
+    if isinstance(layers, nn.Module):
+        layers = layers.children()
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class InTurn(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return in_turn(self.blocks, x) * batch_of(x)
+
+
+class Flat(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return flat(self.blocks[0], x) * batch_of(x)
+
+
+def test_the_children_of_what_is_found_to_be_a_container_are_its_elements() -> None:
+    model = trained(InTurn(blocks=nn.Sequential(block(), block())))
+    assert len(folds(fx_fuse(model))) == 2
+
+
+def test_the_children_of_what_may_be_any_module_stay() -> None:
+    model = trained(Flat(blocks=nn.ModuleList([block(), block()])))
+    assert not folds(fx_fuse(model))
