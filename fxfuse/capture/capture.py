@@ -89,9 +89,11 @@ class _Session:
         self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
         self.looks_only = hooks == "observe"
-        if not self.looks_only:
-            self.result.kept.update(kept_by_hooks(self.paths))
-        self.distrusted = {*distrusted, *changed_by_hooks(self.paths)}
+        self.distrusted = {*distrusted}
+        if any(map(is_hooked, self.paths)):
+            self.distrusted |= changed_by_hooks(self.paths)
+            if not self.looks_only:
+                self.result.kept.update(kept_by_hooks(self.paths))
 
     def take(self, part: Part) -> None:
         """Take a graph that is there, and trace the modules of the user's that it calls as a whole."""

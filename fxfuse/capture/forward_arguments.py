@@ -189,6 +189,8 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def forbids_tracing(forward: Any) -> str:
     """Return why a decorated forward can tell how it is called, so that a graph holds for some calls; empty if not."""
+    if not hasattr(forward, "__wrapped__"):
+        return ""
     wrappers = wrappers_of(forward)
     plain = list(inspect.signature(inspect.unwrap(forward)).parameters.values()) if wrappers else []
     for wrapper in wrappers:

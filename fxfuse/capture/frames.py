@@ -117,7 +117,8 @@ def _loaded(frame: FrameType, step: dis.Instruction) -> Any:
 
 def asks_what_a_graph_cannot_say(function: Any) -> str:
     """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
-    functions = (*wrappers_of(function), inspect.unwrap(function))
+    wrappers = wrappers_of(function) if hasattr(function, "__wrapped__") else ()
+    functions = (*wrappers, inspect.unwrap(function))
     codes = (getattr(inner, "__code__", None) for inner in functions)
     return next(filter(None, (_asked(code) for code in codes if code is not None)), "")
 

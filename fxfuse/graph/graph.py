@@ -78,7 +78,6 @@ class Graph(Nodes):
         self.constants = Constants(graph_module, self.module)
         self.running_norms = RunningNorms(self._modules.values())
         self._ranks = ranks(self)
-        self.sizes = Sizes(self)
         self.layout = Layout(self)
         self.dead_ends: dict[fx.Node, Refusal] = {}  # values from which no walk upstream comes to an end, and why
         self._operators: dict[fx.Node, Operator | None] = {}
@@ -86,6 +85,11 @@ class Graph(Nodes):
         self._uses: dict[fx.Node, tuple[object, object, object, Counter[fx.Node]]] = {}
         self.readers = Readers(self, holders or {})
         self._dead = self.find_dead()
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        """The sizes of values."""
+        return Sizes(self)
 
     @functools.cached_property
     def needs_layers(self) -> bool:
