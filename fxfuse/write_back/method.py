@@ -15,6 +15,7 @@ from fxfuse.graph.registry import operator_of
 from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.lookup import CONTAINERS
 from fxfuse.modules.method_steps import hands_on
+from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Method:
         """What it mentions, and what the other methods of its class and the functions that it names do."""
         return list(self._reached(helpers=True).values())
 
+    @functools.cached_property
+    def _kinds(self) -> set[type]:
+        """The user's classes in the module: their methods may be called too."""
+        return {type(module) for module in self.module.modules() if is_users(type(module))}
+
     def _reached(self, *, helpers: bool) -> dict[FunctionType, Mentions]:
         pending, seen = [function for function, _ in self.functions], dict[FunctionType, Mentions]()
         while pending:
@@ -57,7 +63,7 @@ class Method:
             if function in seen:
                 continue
             found = seen[function] = mentions(function.__code__)
-            members = (getattr(type(self.module), name, None) for name in found.names if name != "forward")
+            members = (getattr(kind, name, None) for name in found.names if name != "forward" for kind in self._kinds)
             others = values_of(function) if helpers else ()
             known = [*members, *(value for value in others if not isinstance(value, type))]
             pending += [inner for value in known for inner in functions_of(value)]
@@ -144,10 +150,11 @@ class Method:
         linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
         order = [*linear, *(m for m in fold if m not in linear)][:: -1 if downstream else 1]
         names = [[n for n, child in self.module._modules.items() if child is m] for m in order]
-        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1]:
+        if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1] or any(self.opens):
             return False
         (one,), (two,) = names
-        using = [f for f, _ in self.functions if not mentions(f.__code__).names.isdisjoint((one, two))]
+        own = self._reached(helpers=False).items()
+        using = [function for function, found in own if not found.names.isdisjoint((one, two))]
         return len(using) == 1 and hands_on(using[0].__code__, one, two)
 
     def splits(self, fold: Collection[nn.Module], *, downstream: bool) -> set[nn.Module]:

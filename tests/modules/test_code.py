@@ -82,7 +82,7 @@ def test_what_is_asked_for_its_shape_alone() -> None:
         (functions.chain, set(), set()),
         (functions.gives_a_default, set(), set()),
         (functions.goes_through_children, set(), {"modules"}),
-        (functions.computes_a_name, {"modules"}, set()),
+        (functions.computes_a_name, set(), {"children"}),
         (functions.reads_its_state, set(), {"tensors"}),
         (functions.dictionary, set(), {"modules"}),
     ],
