@@ -52,11 +52,7 @@ class Tracer(OneThread):
         specialised: the root's arguments that are traced at one value, mostly optional ones at their defaults.
     """
 
-    def __init__(
-        self,
-        passed: Mapping[str, Any] | None = None,
-        distrusted: Collection[nn.Module] = (),
-    ) -> None:
+    def __init__(self, passed: Mapping[str, Any] | None = None, distrusted: Collection[nn.Module] = ()) -> None:
         """Trace with some modules left whole from the start.
 
         Args:
@@ -156,6 +152,7 @@ class Tracer(OneThread):
             last, stack = next(iter(reversed(self.graph.nodes)), None), self.module_stack.copy()
             scope = self.scope.module_path, self.scope.module_type
             before = State(m, alone=True)
+            outer, self.failure = self.failure, None  # that of the caller is no fault of this module
             try:
                 self._require_traceable(m)
                 result = super().call_module(m, forward, args, kwargs)
@@ -163,8 +160,9 @@ class Tracer(OneThread):
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self._take_back(last)
                 self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope
-                self.left_whole[m], self.failure = sentence(error), None
+                self.left_whole[m], self.failure = sentence(error), outer
             else:
+                self.failure = outer
                 return result
         elif operator_of(m) is None and is_hooked(m):
             self.left_whole.setdefault(m, "it has hooks")
