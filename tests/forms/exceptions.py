@@ -69,7 +69,7 @@ REASONS = (
     ),
     Exception_(Reason.NO_VALUES, ALL_BUT_TRACED, NOT_CAPTURED, "A model of two devices does not run, not even once."),
     Exception_(Reason.OPAQUE, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),
-    Exception_(Reason.REACHED_INTO, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),
+    Exception_(Reason.REACHED_INTO, ALL_BUT_TRACED, FOLDED, "A graph has no methods beside its forward."),
     Exception_(Reason.NOT_CALLED, ALL_BUT_TRACED, NOT_TOLD, "A graph does not know of the modules that nobody called."),
     Exception_(Reason.DIFFERS, INPUTS, FOLDED, "fuse_graph takes no example inputs, so that nothing is compared."),
     Exception_(
@@ -135,6 +135,11 @@ ROWS = (
         lambda sample: _of("linear", "Linear")(sample) and sample.x.ndim == 1 and "bias=false" in _told(sample),
         ("made",),
         "A linear layer without a bias is decomposed to unsqueeze, mm, and squeeze in place for a vector.",
+    ),
+    Row(
+        lambda sample: _of("matmul", "Linear")(sample) and sample.x.ndim == 1,
+        ("made",),
+        "A product of a vector is decomposed to unsqueeze, mm, and squeeze in place.",
     ),
     Row(
         lambda sample: _of("view reshape _unsafe_view view_as reshape_as squeeze")(sample) or _is_flattened(sample),

@@ -154,7 +154,8 @@ def test_a_hooked_block_and_its_layers_called_from_outside() -> None:
     for cls, layers in ((AndInner, {}), (AndNorm, {"other": nn.Conv2d(3, 3, 1)})):
         model: Any = trained(cls(block=block(), **layers))
         model.block.register_forward_hook(lambda *_: None)
-        fused = fx_fuse(model)
+        assert_same(model, fx_fuse(model), values(2, 3, 6, 6))
+        fused = fx_fuse(model, hooks="observe")
         assert "block.bn" in folds(fused)
         assert_same(model, fused, values(2, 3, 6, 6))
 
