@@ -57,16 +57,18 @@ class Method:
         return {type(module) for module in self.module.modules() if is_users(type(module))}
 
     def _reached(self, *, helpers: bool) -> dict[FunctionType, Mentions]:
+        """Return the functions of the method, the methods that these name, and the helpers that all of them name."""
         pending, seen = [function for function, _ in self.functions], dict[FunctionType, Mentions]()
         while pending:
             function = pending.pop()
-            if function in seen:
-                continue
-            found = seen[function] = mentions(function.__code__)
-            members = (getattr(kind, name, None) for name in found.names if name != "forward" for kind in self._kinds)
-            others = values_of(function) if helpers else ()
-            known = [*members, *(value for value in others if not isinstance(value, type))]
-            pending += [inner for value in known for inner in functions_of(value)]
+            if function not in seen:
+                found = seen[function] = mentions(function.__code__)
+                names = (name for name in found.names if name != "forward")
+                members = (getattr(kind, name, None) for name in names for kind in self._kinds)
+                pending += [inner for value in members for inner in functions_of(value)]
+        known = [value for function in seen if helpers for value in values_of(function) if not isinstance(value, type)]
+        for function in [inner for value in known for inner in functions_of(value)]:
+            seen.setdefault(function, mentions(function.__code__))
         return seen
 
     @functools.cached_property
@@ -101,9 +103,14 @@ class Method:
     @functools.cached_property
     def opens(self) -> tuple[bool, bool]:
         """Whether it may come to the children of its module, and to all modules in it, without their names."""
-        names = frozenset[str]().union(*(found.names for found in self.own))
-        children = any("children" in found.own_opens for found in self.own) or not names.isdisjoint(_CHILDREN)
-        computed = any("modules" in found.opens for found in self.own) and names.isdisjoint(_CHILDREN)
+        # Base classes without a forward keep and load models: what they go through are no layers to call.
+        kinds = [
+            owner for _, owner in self.functions if owner is type(self.module) or "forward" in vars(owner or object)
+        ]
+        own = [mentions(function.__code__) for function, owner in self.functions if owner in kinds]
+        names = frozenset[str]().union(*(found.names for found in own))
+        children = any("children" in found.own_opens for found in own) or not names.isdisjoint(_CHILDREN)
+        computed = any("modules" in found.opens for found in own) and names.isdisjoint(_CHILDREN)
         return children, computed or not names.isdisjoint(_DEEP)
 
     @property
