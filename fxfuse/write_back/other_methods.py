@@ -86,8 +86,8 @@ class OtherMethods:
         if module not in self._methods:
             found = self._of_class(type(module))
             methods = [Method(module, name, *entry) for name, entry in found.items()]
-            # A private one without arguments prepares the model: a kernel of all branches, say.
-            self._methods[module] = [m for m in methods if m.takes_input or not m.name.startswith("_")]
+            # A private one counts with the public ones that call it.
+            self._methods[module] = [m for m in methods if not m.name.startswith("_")]
         return self._methods[module]
 
     def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
