@@ -94,7 +94,7 @@ def _compile(captured: tuple[fx.GraphModule, list[Any]]) -> Callable[..., Any]:
 
 
 def _pass(graph_module: fx.GraphModule) -> Any:
-    fuse = FusePass(rules=RULES)
+    fuse = FusePass(rules=RULES, hooks="observe")
     fuse.call(graph_module)
     if fuse.error is not None:
         raise fuse.error
@@ -106,8 +106,12 @@ FORMS: Mapping[str, Form] = {
     "module": Form(everything, lambda model: fx_fuse(model, rules=RULES, structure="module")),
     "parts": Form(parts, lambda model: fx_fuse(model, rules=RULES)),
     "parts, with inputs": Form(parts, lambda model: fx_fuse(model, _inputs(), rules=RULES)),
-    "in place": Form(_traced, lambda graph: fx_fuse(graph, _inputs(), rules=RULES, inplace=True), inplace=True),
-    "fuse_graph": Form(_traced, lambda graph: (fuse_graph(graph, rules=RULES), graph)[1], inplace=True),
+    "in place": Form(
+        _traced, lambda graph: fx_fuse(graph, _inputs(), rules=RULES, inplace=True, hooks="observe"), inplace=True
+    ),
+    "fuse_graph": Form(
+        _traced, lambda graph: (fuse_graph(graph, rules=RULES, hooks="observe"), graph)[1], inplace=True
+    ),
     "fuse_graph, with constants": Form(
         _of_dynamo, lambda given: (fuse_graph(given[0], _constants(given), rules=RULES), given)[1], inplace=True
     ),

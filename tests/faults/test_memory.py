@@ -13,8 +13,8 @@ from fxfuse import FuseError, fx_fuse
 from fxfuse.algebra.affine import Affine
 from fxfuse.capture import check_on_inputs as prove
 from fxfuse.graph.constants import Constants
-from fxfuse.modules import example_inputs as examples
-from fxfuse.pipeline import run as fusing
+from fxfuse.modules import example_inputs
+from fxfuse.pipeline import examples
 from tests.faults.forms import FORMS, as_before, described
 from tests.faults.models import IMAGE, everything
 from tests.support.helpers import trained, unchanged
@@ -114,8 +114,8 @@ def test_a_result_that_cannot_be_compared_for_want_of_memory_is_not_told_to_be_w
         calls.append(args)
         return original(*args) if len(calls) == 1 else original(Failing(), args[1])
 
-    original = examples.reference
-    monkeypatch.setattr(fusing, "reference", reference)
+    original = example_inputs.reference
+    monkeypatch.setattr(examples, "reference", reference)
     with unchanged(model), pytest.raises(FuseError, match="can't allocate memory"):
         fx_fuse(model, torch.ones(IMAGE, dtype=torch.float64))
 
