@@ -86,10 +86,13 @@ FUNCTIONS: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda y, g: F.dropout2d(torch.multiply(y, g), training=False),
     lambda y, g: F.alpha_dropout(torch.subtract(y, g)),
     lambda y, g: F.feature_alpha_dropout(torch.true_divide(torch.negative(y), g)),
+    lambda y, g: torch.divide(torch.div(y, g, rounding_mode=None), g),
+    lambda y, g: torch.divide(y, g, rounding_mode=None),
 ]
 CORE: list[Callable[[Core, Tensor], Tensor]] = [
     lambda m, x: m.norm(torch.convolution(x, m.conv.weight, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1)),
     lambda m, x: m.after(torch.mm(x[:, :, 0, 0], m.linear.weight.t())),
+    lambda m, x: m.after(torch.matmul(x[:, :, 0, 0], m.linear.weight.t())),
     lambda m, x: m.after(torch.addmm(m.linear.bias, x[:, :, 0, 0], m.linear.weight.t())),
     lambda m, x: m.instance(m.conv(x)),
     lambda m, x: aten.native_batch_norm.default(m.conv(x), *m.constants, False, 0.1, 0.2)[0],

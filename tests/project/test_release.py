@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_alone(built: Path) -> None:
     package = {f"fxfuse/{path.relative_to(ROOT / 'fxfuse')}" for path in (ROOT / "fxfuse").rglob("*.py")}
     with zipfile.ZipFile(wheel(built)) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {*package, "fxfuse/py.typed", "fxfuse/html_report.html"}
+    assert names == {*package, "fxfuse/py.typed", "fxfuse/cli/html_report.html"}
 
 
 def test_the_version_is_the_one_of_the_package(built: Path) -> None:
