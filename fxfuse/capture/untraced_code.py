@@ -19,7 +19,6 @@ from fxfuse.modules.origin import is_users
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fxfuse.modules.code import Mentions
 
 # What Python, or torch, calls without its name: not what makes, stores or shows an object.
 _UNCALLED = frozenset(
@@ -88,7 +87,6 @@ class Members:
         return [entry for name in names for entry in self.named[name]]
 
 
-_CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
 _ALL = "*"  # among the names that are read: every child, also of the children
 _Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
 
@@ -105,25 +103,18 @@ class Code:
         all_stored: names that are set.
         names: all names that are read or called.
         values: those of which more is asked than the shape or the like.
-        all_called: those that are called at once.
         opens: whether a method among them may come to modules without their names.
         helpers_open: whether a function that is no method may.
-        calls: whether they may call what an expression gives, or what they are given by one another.
         known: what they know without having been given it.
     """
 
-    def __init__(
-        self, members: Members, functions: Iterable[tuple[FunctionType, type | None]], *, unseen: bool = True
-    ) -> None:
+    def __init__(self, members: Members, functions: Iterable[tuple[FunctionType, type | None]]) -> None:
         """Read functions, each with the class that defines it.
 
         Args:
             members: what else they may call by name.
             functions: the functions.
-            unseen: whether what comes to modules without their names counts also where it calls none of them; and
-                whether classes beside those of the model are looked into.
         """
-        self._unseen = unseen
         self.read: set[str] = set()
         self.called: set[str] = set()
         self.own: _Own = {}
@@ -131,9 +122,7 @@ class Code:
         self.all_stored: set[str] = set()
         self.names: set[str] = set()
         self.values: set[str] = set()
-        self.all_called: set[str] = set()
         self.opens = self.helpers_open = False
-        self.calls = False
         self.known: list[Any] = []
         self._members = members
         self._seen: set[Any] = set()
@@ -155,34 +144,25 @@ class Code:
         found = mentions(function.__code__)
         of_given = self._of_given if (function, owner) in self._first else self.own
         own = of_given.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
-        own[0].update(found.own_read, {_ALL} if found.own_opens and self._counts(found) else ())
+        own[0].update(found.own_read, {_ALL} if found.own_opens else ())
         own[1].update(found.own_called)
         self.read |= found.read
         self.called |= found.called
         self.names |= found.names
         self.values |= found.names - found.asked
-        self.all_called |= found.called | found.own_called
         self.stored |= found.stored | (found.own_stored if owner is None else set())
         self.all_stored |= found.stored | found.own_stored
-        opens = bool(found.opens) and self._counts(found)
+        opens = bool(found.opens)
         self.opens = self.opens or (opens and owner is not None)
         self.helpers_open = self.helpers_open or (opens and owner is None)
-        self.calls = (
-            self.calls or found.calls_values or (found.calls_parameters and (function, owner) not in self._first)
-        )
         for value in values_of(function):
             for held in objects_in(value, self._ids):
                 self.known.append(held)
                 self._pending += [(inner, None) for inner in functions_of(held)]
-                if self._unseen and not isinstance(held, (nn.Module, FunctionType)):
+                if not isinstance(held, (nn.Module, FunctionType)):
                     self._members.add(held if isinstance(held, (type, ModuleType)) else type(held))
                 if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
                     self._pending += forwards_of(held)  # Base.forward(self, x)
-
-    def _counts(self, found: Mentions) -> bool:
-        """Whether it counts that a function may come to modules without their names."""
-        calls = found.calls_values or not _CALLING.isdisjoint(found.names)
-        return self._unseen or (calls and "modules" in found.opens | found.own_opens)
 
     @property
     def functions(self) -> list[FunctionType]:
