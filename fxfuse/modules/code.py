@@ -38,7 +38,8 @@ class Mentions(NamedTuple):
         asked: those attributes of which it only asks for the shape, the dtype or the like.
         opens: whether it may come to ``modules``, or to their ``tensors``, without their names, or ``sets`` attributes
             by computed names.
-        own_opens: whether it may come to those in its first parameter, or to its ``children`` by computed names.
+        own_opens: whether it may come to those in its first parameter, or to its ``children`` by computed names, or by
+            those of its ``texts``.
         calls_values: whether it may call what an expression gives, such as an element of a list.
         calls_parameters: whether it may call what it is given.
     """
@@ -116,14 +117,14 @@ def _mentions(code: CodeType) -> Mentions:
         own = first if inner is code or first in inner.co_freevars else ""
         set_again = [step for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))]
         own = "" if any(last_variable(step) == own for step in set_again) else own
-        found["read"] |= set(_texts(inner.co_consts))
+        found["read"] |= set(_texts(_constants(steps)))
         elements = set(_asking_for_elements(steps))
         for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
             kind = _kind(step, before, own)
             if kind and step.offset not in elements:
                 found[kind].add(step.argval)
                 (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
-        computed |= _computed_names(steps, own)
+        computed |= _computed_names(steps, own, inner)
         called |= _called_values(inner, steps)
     found["asked"] -= values
     selves, others = found["own_read"] | found["own_called"], found["read"] | found["called"]
@@ -133,7 +134,7 @@ def _mentions(code: CodeType) -> Mentions:
     if "others" in computed or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
         kinds[0] |= {"modules"}
     kinds[0] |= computed & {"sets"}
-    kinds[1] |= {"children"} if "own" in computed else set()
+    kinds[1] |= computed & {"children", "texts"}
     rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
     return Mentions(*rest)
 
@@ -184,6 +185,13 @@ def last_variable(step: dis.Instruction) -> Any:
     return step.argval[-1] if isinstance(step.argval, tuple) else step.argval
 
 
+def _constants(steps: list[dis.Instruction]) -> list[Any]:
+    """Return the constants that a function loads, but for the names of keyword arguments."""
+    pairs = zip(steps, [*steps[1:], steps[0]], strict=True)
+    loads = [(step, then) for step, then in pairs if step.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return [step.argval for step, then in loads if then.opname not in ("CALL_KW", "CALL_FUNCTION_KW")]
+
+
 def _texts(constants: Iterable[Any]) -> Iterator[str]:
     """Yield the names in texts, as in ``"layer1.conv"``."""
     for value in constants:
@@ -194,12 +202,14 @@ def _texts(constants: Iterable[Any]) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _computed_names(steps: list[dis.Instruction], own: str) -> set[str]:
+def _computed_names(steps: list[dis.Instruction], own: str, code: CodeType) -> set[str]:
     """Return what a function does with names that are no constants.
 
-    It gets attributes of its ``own`` first parameter, or of ``others``, or ``sets`` some.
+    It gets ``children`` of its first parameter, or those of its ``texts``, or attributes of ``others``, or ``sets`` some.
     """
     found = set[str]()
+    given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    makes_texts = any(step.opname.startswith(("FORMAT", "BUILD_STRING")) for step in steps)
     for number, step in enumerate(steps):
         if step.opname.startswith("LOAD") and step.argval in ("getattr", "setattr", "delattr"):
             end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
@@ -207,7 +217,9 @@ def _computed_names(steps: list[dis.Instruction], own: str) -> set[str]:
             if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
                 continue
             of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own
-            found.add("sets" if step.argval != "getattr" else "own" if of_own else "others")
+            plain = len(rest) > 1 and rest[1].opname == "LOAD_FAST" and rest[1].argval not in given and not makes_texts
+            children = "texts" if plain else "children"
+            found.add("sets" if step.argval != "getattr" else children if of_own else "others")
     return found
 
 

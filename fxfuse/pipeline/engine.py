@@ -92,7 +92,8 @@ class _Engine:
                 try:
                     offer = self._offer(rule, node)
                 except Refusal as refusal:
-                    if rule in MERGES or _is_norm(self.graph, node):  # others are not worth a line
+                    told = rule in MERGES or rule is fold_constants or _is_norm(self.graph, node)
+                    if told:  # others are not worth a line
                         decision = self._stays(name_of(rule), node, refusal.reason, str(refusal))
                         skipped[node] = skipped[node].joined(decision) if node in skipped else decision
                     continue

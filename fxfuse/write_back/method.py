@@ -109,7 +109,9 @@ class Method:
         ]
         own = [mentions(function.__code__) for function, owner in self.functions if owner in kinds]
         names = frozenset[str]().union(*(found.names for found in own))
-        children = any("children" in found.own_opens for found in own) or not names.isdisjoint(_CHILDREN)
+        texts = frozenset[str]().union(*(found.read for found in own))
+        by_text = any("texts" in found.own_opens for found in own) and texts.isdisjoint(self.module._modules)
+        children = by_text or any("children" in found.own_opens for found in own) or not names.isdisjoint(_CHILDREN)
         computed = any("modules" in found.opens for found in own) and names.isdisjoint(_CHILDREN)
         return children, computed or not names.isdisjoint(_DEEP)
 
@@ -162,7 +164,8 @@ class Method:
         (one,), (two,) = names
         own = self._reached(helpers=False).items()
         using = [function for function, found in own if not found.names.isdisjoint((one, two))]
-        return len(using) == 1 and hands_on(using[0].__code__, one, two)
+        in_text = any(one in found.read or two in found.read for _, found in own)
+        return len(using) == 1 and not in_text and hands_on(using[0].__code__, one, two)
 
     def splits(self, fold: Collection[nn.Module], *, downstream: bool) -> set[nn.Module]:
         """Return the modules of a fold that it uses by themselves, unless it hands one on to the other.
