@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fxfuse.edit.editor import Editor
     from fxfuse.graph.plan import Plan
-    from fxfuse.report.report import Decision
+    from fxfuse.report.decision import Decision
 
     Graph: TypeAlias = Mapping[fx.Node, Sequence[fx.Node]]  # calls, with what they read
 

@@ -15,7 +15,7 @@ from fxfuse.cli.html_graph import STATES, rows_of
 from fxfuse.pipeline.checks import checked_rules
 from fxfuse.pipeline.guarded import guarded
 from fxfuse.pipeline.options import Options
-from fxfuse.report.report import Decision, Report
+from fxfuse.report.report import Report
 from fxfuse.rules import DEFAULT_RULES, MERGES
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from fxfuse.pipeline.attempt import Attempt
+    from fxfuse.report.decision import Decision
 
 _MERGES = {rule.__name__ for rule in MERGES}
 

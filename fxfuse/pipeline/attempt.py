@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fxfuse.capture.captured import Capture, Part
     from fxfuse.graph.plan import Plan
     from fxfuse.pipeline.options import Options, Structure
-    from fxfuse.report.report import Decision
+    from fxfuse.report.decision import Decision
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +216,9 @@ def _assumed(part: Part, decisions: list[Decision]) -> list[Decision]:
     """Return decisions that say that their graph rests on an assumption, if it does."""
     if not part.assumed:
         return decisions
-    return [replace(d, assumed=True, detail=d.detail or part.assumed) if d.folded else d for d in decisions]
+    rests = f"{part.assumed}; example_inputs that reach it prove it"
+    told = [rests if not d.detail else f"{d.detail}; {rests}" for d in decisions]
+    return [replace(d, assumed=True, detail=t) if d.folded else d for d, t in zip(decisions, told, strict=True)]
 
 
 def _no() -> bool:

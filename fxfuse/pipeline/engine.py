@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from fxfuse.graph.plan import Fold, Merge, Plan
 from fxfuse.modules.lookup import keeps_statistics
 from fxfuse.operators.roles import AffineSource
+from fxfuse.report.decision import Decision
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.report.report import Decision
 from fxfuse.rules import MERGES, RULES, STARTS, name_of
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fxfuse.edit.editor import Editor
     from fxfuse.graph.graph import Graph
+    from fxfuse.report.decision import Subject
     from fxfuse.rules import Rule
 
 _OURS = frozenset(map(id, RULES.values()))  # a rule of the user's may be anything that can be called
@@ -62,7 +63,7 @@ class _Engine:
         self.graph = editor.graph
         self.rules = rules
         self.vetoes = vetoes
-        self.folded: list[tuple[Plan, Decision]] = []
+        self.folded: list[tuple[_Offer, Decision]] = []
 
     def run(self) -> list[Decision]:
         """Go through the rules until there is nothing more to merge."""
@@ -70,12 +71,12 @@ class _Engine:
         while merged:
             done = len(self.folded)
             skipped = self._round()
-            merged = any(isinstance(plan, Merge) for plan, _ in self.folded[done:])
+            merged = any(isinstance(offer.plan, Merge) for offer, _ in self.folded[done:])
         settled = self.editor.settle()
         left = [decision for node, decision in skipped.items() if not self.editor.gone(node)]
         if fold_upstream not in self.rules or fold_downstream not in self.rules:
             left += self._not_asked({decision.path for decision in left})
-        return [self._without_copy(plan, decision, settled) for plan, decision in self.folded] + left
+        return [self._without_copy(*fold, settled) for fold in self.folded] + left
 
     def _round(self) -> dict[fx.Node, Decision]:
         """Try each rule at each node, from the last to the first, so that a chain of norms is composed before it folds.
@@ -94,7 +95,7 @@ class _Engine:
                 except Refusal as refusal:
                     told = rule in MERGES or rule is fold_constants or _is_norm(self.graph, node)
                     if told:  # others are not worth a line
-                        decision = self._stays(name_of(rule), node, refusal.reason, str(refusal))
+                        decision = self._stays(rule, node, refusal.reason, str(refusal))
                         skipped[node] = skipped[node].joined(decision) if node in skipped else decision
                     continue
                 if offer is not None:
@@ -124,7 +125,7 @@ class _Engine:
     def _apply(self, offer: _Offer) -> None:
         decisions = list(self._decisions(offer))  # the names are those before the edit
         self.editor.apply(offer.plan)
-        self.folded += [(offer.plan, decision) for decision in decisions]
+        self.folded += [(offer, decision) for decision in decisions]
 
     def _decisions(self, offer: _Offer) -> Iterator[Decision]:
         """Yield a decision for each operation that a plan removes, all nodes of one module as one."""
@@ -135,25 +136,26 @@ class _Engine:
         for node in plan.removed or plan.hosts[:1]:
             removed.setdefault(self.editor.path(node), []).append(node)
         kind_of = self.graph.owner_kind if plan.removed else self.graph.kind
-        guarded = self.editor.path(plan.guard.node) if plan.guard is not None and isinstance(plan, Fold) else None
         for number, (path, nodes) in enumerate(removed.items()):
             yield Decision(
                 rule=name_of(rule),
                 path=path,
                 kind=kind_of(nodes[-1]),
                 into=tuple(map(self.editor.path, plan.hosts)),
-                detail=_detail(offer) if guarded in (None, path) else "",  # the others have nothing to check
+                detail=_detail(offer),
                 assumed=plan.assumed,
                 copied_bytes=0 if number else copied,
                 before=plan.before if isinstance(plan, Merge) and not number else None,
                 after=plan.after if isinstance(plan, Merge) and not number else None,
                 nodes=(*nodes, *plan.hosts),
+                subject=_subject(self.graph, rule, nodes),
             )
 
-    def _without_copy(self, plan: Plan, decision: Decision, settled: set[nn.Module]) -> Decision:
+    def _without_copy(self, offer: _Offer, decision: Decision, settled: set[nn.Module]) -> Decision:
         """Correct a decision where a copy replaced its original after all, since every call got the same one."""
+        plan = offer.plan
         free = decision.copied_bytes and all(self.editor.rewritten.get(w.call.node) in settled for w in plan.writes)
-        return replace(decision, copied_bytes=0, detail="") if free and not isinstance(plan, Merge) else decision
+        return replace(decision, copied_bytes=0, detail=_detail(offer._replace(copied=0))) if free else decision
 
     def _not_asked(self, told: set[str]) -> Iterator[Decision]:
         """Yield a decision for every norm that is left, besides those at paths that are told already."""
@@ -162,11 +164,16 @@ class _Engine:
             if path in told or self.editor.gone(node) or node in self.graph.dead or not _has_affine(self.graph, node):
                 continue
             told.add(path)
-            yield self._stays("rules", node, Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
+            yield self._stays(None, node, Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
 
-    def _stays(self, rule: str, node: fx.Node, reason: Reason, detail: str) -> Decision:
-        path, kind = self.graph.path(node), self.graph.owner_kind(node)
-        return Decision(rule=rule, path=path, kind=kind, reason=reason, detail=detail, nodes=(node,))
+    def _stays(self, rule: Rule | None, node: fx.Node, reason: Reason, detail: str) -> Decision:
+        name, path, kind = (
+            "rules" if rule is None else name_of(rule),
+            self.graph.path(node),
+            self.graph.owner_kind(node),
+        )
+        about = _subject(self.graph, rule, [node])
+        return Decision(name, path, kind, reason=reason, detail=detail, nodes=(node,), subject=about)
 
 
 def _detail(offer: _Offer) -> str:
@@ -175,16 +182,16 @@ def _detail(offer: _Offer) -> str:
     conditions = []
     if plan.guard is not None and plan.assumed:
         number = f"{plan.guard.axes} axes{' or more' if plan.guard.or_more else ''}"
-        conditions.append(f"assumes {number} there, batch included; a check stays in the model")
+        conditions.append(f"assumes {number} there, batch included; a check of that stays; example_inputs prove it")
     if copied:
         conditions.append(f"the weight is shared, so this call got a copy of {copied:,} bytes")
     if isinstance(plan, Merge):
-        return "; ".join([f"{plan.before} become {plan.after}", *conditions])
+        conditions.insert(0, f"{plan.before} become {plan.after}")
     if isinstance(plan, Fold) and plan.stripped is not None:
         conditions.append("its weight and bias move on; the normalisation stays")
     if rule is fold_constants:
         conditions.append("computed once from parameters alone")
-    return conditions[0] if conditions else ""
+    return "; ".join(conditions)
 
 
 def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
@@ -210,13 +217,20 @@ def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
     )
 
 
-def _has_affine(graph: Graph, node: fx.Node) -> bool:
-    """Whether a node is a norm that a fold could take in, or refuse."""
+def _subject(graph: Graph, rule: Rule | None, nodes: Sequence[fx.Node]) -> Subject:
+    """Return what a decision is about."""
+    if any(_has_affine(graph, node, vanishing=True) for node in nodes):
+        return "norm"
+    return "merge" if rule in MERGES else "constants"
+
+
+def _has_affine(graph: Graph, node: fx.Node, *, vanishing: bool = False) -> bool:
+    """Whether a node is a norm that a fold could take in, as a whole if that is asked, or refuse."""
     if not _is_norm(graph, node):
         return False
     try:
         view = graph.view(node)
-        return isinstance(view, AffineSource) and (view.vanishes or view.moves_on)
+        return not isinstance(view, AffineSource) or view.vanishes or (view.moves_on and not vanishing)
     except Refusal:
         return True
 

@@ -2,99 +2,22 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
 from torch.export import ExportedProgram
 
 from fxfuse.report.cost import Cost
 from fxfuse.report.errors import FuseError
+from fxfuse.report.table import counted, table
 
 if TYPE_CHECKING:
     from torch import fx
 
+    from fxfuse.report.decision import Decision
     from fxfuse.report.reasons import Reason
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one rule did at one node, and why.
-
-    Example:
-        >>> import torch
-        >>> from fxfuse import explain
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8)).eval()
-        >>> decision = explain(model).folded[0]
-        >>> decision.rule, decision.path, decision.kind, decision.into, decision.assumed
-        ('fold_upstream', '1', 'BatchNorm1d', ('0',), True)
-
-    Attributes:
-        rule: the name of the rule.
-        path: the module that does the operation, as the user wrote it (``layer1.0.bn1``), or the node's name.
-        kind: the class of that module, or the function's name.
-        into: what absorbed it; empty where it stayed.
-        reason: why it stayed; None where it was folded.
-        detail: the reason as a sentence with its facts, or what the fold rests on.
-        assumed: the fold rests on an assumption, which ``detail`` names.
-        copied_bytes: what untying a shared weight costs.
-        downstream: why it could not go into later layers, where that was tried as well.
-        before: what the operations of a merge cost, told once for all of them; None for other folds.
-        after: what the one costs that is left of them.
-        nodes: the nodes that it is about, while the pass runs; the report of a result holds none, so that it can be
-            copied and saved without the graph.
-        recorded: the fold rests on what untraced code did on the example inputs, and is checked at run time.
-    """
-
-    rule: str
-    path: str
-    kind: str
-    into: tuple[str, ...] = ()
-    reason: Reason | None = None
-    detail: str = ""
-    assumed: bool = False
-    copied_bytes: int = 0
-    downstream: Reason | None = None
-    before: Cost | None = None
-    after: Cost | None = None
-    nodes: tuple[fx.Node, ...] = field(default=(), repr=False, compare=False)
-    recorded: bool = False
-
-    @property
-    def evidence(self) -> str:
-        """What a fold rests on: ``"traced"`` code, a ``"recorded"`` run, or what is ``"assumed"``; empty for none."""
-        if not self.folded:
-            return ""
-        return "assumed" if self.assumed else "recorded" if self.recorded else "traced"
-
-    @property
-    def folded(self) -> bool:
-        """Whether the operation is gone."""
-        return self.reason is None
-
-    @property
-    def outcome(self) -> str:
-        """``"folded"`` or ``"skipped"``."""
-        return "folded" if self.folded else "skipped"
-
-    def joined(self, other: Decision) -> Decision:
-        """Return one decision for an operation that two rules refused: the first obstacle each way."""
-        if other.reason is None or other.detail == self.detail:
-            return self
-        told, advice = other.detail, f"; {other.reason.advice}"
-        told = told.removesuffix(advice) if self.detail.endswith(advice) else told  # the same advice once is enough
-        return replace(self, detail=f"{self.detail}. Onwards: {told}", downstream=other.reason)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON."""
-        data = {"outcome": self.outcome, "evidence": self.evidence, **self.__dict__, "into": list(self.into)}
-        del data["nodes"]
-        for name in ("reason", "downstream"):
-            data[name] = None if data[name] is None else data[name].name
-        for name in ("before", "after"):
-            data[name] = None if data[name] is None else dict(data[name].__dict__)
-        return data
 
 
 @dataclass(frozen=True)
@@ -109,7 +32,7 @@ class Report:
         ('0',)
 
     Attributes:
-        decisions: one for every operation that was folded and every batch norm that was not.
+        decisions: one for every operation that was folded, every norm that was not, and every merge that was refused.
         structure: ``"graph"`` or ``"module"``: which kind of object came back.
         notes: what else a user should know, a sentence each (methods that a GraphModule cannot keep, say).
         renamed: state_dict names of the argument -> names in the result, where they differ.
@@ -127,8 +50,23 @@ class Report:
 
     @property
     def skipped(self) -> tuple[Decision, ...]:
-        """The decisions that left something, each with its reason."""
+        """The decisions that left something, each with its reason: norms, constants, and refused merges."""
         return tuple(d for d in self.decisions if not d.folded)
+
+    @property
+    def norms_left(self) -> tuple[Decision, ...]:
+        """The norms that could have gone into other layers, and stay."""
+        return tuple(d for d in self.skipped if d.subject == "norm")
+
+    @property
+    def refused_merges(self) -> tuple[Decision, ...]:
+        """The layers that could not become one."""
+        return tuple(d for d in self.skipped if d.subject == "merge")
+
+    @property
+    def ok(self) -> bool:
+        """Whether no norm is left."""
+        return not self.norms_left
 
     @property
     def copied_bytes(self) -> int:
@@ -150,23 +88,60 @@ class Report:
         return bool(self.folded)
 
     def __str__(self) -> str:
-        """Return a table: folded operations first, then what stayed and why, then totals."""
-        rows = [(d.path, d.kind, _result(d), d.evidence, d.detail) for d in (*self.folded, *self.skipped)]
+        """Return the tables as ``text`` does."""
+        return self.text()
+
+    def __repr__(self) -> str:
+        """Return the totals."""
+        return f"<Report: {self._totals()}>"
+
+    def _repr_html_(self) -> str:
+        """Return the tables for a notebook, which would wrap their lines otherwise."""
+        return f'<pre style="white-space: pre; overflow-x: auto">{html.escape(str(self))}</pre>'
+
+    def text(self, width: int | None = None) -> str:
+        """Return a table of what folded and then what stayed and why, one of refused merges, and totals.
+
+        Example:
+            >>> import torch
+            >>> from fxfuse import explain
+            >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
+            >>> print(explain(model).text(width=80).splitlines()[-1])
+            1 folded, 0 norms left
+
+        Args:
+            width: the characters of a line; names are never broken, so that a line can be longer.
+        """
+        merges, others = self.refused_merges, [d for d in self.skipped if d.subject != "merge"]
         headers = ("operation", "kind", "result", "evidence", "why")
-        table = tabulate(rows, headers=headers, maxcolwidths=[44, 24, 44, 9, 72], disable_numparse=True)
-        assumed = sum(d.evidence == "assumed" for d in self.folded)
-        recorded = sum(d.evidence == "recorded" for d in self.folded)
-        total = f"{len(self.folded)} folded, {len(self.skipped)} left"
-        total += f"; {recorded} of the folds are recorded on the example inputs, and checked" if recorded else ""
-        total += f"; {assumed} of the folds rest on an assumption" if assumed else ""
-        total += f"; shared weights untied: {self.copied_bytes:,} bytes" if self.copied_bytes else ""
-        total += f"; merges saved {self.saved}" if self.saved.kernels else ""
-        return "\n".join([*([table, ""] if rows else []), total, *self.notes])
+        rows = [(d.path, d.kind, _result(d), d.evidence, d.detail) for d in (*self.folded, *others)]
+        blocks = [table(headers, rows, width)] if rows else []
+        if merges:
+            refused = table(("operation", "kind", "why"), [(d.path, d.kind, d.detail) for d in merges], width)
+            blocks.append(f"Layers that could not become one:\n\n{refused}")
+        return "\n\n".join([*blocks, "\n".join([self._totals(), *self.notes])])
+
+    def _totals(self) -> str:
+        evidence = Counter(d.evidence for d in self.folded)
+        stays = Counter(d.subject for d in self.skipped)
+        recorded, assumed = evidence["recorded"], evidence["assumed"]
+        parts = (
+            (True, f"{len(self.folded)} folded, {counted(stays['norm'], 'norm')} left"),
+            (stays["constants"], f"the constants of {counted(stays['constants'], 'operation')} cannot move"),
+            (stays["merge"], f"{counted(stays['merge'], 'merge')} refused"),
+            (recorded, f"{recorded} of the folds are recorded on the example inputs, and checked"),
+            (assumed, f"{counted(assumed, 'fold')} on an assumption ({PROOF})"),
+            (self.copied_bytes, f"shared weights untied: {self.copied_bytes:,} bytes"),
+            (self.saved.kernels, f"merges saved {self.saved}"),
+        )
+        return "; ".join(text for said, text in parts if said)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
         return {
             "structure": self.structure,
+            "ok": self.ok,
+            "norms_left": len(self.norms_left),
             "folded": [d.to_dict() for d in self.folded],
             "skipped": [d.to_dict() for d in self.skipped],
             "copied_bytes": self.copied_bytes,
@@ -212,5 +187,6 @@ def _result(decision: Decision) -> str:
     return "-> " + ", ".join(decision.into) if decision.into else "removed"
 
 
+PROOF = "example_inputs or the exported program prove it"
 KEY = "fxfuse"
 ATTRIBUTE = "_fxfuse_report"

@@ -12,8 +12,9 @@ from fxfuse.graph.registry import operator_of
 from fxfuse.modules.derived_class import with_change, with_check
 from fxfuse.modules.handed_on import Closing
 from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
+from fxfuse.report.decision import Decision
 from fxfuse.report.reasons import PASS_INPUTS, Reason
-from fxfuse.report.report import Decision, Report
+from fxfuse.report.report import Report
 from fxfuse.write_back.copies import SeparateOnConversion, copies_of
 from fxfuse.write_back.exported_program import rebuilt
 from fxfuse.write_back.graph_module import FusedGraphModule

@@ -138,7 +138,7 @@ def raised(
 def assert_options_are_kept(report: Report, given: dict[str, Any]) -> None:
     if given.get("allow_copies") is False and report.copied_bytes:
         raise Broken("weights are copied", report)
-    if given.get("guards") is False and any(d.assumed and "a check stays" in d.detail for d in report.folded):
+    if given.get("guards") is False and any(d.assumed and "a check of that stays" in d.detail for d in report.folded):
         raise Broken("an assumption without guards", report)
     if "example_inputs" in given and any(d.reason is Reason.DIFFERS for d in report.skipped):
         raise Broken("a fold was undone", report)

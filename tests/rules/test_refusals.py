@@ -12,7 +12,7 @@ from fxfuse.modules.guards import require_rank
 from tests.support.helpers import Model, assert_same, folds, trained, values
 
 if TYPE_CHECKING:
-    from fxfuse.report.report import Decision
+    from fxfuse.report.decision import Decision
 
 
 def conv(inner: int, outer: int, size: int = 1) -> nn.Conv2d:

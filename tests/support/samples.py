@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fxfuse import Reason
-    from fxfuse.report.report import Decision
+    from fxfuse.report.decision import Decision
 
 # The same examples every time, and no time limit for one, since machines differ.
 SETTINGS = settings(deadline=None, derandomize=True)
