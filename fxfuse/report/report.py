@@ -127,7 +127,7 @@ class Report:
         recorded, assumed = evidence["recorded"], evidence["assumed"]
         parts = (
             (True, f"{len(self.folded)} folded, {counted(stays['norm'], 'norm')} left"),
-            (stays["constants"], f"the constants of {counted(stays['constants'], 'operation')} cannot move"),
+            (stays["constants"], f"the constants of {counted(stays['constants'], 'operation')} stay"),
             (stays["merge"], f"{counted(stays['merge'], 'merge')} refused"),
             (recorded, f"{recorded} of the folds are recorded on the example inputs, and checked"),
             (assumed, f"{counted(assumed, 'fold')} on an assumption ({PROOF})"),
