@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fxfuse.capture.lifted import copy_of
 from fxfuse.capture.names import Names
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from fxfuse.report.reasons import Refusal
 
 
+class Region(NamedTuple):
+    """Where the graph of a program calls another graph.
+
+    Attributes:
+        parent: the position, among all parts, of the graph that calls it.
+        call: the name of the node that does.
+        position: which of the graphs it is that the node calls.
+    """
+
+    parent: int
+    call: str
+    position: int
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """A module of which the forward was captured.
@@ -33,6 +47,8 @@ class Part:
         passed: arguments that it is known to be called with.
         distrusted: modules inside that were left whole, since their trace was seen to be wrong.
         recorded: it is a run on example inputs, and holds for that.
+        region: where another graph of a program calls this one; None for all others.
+        shared: who else reads the tensors of a region, by their ids.
     """
 
     module: nn.Module
@@ -43,6 +59,8 @@ class Part:
     passed: Mapping[str, Any] = field(default_factory=dict)
     distrusted: Collection[nn.Module] = ()
     recorded: bool = False
+    region: Region | None = None
+    shared: Mapping[int, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,3 +123,14 @@ class Capture:
     def whole(self) -> bool:
         """Whether one graph holds the whole model, but for modules with hooks."""
         return self.root is not None and not self.opaque
+
+    def opaque_parent(self, path: str) -> tuple[str, str] | None:
+        """Return the nearest module around a path of which the forward was not captured, and why not."""
+        captured_paths = {part.path for part in self.parts}
+        opaque = {self.paths[module]: why for module, why in self.opaque.items()}
+        inside = path
+        while inside not in opaque:
+            if inside in captured_paths or not inside:
+                return None
+            inside = inside.rpartition(".")[0]
+        return inside, opaque[inside]

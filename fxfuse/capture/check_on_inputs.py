@@ -68,14 +68,13 @@ class _Recorder(fx.Interpreter):
         call = call.copied()
         bound = inspect.signature(type(self.module).forward).bind(self.module, *call.args, **call.kwargs)
         bound.apply_defaults()
-        values: list[Any] = []
-        for node in self.module.graph.nodes:  # type: ignore[union-attr] # a GraphModule has a graph
-            if node.op == "placeholder":
-                value = bound.arguments[node.target.lstrip("*")]
-                several = node.target.startswith("*") and not node.target.startswith("**")
-                values += list(value) if several else [value]
+        self._passed = bound.arguments
         with torch.no_grad():
-            return self.run(*values)
+            return self.run()
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - torch's signature
+        """Return an argument by its name; torch would make a list of ``*args``, and of ``**kwargs`` too."""
+        return self._passed[target.lstrip("*")]
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node."""

@@ -18,6 +18,7 @@ from torch.export.graph_signature import (
 
 from fxfuse.capture.captured import Capture, Part
 from fxfuse.capture.lifted import holder_of, inputs_as_attributes
+from fxfuse.capture.regions import regions_in
 from fxfuse.graph.lazy_graph_module import Draft
 
 _CONSTANT = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -29,8 +30,10 @@ def capture_program(program: ExportedProgram) -> Capture:
     holder = holder_of(_tensors(program))
     holder._modules |= {n: m for n, m in program.graph_module._modules.items() if n not in holder._modules}
     paths = {spec.arg.name: str(spec.target) for spec in _constant_specs(program)}
-    draft = Draft(holder, inputs_as_attributes(program.graph, paths), "ExportedProgram")
-    return Capture(holder, [Part(holder, "", draft)], program=program)
+    parts = [Part(holder, "", Draft(holder, inputs_as_attributes(program.graph, paths), "ExportedProgram"))]
+    for number, part in enumerate(parts):  # to which it adds: regions can be in regions
+        parts += regions_in(number, part)
+    return Capture(holder, parts, program=program)
 
 
 def _constant_specs(program: ExportedProgram) -> list[InputSpec]:

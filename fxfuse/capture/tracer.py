@@ -65,7 +65,7 @@ class Tracer(OneThread):
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
-        self._leaves: dict[nn.Module, bool] = {}
+        self._leaves, self._literals = dict[nn.Module, bool](), dict[int, Tensor]()
 
     @one_at_a_time
     def capture(self, root: nn.Module) -> Draft:
@@ -144,8 +144,8 @@ class Tracer(OneThread):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
-        if self.is_bystander(args, kwargs):
-            return forward(*args, **kwargs)
+        if self.is_bystander(args, kwargs) or (m not in self.submodule_paths and not is_hooked(m)):
+            return forward(*args, **kwargs)  # a module in a plain list is no part of the root: its code is traced
         self.note_catch(sys._getframe(1))
         path = self.path_of_module(m)
         if m not in self.left_whole and not self.is_leaf_module(m, path):
@@ -187,9 +187,11 @@ class Tracer(OneThread):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
         """Return a proxy for a parameter or buffer, whose shape is known; other attributes as they are."""
         self._cache = parameter_proxy_cache
-        known = isinstance(attr_val, Tensor) and id(attr_val) in self._names
-        if not known or self.is_bystander():
+        if not isinstance(attr_val, Tensor) or self.is_bystander():
             return attr_val
+        if id(attr_val) not in self._names:  # of a module in a plain list, which is none of the root's
+            plain = not isinstance(attr_val, nn.Parameter)
+            return attr_val if plain else self._literals.setdefault(id(attr_val), attr_val.detach())
         name = self._names[id(attr_val)]
         if name not in parameter_proxy_cache:
             parameter_proxy_cache[name] = self.create_proxy(

@@ -38,10 +38,10 @@ def share(root: nn.Module, holder: nn.Module, graph: fx.Graph) -> None:
     """Put what the nodes of a graph refer to in ``root`` into ``holder``, under the same paths."""
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
-            _share(root, holder, str(node.target))
+            share_path(root, holder, str(node.target))
 
 
-def _share(root: nn.Module, holder: nn.Module, target: str) -> None:
+def share_path(root: nn.Module, holder: nn.Module, target: str) -> None:
     """Put what ``root`` has at a dotted path into ``holder``, with empty modules on the way."""
     *containers, name = target.split(".")
     source: Any = root

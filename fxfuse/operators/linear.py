@@ -145,6 +145,11 @@ class Convolution(Linear):
 class TransposedConvolution(Convolution):
     """``weight`` is ``(groups * in, out, *taps)``: the output channels are the second axis, within each group."""
 
+    def geometry(self) -> Geometry:
+        """Return its arguments as numbers for each axis; an output_size in a call decides the padding anew."""
+        fits(self.call.module is None or len((*self.node.args, *self.node.kwargs)) == 1, "it is told its output_size")
+        return super().geometry()
+
     @property
     def _transposed(self) -> bool:
         return True
@@ -180,7 +185,7 @@ class LinearLayer(Convolution):
 
 _aten = torch.ops.aten
 _CONVOLUTION = "input weight bias stride padding dilation groups padding_mode"
-_TRANSPOSED = "input weight bias stride padding output_padding groups dilation"
+_TRANSPOSED = "input weight bias stride padding output_padding groups dilation output_size"  # the last for modules
 # fmt: off
 row("conv1d", Convolution, _CONVOLUTION,
     nn.Conv1d, F.conv1d, _aten.conv1d.default, _aten.conv1d.padding, spatial=1, takes=(2, 3), **SAME_RANK)

@@ -125,7 +125,7 @@ class Attempt:
             replaced = with_checks(captured.model, self.replaced, links)
             return into_modules(captured, decisions, replaced, self._expected(), closes=bool(links))
         if captured.program is not None:
-            return into_program(captured, editor, decisions)
+            return into_program(captured, self.edits, decisions)
         return into_graph_module(captured, editor, decisions, self.replaced, inplace=self.inplace)
 
     def _expected(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _editor(
         part.path,
         root=part.module,
         kept={**captured.kept, **frozen_modules},
-        holders={} if structure == "graph" else captured.holders,
+        holders=part.shared if structure == "graph" else captured.holders,
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,

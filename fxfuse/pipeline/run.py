@@ -18,6 +18,7 @@ from fxfuse.capture.exported_program import capture_program, runnable
 from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
+from fxfuse.pipeline.norm_kernels import tell_all
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
@@ -62,6 +63,13 @@ def _records(captured: Capture, options: Options) -> bool:
 
 
 def _compared(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
+    """Fold, undo what makes a difference on the example inputs, and tell of every norm that runs on them."""
+    attempt, result = _agreeing(captured, options, examples)
+    tell_all(result, examples.calls)
+    return attempt, result
+
+
+def _agreeing(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fold, and undo what makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)

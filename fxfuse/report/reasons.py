@@ -123,6 +123,9 @@ class Reason(Enum):
 PASS_INPUTS = "pass example_inputs, or "  # noqa: S105 - no password
 """How advice begins where no inputs were given; empty where they were."""
 
+IN_A_CONTAINER = "hold it in an nn.ModuleList or nn.ModuleDict, and "
+"""How advice begins where a module is held in a plain list, in which neither state_dict() nor eval() finds it."""
+
 
 class _Facts(dict[str, object]):
     """Leaves a fact that nobody gave readable, instead of failing while telling what failed."""

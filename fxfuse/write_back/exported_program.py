@@ -34,8 +34,9 @@ def rebuilt(program: ExportedProgram, draft: fx.GraphModule) -> ExportedProgram:
     specs = _input_specs(program, before, after)
     names = _lift(draft.graph, specs, program)
     signature = ExportGraphSignature(specs, _output_specs(program, names))
+    draft.meta.update(program.graph_module.meta)
     return ExportedProgram(
-        root=program.graph_module,
+        root=draft,  # which holds the graphs of its regions
         graph=draft.graph,
         graph_signature=signature,
         state_dict=_replaced(program.state_dict, before, after),
@@ -80,12 +81,13 @@ def _input_specs(program: ExportedProgram, before: dict[str, Tensor], after: dic
             specs.append(spec if same else replace(spec, kind=InputKind.PARAMETER, persistent=None))
     taken = {spec.arg.name for spec in specs} | {node.name for node in program.graph.nodes}
     new = [path for path in after if path not in before]
-    added = [InputSpec(InputKind.PARAMETER, TensorArgument(_free(path, taken)), path) for path in new]
+    added = [InputSpec(InputKind.PARAMETER, TensorArgument(free_name(path, taken)), path) for path in new]
     first = next((n for n, spec in enumerate(specs) if spec.kind != InputKind.PARAMETER), len(specs))
     return [*specs[:first], *added, *specs[first:]]
 
 
-def _free(path: str, taken: set[str]) -> str:
+def free_name(path: str, taken: set[str]) -> str:
+    """Return a name that is not taken yet, for what is at a path; it is taken from now on."""
     name = stem = "p_" + re.sub(r"\W", "_", path)
     number = 0
     while name in taken:

@@ -18,13 +18,15 @@ from fxfuse.report.report import Report
 from fxfuse.write_back.copies import SeparateOnConversion, copies_of
 from fxfuse.write_back.exported_program import rebuilt
 from fxfuse.write_back.graph_module import FusedGraphModule
+from fxfuse.write_back.hidden_norms import norms_in_other_graphs, norms_in_plain_objects
+from fxfuse.write_back.regions import put_back_regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch.export import ExportedProgram
 
-    from fxfuse.capture.captured import Capture
+    from fxfuse.capture.captured import Capture, Part
     from fxfuse.edit.editor import Editor
 
 
@@ -38,11 +40,15 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
             continue
         reason, sentence = _why_not_captured(captured, module, path)
         yield Decision("capture", path, type(module).__name__, (), reason, sentence)
+    if captured.opaque:
+        yield from norms_in_plain_objects(captured)
+    if any(isinstance(module, fx.GraphModule) for module in captured.paths if module is not captured.model):
+        yield from norms_in_other_graphs(captured)
 
 
 def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[Reason, str]:
     """Return why no graph contains a norm, as a sentence too."""
-    kept, caller = captured.kept.get(module), _opaque_parent(captured, path)
+    kept, caller = captured.kept.get(module), captured.opaque_parent(path)
     if kept is not None and kept.reason is Reason.HOOKED:
         return kept.reason, str(kept)
     if caller is None:
@@ -50,18 +56,6 @@ def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[
     name, why = caller
     facts = {"value": name or type(captured.model).__name__, "detail": why}
     return Reason.OPAQUE, Reason.OPAQUE.sentence(**facts, advice="" if captured.given else PASS_INPUTS)
-
-
-def _opaque_parent(captured: Capture, path: str) -> tuple[str, str] | None:
-    """Return the nearest module around a path of which the forward was not captured, and why not."""
-    captured_paths = {part.path for part in captured.parts}
-    opaque = {captured.paths[module]: why for module, why in captured.opaque.items()}
-    inside = path
-    while inside not in opaque:
-        if inside in captured_paths or not inside:
-            return None
-        inside = inside.rpartition(".")[0]
-    return inside, opaque[inside]
 
 
 def into_graph_module(
@@ -108,11 +102,14 @@ def into_graph_module(
     return result
 
 
-def into_program(captured: Capture, editor: Editor, decisions: list[Decision]) -> ExportedProgram:
-    """Return the program with the edited graph, checked by torch's verifier."""
+def into_program(captured: Capture, edits: list[tuple[Part, Editor]], decisions: list[Decision]) -> ExportedProgram:
+    """Return the program with the edited graphs, checked by torch's verifier."""
     assert captured.program is not None  # noqa: S101 - that is why this is called
-    editor.drop_dead()
-    editor.graph_module.graph.lint()
+    for _, inner in edits:
+        inner.drop_dead()
+        inner.graph_module.graph.lint()
+    put_back_regions(edits)
+    editor = edits[0][1]
     result = rebuilt(captured.program, editor.graph_module)
     Report(tuple(decisions), "graph", (), editor.renamed).attach(result.graph_module)
     return result

@@ -214,3 +214,23 @@ def test_a_flag_among_the_example_inputs_is_known(normed: bool) -> None:
     fused = assert_fuses(model, x, normed, folded=["bn"] if normed else [], left=left, **options)
     with pytest.raises(ValueError, match="normed"):
         fused(x, not normed)
+
+
+class More(Model):
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002 - that is what is tested
+        return self.bn(self.conv(x))
+
+
+class MoreNamed(Model):
+    def forward(self, x: Tensor, *, flag: bool = True, **kwargs: Any) -> Tensor:  # noqa: ARG002
+        return self.bn(self.conv(x)) if flag else x
+
+
+@pytest.mark.parametrize("cls", [More, MoreNamed])
+@pytest.mark.parametrize("nested", [False, True])
+def test_inputs_make_nothing_worse_where_a_forward_takes_any_arguments(cls: type[Model], nested: bool) -> None:
+    inner, x = cls(**layers()), values(*INPUTS)
+    model = trained(nn.Sequential(inner, nn.ReLU()) if nested else inner)
+    path = "0.bn" if nested else "bn"
+    assert_fuses(model, x, folded=[path])
+    assert_fuses(model, x, folded=[path], example_inputs=x)
