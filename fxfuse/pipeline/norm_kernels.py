@@ -13,9 +13,10 @@ from fxfuse.capture.recording import eager
 from fxfuse.graph.registry import OPERATORS
 from fxfuse.modules.example_inputs import reference
 from fxfuse.modules.lookup import tensor_paths
+from fxfuse.report.decision import Decision
 from fxfuse.report.errors import FuseError, out_of_memory
 from fxfuse.report.reasons import Reason
-from fxfuse.report.report import Decision, Report
+from fxfuse.report.report import Report
 from fxfuse.rules import MERGES, name_of
 
 if TYPE_CHECKING:

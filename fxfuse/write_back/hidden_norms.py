@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from torch import fx, nn
 
 from fxfuse.capture.known_objects import objects_in
-from fxfuse.graph.nodes import Nodes
+from fxfuse.graph.graph import Graph
 from fxfuse.modules.lookup import ATOMS, REGISTRIES, fetch, is_norm, paths_below
 from fxfuse.operators.roles import AffineSource
+from fxfuse.report.decision import Decision
 from fxfuse.report.reasons import IN_A_CONTAINER, Reason
-from fxfuse.report.report import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def norms_in_other_graphs(captured: Capture) -> Iterator[Decision]:
 
 
 def _norms_of(graph_module: fx.GraphModule, caller: str) -> Iterator[Decision]:
-    nodes = Nodes(graph_module)
+    nodes = Graph(graph_module)
     for node in nodes.nodes:
         row = nodes.row(node)
         if row is not None and issubclass(row.view, AffineSource) and row.view.is_norm:

@@ -133,7 +133,7 @@ def test_norms_in_branches_fold(sign: int) -> None:
 class Loop(Model):
     def forward(self, x: Tensor) -> Tensor:
         step = torch.zeros((), dtype=torch.int64)
-        return while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, self.a(x)), (step, x))[1]  # type: ignore[no-any-return]
+        return while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, self.a(x)), (step, x))[1]
 
 
 def test_a_norm_in_a_loop_is_told() -> None:
