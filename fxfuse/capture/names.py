@@ -58,8 +58,6 @@ class Names:
             code = Code(self._members, [*entries, *self._members.implicit])
             if _ABOVE.isdisjoint(code.names):
                 break
-        switches = not {"train", "eval"}.isdisjoint(code.names)
-        code.opens = code.opens or code.helpers_open or switches
         return outermost, code, code.touched(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:

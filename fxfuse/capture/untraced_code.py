@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import nn
 
 from fxfuse.capture.known_objects import functions_of, objects_in, values_of
-from fxfuse.modules.code import mentions
+from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES
 from fxfuse.modules.origin import is_users
 
@@ -45,7 +45,8 @@ class Members:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         """Look at the classes of some modules."""
         self.named: dict[str, list[tuple[FunctionType, type | None]]] = {}
-        self.seen: set[Any] = set()
+        self._seen: set[Any] = set()
+        self._holding: set[type | None] = {None}
         for module in modules:
             self.add(type(module))
             for name, value in module.__dict__.items():
@@ -55,20 +56,23 @@ class Members:
     def add(self, kind: Any) -> None:
         """Add what a class, or a Python module, defines."""
         for base in kind.__mro__ if isinstance(kind, type) else (kind,):
-            if base in self.seen or not is_users(base):
+            if base in self._seen or not is_users(base):
                 continue
-            self.seen.add(base)
+            self._seen.add(base)
             owner = base if isinstance(base, type) else None
             for name, value in vars(base).items():
                 for function in functions_of(value) if not isinstance(value, type) else ():
                     self.named.setdefault(name, []).append((function, owner))
 
     def _add_held(self, name: str, value: Any) -> None:
-        for held in objects_in(value):
+        inside = list(objects_in(value))
+        holds = any(isinstance(held, nn.Module) or callable(held) for held in inside)
+        for held in inside:
             for function in functions_of(held):
                 self.named.setdefault(name, []).append((function, None))
             if not isinstance(held, (nn.Module, type, ModuleType)):
                 self.add(type(held))
+                self._holding.update(type(held).__mro__ if holds else ())
 
     def called_by(self, module: nn.Module, *, above: bool = True) -> list[tuple[FunctionType, type | None]]:
         """Return what a call of a module runs, if its forward was not traced.
@@ -82,12 +86,15 @@ class Members:
 
     @property
     def implicit(self) -> list[tuple[FunctionType, type | None]]:
-        """What is called without its name."""
+        """What is called without its name, of modules and of objects that hold some: a configuration comes to none."""
         names = [name for name in self.named if name.startswith("__") and name not in _UNCALLED]
-        return [entry for name in names for entry in self.named[name]]
+        return [entry for name in names for entry in self.named[name] if self._comes_to_modules(entry[1])]
+
+    def _comes_to_modules(self, owner: type | None) -> bool:
+        return owner in self._holding or (owner is not None and issubclass(owner, nn.Module))
 
 
-_ALL = "*"  # among the names that are read: every child, also of the children
+_ALL, _CHILDREN = "*", "/"  # among the names that are read: every module below; every child
 _Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
 
 
@@ -99,12 +106,12 @@ class Code:
         called: names that are called at once.
         own: class -> what its methods read of their first parameter, and call at once; those that the code begins
             with are apart, since they are not called on others.
+        computed: names of what it gets attributes of by computed names.
         stored: names that are set, of anything but their first parameter.
         all_stored: names that are set.
         names: all names that are read or called.
         values: those of which more is asked than the shape or the like.
-        opens: whether a method among them may come to modules without their names.
-        helpers_open: whether a function that is no method may.
+        opens: whether it may come to modules without their names.
         known: what they know without having been given it.
     """
 
@@ -113,23 +120,31 @@ class Code:
 
         Args:
             members: what else they may call by name.
-            functions: the functions.
+            functions: the functions.  A decorator's wrapper among them is taken to hand on what it is given.
         """
         self.read: set[str] = set()
         self.called: set[str] = set()
         self.own: _Own = {}
+        self.computed: set[str] = set()
         self.stored: set[str] = set()
         self.all_stored: set[str] = set()
         self.names: set[str] = set()
         self.values: set[str] = set()
-        self.opens = self.helpers_open = False
+        self.opens = False
         self.known: list[Any] = []
         self._members = members
         self._seen: set[Any] = set()
         self._ids: set[int] = set()
-        self._pending = [*functions]
-        self._first = set(self._pending)
+        entries = [*functions]
+        self._first = set(entries)
         self._of_given: _Own = {}
+        for wraps in (False, True):
+            self._wraps = wraps
+            self._follow([entry for entry in entries if hasattr(entry[0], "__wrapped__") is wraps])
+
+    def _follow(self, functions: list[tuple[FunctionType, type | None]]) -> None:
+        """Read functions, and those that they name."""
+        self._pending = functions
         while self._pending:
             function, owner = self._pending.pop()
             if (function, owner) in self._seen:
@@ -137,14 +152,14 @@ class Code:
             self._seen.add((function, owner))
             self._read(function, owner)
             if not self._pending:
-                named = (members.named.get(name, ()) for name in self.names if name != "forward")
+                named = (self._members.named.get(name, ()) for name in self.names if name != "forward")
                 self._pending = [entry for entries in named for entry in entries if entry not in self._seen]
 
     def _read(self, function: FunctionType, owner: type | None) -> None:
         found = mentions(function.__code__)
         of_given = self._of_given if (function, owner) in self._first else self.own
         own = of_given.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
-        own[0].update(found.own_read, {_ALL} if found.own_opens else ())
+        own[0].update(found.own_read)
         own[1].update(found.own_called)
         self.read |= found.read
         self.called |= found.called
@@ -152,9 +167,8 @@ class Code:
         self.values |= found.names - found.asked
         self.stored |= found.stored | (found.own_stored if owner is None else set())
         self.all_stored |= found.stored | found.own_stored
-        opens = bool(found.opens)
-        self.opens = self.opens or (opens and owner is not None)
-        self.helpers_open = self.helpers_open or (opens and owner is None)
+        if not self._wraps:
+            self._open(found, owner, own[0])
         for value in values_of(function):
             for held in objects_in(value, self._ids):
                 self.known.append(held)
@@ -163,6 +177,14 @@ class Code:
                     self._members.add(held if isinstance(held, (type, ModuleType)) else type(held))
                 if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
                     self._pending += forwards_of(held)  # Base.forward(self, x)
+
+    def _open(self, found: Mentions, owner: type | None, own: set[str]) -> None:
+        """Note where a function comes to modules without their names."""
+        of_module = owner is None or issubclass(owner, nn.Module)
+        self.computed |= found.computed
+        own |= {_ALL} if of_module and found.own_opens & {"modules", "tensors", "sets_own"} else set()
+        own |= {_CHILDREN} if of_module and "children" in found.own_opens else set()
+        self.opens = self.opens or bool(found.opens) or not found.names.isdisjoint(("train", "eval"))
 
     @property
     def functions(self) -> list[FunctionType]:
@@ -192,14 +214,18 @@ class Code:
         own = [names[cls] for names in methods for cls in type(module).__mro__ if cls in names]
         read = self.read.union(*(names for names, _ in own))
         called = self.called.union(*(names for _, names in own))
-        everything = self.opens or has_elements(module)
+        everything = self.opens or _CHILDREN in read or has_elements(module)
         if _ALL in read:
             yield from module.modules()
         for name, child in module._modules.items():
-            if child is not None and (everything or name in read):
+            if child is None:
+                continue
+            if everything or name in read:
                 yield child
-            elif child is not None and name in called:
+            elif name in called:
                 touched.add(child)
+            if name in self.computed:
+                yield from child.children()
         for name, value in module.__dict__.items():
             if name not in REGISTRIES and type(value) not in ATOMS and (self.opens or name in read or name in called):
                 yield from (held for held in objects_in(value) if isinstance(held, nn.Module))

@@ -36,6 +36,7 @@ class Mentions(NamedTuple):
         own_stored: attributes of the first parameter that are set.
         variables: variables of the Python module, and Python modules that it imports.
         asked: those attributes of which it only asks for the shape, the dtype or the like.
+        computed: attributes of which it gets attributes by computed names: ``getattr(self.config, name)``.
         opens: whether it may come to ``modules``, or to their ``tensors``, without their names, or ``sets`` attributes
             by computed names.
         own_opens: whether it may come to those in its first parameter, or to its ``children`` by computed names, or by
@@ -52,6 +53,7 @@ class Mentions(NamedTuple):
     own_stored: frozenset[str]
     variables: frozenset[str]
     asked: frozenset[str]
+    computed: frozenset[str]
     opens: frozenset[str]
     own_opens: frozenset[str]
     calls_values: bool
@@ -111,7 +113,7 @@ def handles_exceptions(code: CodeType) -> bool:
 def _mentions(code: CodeType) -> Mentions:
     first = code.co_varnames[0] if code.co_argcount else ""
     found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}  # the rest are no names
-    called, values, computed = set[str](), set[str](), set[str]()
+    called, values, kinds_of_names = set[str](), set[str](), set[str]()
     for inner in codes_in(code):
         steps = steps_of(inner)
         own = first if inner is code or first in inner.co_freevars else ""
@@ -124,17 +126,18 @@ def _mentions(code: CodeType) -> Mentions:
             if kind and step.offset not in elements:
                 found[kind].add(step.argval)
                 (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
-        computed |= _computed_names(steps, own, inner)
+        kinds_of_names |= _computed_names(steps, own, inner, found["computed"])
         called |= _called_values(inner, steps)
     found["asked"] -= values
     selves, others = found["own_read"] | found["own_called"], found["read"] | found["called"]
     asks = "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
-    words = {"modules": _MODULES, "tensors": _TENSORS if asks else _TENSORS | {"parameters"}}
+    weights = _TENSORS if asks or "parameters" not in found["called"] | found["own_called"] else _TENSORS | {"parameters"}
+    words = {"modules": _MODULES, "tensors": weights}
     kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (others, selves)]
-    if "others" in computed or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
+    if "others" in kinds_of_names or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
         kinds[0] |= {"modules"}
-    kinds[0] |= computed & {"sets"}
-    kinds[1] |= computed & {"children", "texts"}
+    kinds[0] |= kinds_of_names & {"sets"}
+    kinds[1] |= kinds_of_names & {"children", "texts", "sets_own"}
     rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
     return Mentions(*rest)
 
@@ -202,24 +205,37 @@ def _texts(constants: Iterable[Any]) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _computed_names(steps: list[dis.Instruction], own: str, code: CodeType) -> set[str]:
+def _computed_names(steps: list[dis.Instruction], own: str, code: CodeType, attributes: set[str]) -> set[str]:
     """Return what a function does with names that are no constants.
 
     It gets ``children`` of its first parameter, or those of its ``texts``, or attributes of ``others``, or ``sets`` some.
+
+    Args:
+        steps: the steps of the function.
+        own: its first parameter.
+        code: the function.
+        attributes: takes those of which it gets attributes.
     """
     found = set[str]()
     given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     makes_texts = any(step.opname.startswith(("FORMAT", "BUILD_STRING")) for step in steps)
     for number, step in enumerate(steps):
-        if step.opname.startswith("LOAD") and step.argval in ("getattr", "setattr", "delattr"):
-            end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
-            rest = steps[number + 1 : end]
-            if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
-                continue
-            of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own
-            plain = len(rest) > 1 and rest[1].opname == "LOAD_FAST" and rest[1].argval not in given and not makes_texts
-            children = "texts" if plain else "children"
-            found.add("sets" if step.argval != "getattr" else children if of_own else "others")
+        if not step.opname.startswith("LOAD") or step.argval not in ("getattr", "setattr", "delattr"):
+            continue
+        end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
+        rest = [inner for inner in steps[number + 1 : end] if inner.opname != "PUSH_NULL"]
+        if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
+            continue
+        path = list(itertools.takewhile(lambda inner: inner.opname == "LOAD_ATTR", rest[1:]))
+        of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own and not path
+        if step.argval != "getattr":
+            found.add("sets_own" if of_own else "sets")
+        elif path:
+            attributes.add(path[-1].argval)
+        else:
+            name = rest[1] if len(rest) > 1 else None
+            plain = name is not None and name.opname == "LOAD_FAST" and name.argval not in given and not makes_texts
+            found.add("others" if not of_own else "texts" if plain else "children")
     return found
 
 

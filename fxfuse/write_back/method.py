@@ -113,6 +113,8 @@ class Method:
         by_text = any("texts" in found.own_opens for found in own) and texts.isdisjoint(self.module._modules)
         children = by_text or any("children" in found.own_opens for found in own) or not names.isdisjoint(_CHILDREN)
         computed = any("modules" in found.opens for found in own) and names.isdisjoint(_CHILDREN)
+        held = frozenset[str]().union(*(found.computed for found in own))
+        computed = computed or any(name in module._modules for module in self.module.modules() for name in held)
         return children, computed or not names.isdisjoint(_DEEP)
 
     @property
