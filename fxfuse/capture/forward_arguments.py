@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.mutations import mutated
-from fxfuse.modules.code import steps_of, wrappers_of
+from fxfuse.modules.code import wrappers_of
+from fxfuse.modules.steps import steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

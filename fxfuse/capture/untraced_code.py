@@ -95,7 +95,7 @@ class Members:
 
 
 _ALL, _CHILDREN = "*", "/"  # among the names that are read: every module below; every child
-_Own: TypeAlias = "dict[type, tuple[set[str], set[str]]]"
+_Own: TypeAlias = "dict[type, tuple[set[str], set[str], set[str]]]"
 
 
 class Code:
@@ -104,8 +104,8 @@ class Code:
     Attributes:
         read: names that are read.
         called: names that are called at once.
-        own: class -> what its methods read of their first parameter, and call at once; those that the code begins
-            with are apart, since they are not called on others.
+        own: class -> what its methods read of their first parameter, call at once, and call the elements of; those that
+            the code begins with are apart, since they are not called on others.
         computed: names of what it gets attributes of by computed names.
         stored: names that are set, of anything but their first parameter.
         all_stored: names that are set.
@@ -124,6 +124,7 @@ class Code:
         """
         self.read: set[str] = set()
         self.called: set[str] = set()
+        self._elements: set[str] = set()
         self.own: _Own = {}
         self.computed: set[str] = set()
         self.stored: set[str] = set()
@@ -158,9 +159,10 @@ class Code:
     def _read(self, function: FunctionType, owner: type | None) -> None:
         found = mentions(function.__code__)
         of_given = self._of_given if (function, owner) in self._first else self.own
-        own = of_given.setdefault(owner, (set(), set())) if owner is not None else (self.read, self.called)
-        own[0].update(found.own_read)
-        own[1].update(found.own_called)
+        others = (self.read, self.called, self._elements)
+        own = of_given.setdefault(owner, (set(), set(), set())) if owner is not None else others
+        for names, more in zip(own, (found.own_read, found.own_called, found.own_elements), strict=True):
+            names.update(more)
         self.read |= found.read
         self.called |= found.called
         self.names |= found.names
@@ -212,18 +214,18 @@ class Code:
     def _from(self, module: nn.Module, methods: list[_Own], touched: set[nn.Module]) -> Iterator[nn.Module]:
         """Yield what the code may take from a module; note in ``touched`` what it calls at once."""
         own = [names[cls] for names in methods for cls in type(module).__mro__ if cls in names]
-        read = self.read.union(*(names for names, _ in own))
-        called = self.called.union(*(names for _, names in own))
+        read, called, elements = (
+            names.union(*(more[kind] for more in own))
+            for kind, names in enumerate((self.read, self.called, self._elements))
+        )
         everything = self.opens or _CHILDREN in read or has_elements(module)
         if _ALL in read:
             yield from module.modules()
-        for name, child in module._modules.items():
-            if child is None:
-                continue
+        for name, child in [(name, child) for name, child in module._modules.items() if child is not None]:
             if everything or name in read:
                 yield child
-            elif name in called:
-                touched.add(child)
+            elif name in called or name in elements:
+                touched.update((child, *(child.children() if name in elements else ())))
             if name in self.computed:
                 yield from child.children()
         for name, value in module.__dict__.items():

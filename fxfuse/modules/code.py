@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dis
 import inspect
-import itertools
 import sys
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fxfuse.modules.elements import elements_called
+from fxfuse.modules.steps import asking_for_elements, called_values, computed_names, last_variable, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,11 +18,8 @@ if TYPE_CHECKING:
 _MODULES = frozenset("children modules named_children named_modules get_submodule __dict__ _modules apply".split())
 _TENSORS = frozenset("state_dict named_parameters named_buffers buffers get_parameter get_buffer".split())
 _OPENING_FUNCTIONS = frozenset("eval exec vars locals attrgetter".split())
-_CONTAINERS = frozenset(["Sequential", "ModuleList", "ModuleDict"])  # with elements in any case
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
 _SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad".split())
-SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
-_CALLS = frozenset("CALL CALL_FUNCTION CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
 _HANDLERS = frozenset("PUSH_EXC_INFO SETUP_FINALLY SETUP_WITH".split())  # the first from Python 3.11 on
 
 
@@ -32,6 +31,7 @@ class Mentions(NamedTuple):
         called: attributes that are called at once: ``x.conv(y)``.
         own_read: attributes of the first parameter: ``self.conv``.
         own_called: attributes of the first parameter that are called at once.
+        own_elements: attributes of the first parameter of which it only calls the elements.
         stored: attributes of something that are set.
         own_stored: attributes of the first parameter that are set.
         variables: variables of the Python module, and Python modules that it imports.
@@ -49,6 +49,7 @@ class Mentions(NamedTuple):
     called: frozenset[str]
     own_read: frozenset[str]
     own_called: frozenset[str]
+    own_elements: frozenset[str]
     stored: frozenset[str]
     own_stored: frozenset[str]
     variables: frozenset[str]
@@ -62,7 +63,7 @@ class Mentions(NamedTuple):
     @property
     def names(self) -> frozenset[str]:
         """All attributes and texts that are not set."""
-        return self.read | self.called | self.own_read | self.own_called
+        return self.read | self.called | self.own_read | self.own_called | self.own_elements
 
 
 _known: dict[int, tuple[CodeType, Mentions]] = {}  # by number: to compare codes takes longer than all the rest
@@ -92,11 +93,6 @@ def wrappers_of(forward: Any) -> list[Any]:
     return found
 
 
-def steps_of(code: CodeType) -> list[dis.Instruction]:
-    """Return the steps of a function, but for those that do nothing."""
-    return [step for step in dis.get_instructions(code) if step.opname not in SILENT]
-
-
 def codes_in(code: CodeType) -> Iterator[CodeType]:
     """Yield the code of a function and of all that it defines."""
     yield code
@@ -120,19 +116,20 @@ def _mentions(code: CodeType) -> Mentions:
         set_again = [step for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))]
         own = "" if any(last_variable(step) == own for step in set_again) else own
         found["read"] |= set(_texts(_constants(steps)))
-        elements = set(_asking_for_elements(steps))
+        asking, through = set(asking_for_elements(steps)), set(elements_called(steps, own))
         for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
             kind = _kind(step, before, own)
-            if kind and step.offset not in elements:
-                found[kind].add(step.argval)
+            if kind and step.offset not in asking:
+                found["own_elements" if step.offset in through else kind].add(step.argval)
                 (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
-        kinds_of_names |= _computed_names(steps, own, inner, found["computed"])
-        called |= _called_values(inner, steps)
+        kinds_of_names |= computed_names(steps, own, inner, found["computed"])
+        called |= called_values(inner, steps)
     found["asked"] -= values
-    selves, others = found["own_read"] | found["own_called"], found["read"] | found["called"]
+    selves = found["own_read"] | found["own_called"] | found["own_elements"]
+    others = found["read"] | found["called"]
     asks = "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
-    weights = _TENSORS if asks or "parameters" not in found["called"] | found["own_called"] else _TENSORS | {"parameters"}
-    words = {"modules": _MODULES, "tensors": weights}
+    weights = set() if asks else {"parameters"} & (found["called"] | found["own_called"])
+    words = {"modules": _MODULES, "tensors": _TENSORS | weights}
     kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (others, selves)]
     if "others" in kinds_of_names or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
         kinds[0] |= {"modules"}
@@ -140,31 +137,6 @@ def _mentions(code: CodeType) -> Mentions:
     kinds[1] |= kinds_of_names & {"children", "texts", "sets_own"}
     rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
     return Mentions(*rest)
-
-
-def _asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
-    """Yield where a function asks for the children of what it has just found to be a container, as for elements.
-
-    Example:
-        >>> def parts(x): return x.children() if isinstance(x, nn.Sequential) else x
-        >>> mentions(parts.__code__).own_called
-        frozenset()
-    """
-    steps = [step for step in steps if step.opname != "PUSH_NULL"]
-    for number, step in enumerate(steps[:-8]):
-        if step.opname != "LOAD_GLOBAL" or step.argval != "isinstance":
-            continue
-        value, *path, call, jump, again, children = steps[number + 1 :][: 8 if _is_torch(steps[number + 2]) else 7]
-        names = [load.argval for load in path][-2:]
-        loads = value.opname.startswith("LOAD_FAST") and (again.opname, again.argval) == (value.opname, value.argval)
-        tests = call.opname in _CALLS and jump.opname.startswith("POP_JUMP") and jump.opname.endswith("IF_FALSE")
-        asks = children.argval in ("children", "named_children") and not again.is_jump_target
-        if loads and tests and asks and names[0] == "nn" and names[-1] in _CONTAINERS:
-            yield children.offset
-
-
-def _is_torch(step: dis.Instruction) -> bool:
-    return step.opname == "LOAD_GLOBAL" and step.argval == "torch"
 
 
 def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> str:
@@ -183,11 +155,6 @@ def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> st
     return "variables" if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME") else ""
 
 
-def last_variable(step: dis.Instruction) -> Any:
-    """Return the variable that a step loads or stores last."""
-    return step.argval[-1] if isinstance(step.argval, tuple) else step.argval
-
-
 def _constants(steps: list[dis.Instruction]) -> list[Any]:
     """Return the constants that a function loads, but for the names of keyword arguments."""
     pairs = zip(steps, [*steps[1:], steps[0]], strict=True)
@@ -203,66 +170,3 @@ def _texts(constants: Iterable[Any]) -> Iterator[str]:
             yield from parts if all(part.isidentifier() or part.isdigit() for part in parts) else ()
         elif isinstance(value, (tuple, frozenset)):
             yield from _texts(value)
-
-
-def _computed_names(steps: list[dis.Instruction], own: str, code: CodeType, attributes: set[str]) -> set[str]:
-    """Return what a function does with names that are no constants.
-
-    It gets ``children`` of its first parameter, or those of its ``texts``, or attributes of ``others``, or ``sets`` some.
-
-    Args:
-        steps: the steps of the function.
-        own: its first parameter.
-        code: the function.
-        attributes: takes those of which it gets attributes.
-    """
-    found = set[str]()
-    given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    makes_texts = any(step.opname.startswith(("FORMAT", "BUILD_STRING")) for step in steps)
-    for number, step in enumerate(steps):
-        if not step.opname.startswith("LOAD") or step.argval not in ("getattr", "setattr", "delattr"):
-            continue
-        end = next((n for n in range(number, len(steps)) if steps[n].opname in _CALLS), None)
-        rest = [inner for inner in steps[number + 1 : end] if inner.opname != "PUSH_NULL"]
-        if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
-            continue
-        path = list(itertools.takewhile(lambda inner: inner.opname == "LOAD_ATTR", rest[1:]))
-        of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own and not path
-        if step.argval != "getattr":
-            found.add("sets_own" if of_own else "sets")
-        elif path:
-            attributes.add(path[-1].argval)
-        else:
-            name = rest[1] if len(rest) > 1 else None
-            plain = name is not None and name.opname == "LOAD_FAST" and name.argval not in given and not makes_texts
-            found.add("others" if not of_own else "texts" if plain else "children")
-    return found
-
-
-def _has_plain_name(steps: list[dis.Instruction], count: int) -> bool:
-    """Whether the second of some arguments is a text, going by the steps that load them."""
-    depth = 0
-    for number, step in enumerate(steps[:-1]):
-        depth += dis.stack_effect(step.opcode, step.arg)
-        then, rest = steps[number + 1], steps[number + 2 :]
-        if depth == 1 and then.opname == "LOAD_CONST" and isinstance(then.argval, str):
-            return (count == 2 and not rest) or (count == 3 and all(s.opname.startswith("LOAD") for s in rest))
-    return False
-
-
-def _called_values(code: CodeType, steps: list[dis.Instruction]) -> set[str]:
-    """Return whether a function calls a ``parameter`` of its own, or a ``value`` that is no global and no method."""
-    if sys.version_info < (3, 11):  # one would have to follow the stack
-        return {"value"} if any(step.opname in _CALLS for step in steps) else set()
-    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    late, found = sys.version_info >= (3, 13), set[str]()
-    for number, step in enumerate(steps):
-        if step.opname == "PUSH_NULL":
-            callee = steps[number - 1 if late else number + 1]
-            rest = [step.opname for step in steps[number + 1 if late else number + 2 :]]
-            loads = len(list(itertools.takewhile(lambda name: name in ("LOAD_FAST", "LOAD_CONST"), rest)))
-            called = late or (loads < len(rest) and rest[loads] in _CALLS)  # nothing is made of it before
-            plain = callee.opname.startswith("LOAD_FAST") and callee.argval in parameters and called
-            variable = callee.opname == "LOAD_GLOBAL" and not (callee.arg or 0) & 1
-            found |= {"parameter"} if plain else set() if variable else {"value"}
-    return found

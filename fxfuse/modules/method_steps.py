@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dis
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fxfuse.modules.code import SILENT, last_variable, steps_of
+from fxfuse.modules.steps import SILENT, last_variable, loads_and_stores, steps_of
 
 if TYPE_CHECKING:
     from types import CodeType, FunctionType
@@ -60,7 +60,7 @@ def hands_on(code: CodeType, first: str, second: str) -> bool:
         return False
     if plain and plain[0] is steps[ends[1]]:
         return True
-    pairs = [pair for step in plain[:7] for pair in _loads_and_stores(step)]
+    pairs = [pair for step in plain[:7] for pair in loads_and_stores(step)]
     stored, own, method, loaded, call, after = pairs[:6] if len(pairs) > 5 else [("", "")] * 6
     named = stored[0] == "STORE" and own == ("LOAD", code.co_varnames[0]) and method[1] == second
     over = after[0] == "RETURN_VALUE" or after == stored  # nobody can read the first result any more
@@ -77,12 +77,3 @@ def _end_of_call(steps: list[dis.Instruction], start: int) -> int:
         if depth < 0:
             return number
     return -1
-
-
-def _loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
-    """Return what a step does with variables, one after the other; some steps do two things at once."""
-    if "FAST" not in step.opname:
-        return [("CALL" if step.opname.startswith("CALL") else step.opname, step.argval)]
-    kinds = [part for part in step.opname.split("_") if part in ("LOAD", "STORE")]
-    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-    return list(zip(kinds, names, strict=False))

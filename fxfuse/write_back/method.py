@@ -146,7 +146,7 @@ class Method:
 
     def _reads(self, name: str) -> bool:
         """Whether it does anything with an attribute but to call it at once."""
-        return any(name in found.read | found.own_read for found in self.mentions)
+        return any(name in found.read | found.own_read | found.own_elements for found in self.mentions)
 
     def uses(self, module: nn.Module) -> bool:
         """Whether it may call a module by itself, or compute with its tensors."""

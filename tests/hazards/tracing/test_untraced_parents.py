@@ -65,12 +65,78 @@ class ListsChildren(Model):
         return x
 
 
-LOOPS = [Loops, Enumerates, Counts, Indexes, Slices, Zips]
+class OpensElements(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for child in self.blocks:
+            for layer in child.children() if isinstance(child, Block) else child:
+                taps.append(layer(taps[-1]))
+        return taps
 
 
-@pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
+class HandsElementsOn(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.blocks:
+            x = last_of(child(x) * batch_of(x), child)
+        return x
+
+
+def last_of(x: Tensor, layers: Any) -> Tensor:
+    last: Tensor = layers[-1](x) if isinstance(layers, nn.Sequential) else x
+    return last
+
+
+class UsesTheLastElement(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.blocks:
+            x = child(x) * batch_of(x)
+        last: Tensor = child[1](x)
+        return last
+
+
+class IndexesElements(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.blocks[0](x) * batch_of(x)
+        last: Tensor = self.blocks[1][1](low) + self.blocks[-1](low)
+        return last
+
+
+class LoopsOverPairs(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        sizes, found = [batch_of(x), 2], []
+        for size, child in zip(sizes, self.blocks, strict=True):
+            found.append(child(x) * size)
+        return found
+
+
+CALLING = [Loops, Enumerates, Counts, Indexes, LoopsOverPairs]  # which do nothing with the elements but call them
+
+
 @pytest.mark.parametrize("container", [nn.ModuleList, nn.Sequential])
-@pytest.mark.parametrize("cls", LOOPS)
+@pytest.mark.parametrize("cls", CALLING)
+def test_children_that_are_only_called_fold(cls: type[Model], container: Any) -> None:
+    children = [block(), sequence()]
+    model = trained(cls(blocks=container(*children) if container is nn.Sequential else container(children)))
+    fused = assert_stays(model, [])
+    assert folds(fused) == ["blocks.0.bn", "blocks.1.1"]
+
+
+@pytest.mark.parametrize("cls", [OpensElements, HandsElementsOn, UsesTheLastElement, IndexesElements])
+def test_children_that_may_be_opened_stay(cls: type[Model]) -> None:
+    model = trained(cls(blocks=nn.ModuleList([block(), sequence()])))
+    fused = assert_stays(model, ["blocks.1.1"], because={Reason.OPAQUE})
+    assert "blocks.1.1" not in folds(fused)
+
+
+@pytest.mark.parametrize(
+    ("cls", "example"),
+    [
+        (Slices, None),
+        (Zips, None),
+        *((cls, (2, 3, 6, 6)) for cls in (*CALLING, Slices, Zips)),
+    ],
+)
+@pytest.mark.parametrize("container", [nn.ModuleList, nn.Sequential])
 def test_children_of_a_container_fold(cls: type[Model], container: Any, example: tuple[int, ...] | None) -> None:
     """Code that opens containers may open those in them too: a run shows that it does not."""
     children = [block(), sequence()]

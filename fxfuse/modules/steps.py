@@ -1,0 +1,127 @@
+"""Single steps of a function's byte code, and what they do together."""
+
+from __future__ import annotations
+
+import dis
+import itertools
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
+
+SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
+CALLS = frozenset("CALL CALL_FUNCTION CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
+_CONTAINERS = frozenset(["Sequential", "ModuleList", "ModuleDict"])  # with elements in any case
+
+
+def steps_of(code: CodeType) -> list[dis.Instruction]:
+    """Return the steps of a function, but for those that do nothing."""
+    return [step for step in dis.get_instructions(code) if step.opname not in SILENT]
+
+
+def last_variable(step: dis.Instruction) -> Any:
+    """Return the variable that a step loads or stores last."""
+    return step.argval[-1] if isinstance(step.argval, tuple) else step.argval
+
+
+def asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
+    """Yield where a function asks for the number of elements; or for children of what it found to be a container.
+
+    Example:
+        >>> def parts(x): return x.children() if isinstance(x, nn.Sequential) else x
+        >>> len(list(asking_for_elements(steps_of(parts.__code__))))
+        1
+    """
+    steps = [step for step in steps if step.opname != "PUSH_NULL"]
+    for function, _, value, call in zip(steps, steps[1:], steps[2:], steps[3:], strict=False):
+        if function.argval == "len" and value.opname == "LOAD_ATTR" and call.opname in CALLS:
+            yield value.offset
+    for number, step in enumerate(steps[:-8]):
+        if step.opname != "LOAD_GLOBAL" or step.argval != "isinstance":
+            continue
+        value, *path, call, jump, again, children = steps[number + 1 :][: 8 if _is_torch(steps[number + 2]) else 7]
+        names = [load.argval for load in path][-2:]
+        loads = value.opname.startswith("LOAD_FAST") and (again.opname, again.argval) == (value.opname, value.argval)
+        tests = call.opname in CALLS and jump.opname.startswith("POP_JUMP") and jump.opname.endswith("IF_FALSE")
+        asks = children.argval in ("children", "named_children") and not again.is_jump_target
+        if loads and tests and asks and names[0] == "nn" and names[-1] in _CONTAINERS:
+            yield children.offset
+
+
+def _is_torch(step: dis.Instruction) -> bool:
+    return step.opname == "LOAD_GLOBAL" and step.argval == "torch"
+
+
+def loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
+    """Return what a step does with variables, one after the other; some steps do two things at once."""
+    if "FAST" not in step.opname:
+        return [("CALL" if step.opname.startswith("CALL") else step.opname, step.argval)]
+    kinds = [part for part in step.opname.split("_") if part in ("LOAD", "STORE")]
+    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return list(zip(kinds, names, strict=False))
+
+
+def computed_names(steps: list[dis.Instruction], own: str, code: CodeType, attributes: set[str]) -> set[str]:
+    """Return what a function does with names that are no constants.
+
+    It gets ``children`` of its first parameter, or those of its ``texts``, or attributes of ``others``, or ``sets``
+    some.
+
+    Args:
+        steps: the steps of the function.
+        own: its first parameter.
+        code: the function.
+        attributes: takes those of which it gets attributes.
+    """
+    found = set[str]()
+    given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    makes_texts = any(step.opname.startswith(("FORMAT", "BUILD_STRING")) for step in steps)
+    for number, step in enumerate(steps):
+        if not step.opname.startswith("LOAD") or step.argval not in ("getattr", "setattr", "delattr"):
+            continue
+        end = next((n for n in range(number, len(steps)) if steps[n].opname in CALLS), None)
+        rest = [inner for inner in steps[number + 1 : end] if inner.opname != "PUSH_NULL"]
+        if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
+            continue
+        path = list(itertools.takewhile(lambda inner: inner.opname == "LOAD_ATTR", rest[1:]))
+        of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own and not path
+        if step.argval != "getattr":
+            found.add("sets_own" if of_own else "sets")
+        elif path:
+            attributes.add(path[-1].argval)
+        else:
+            name = rest[1] if len(rest) > 1 else None
+            plain = name is not None and name.opname == "LOAD_FAST" and name.argval not in given and not makes_texts
+            found.add("others" if not of_own else "texts" if plain else "children")
+    return found
+
+
+def _has_plain_name(steps: list[dis.Instruction], count: int) -> bool:
+    """Whether the second of some arguments is a text, going by the steps that load them."""
+    depth = 0
+    for number, step in enumerate(steps[:-1]):
+        depth += dis.stack_effect(step.opcode, step.arg)
+        then, rest = steps[number + 1], steps[number + 2 :]
+        if depth == 1 and then.opname == "LOAD_CONST" and isinstance(then.argval, str):
+            return (count == 2 and not rest) or (count == 3 and all(s.opname.startswith("LOAD") for s in rest))
+    return False
+
+
+def called_values(code: CodeType, steps: list[dis.Instruction]) -> set[str]:
+    """Return whether a function calls a ``parameter`` of its own, or a ``value`` that is no global and no method."""
+    if sys.version_info < (3, 11):  # one would have to follow the stack
+        return {"value"} if any(step.opname in CALLS for step in steps) else set()
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    late, found = sys.version_info >= (3, 13), set[str]()
+    for number, step in enumerate(steps):
+        if step.opname == "PUSH_NULL":
+            callee = steps[number - 1 if late else number + 1]
+            rest = [step.opname for step in steps[number + 1 if late else number + 2 :]]
+            loads = len(list(itertools.takewhile(lambda name: name in ("LOAD_FAST", "LOAD_CONST"), rest)))
+            called = late or (loads < len(rest) and rest[loads] in CALLS)  # nothing is made of it before
+            plain = callee.opname.startswith("LOAD_FAST") and callee.argval in parameters and called
+            variable = callee.opname == "LOAD_GLOBAL" and not (callee.arg or 0) & 1
+            found |= {"parameter"} if plain else set() if variable else {"value"}
+    return found
