@@ -49,7 +49,7 @@ def _sources(steps: list[dis.Instruction], own: str) -> list[int | None]:
         step = steps.pop()
         if step.opname == "LOAD_ATTR" and steps and last_variable(steps[-1]) == own:
             found.append(step.offset)
-            steps.pop()
+            found += [None for _ in loads_and_stores(steps.pop())[1:]]
         elif step.opname.startswith("LOAD_FAST"):
             found += [None for _ in loads_and_stores(step)]
         elif step.opname == "LOAD_GLOBAL" and step.argval in ("enumerate", "zip", "reversed"):

@@ -85,15 +85,16 @@ def computed_names(steps: list[dis.Instruction], own: str, code: CodeType, attri
         rest = [inner for inner in steps[number + 1 : end] if inner.opname != "PUSH_NULL"]
         if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
             continue
-        path = list(itertools.takewhile(lambda inner: inner.opname == "LOAD_ATTR", rest[1:]))
-        of_own = bool(own and rest) and rest[0].opname.startswith("LOAD") and rest[0].argval == own and not path
+        loads = [load for inner in rest for load in loads_and_stores(inner)]
+        path = list(itertools.takewhile(lambda load: load[0] == "LOAD_ATTR", loads[1:]))
+        of_own = bool(own and loads) and loads[0][0].startswith("LOAD") and loads[0][1] == own and not path
         if step.argval != "getattr":
             found.add("sets_own" if of_own else "sets")
         elif path:
-            attributes.add(path[-1].argval)
+            attributes.add(path[-1][1])
         else:
-            name = rest[1] if len(rest) > 1 else None
-            plain = name is not None and name.opname == "LOAD_FAST" and name.argval not in given and not makes_texts
+            kind, name = loads[1] if len(loads) > 1 else ("", None)
+            plain = kind == "LOAD" and name not in given and not makes_texts
             found.add("others" if not of_own else "texts" if plain else "children")
     return found
 

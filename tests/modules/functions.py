@@ -182,3 +182,35 @@ def returns_at_times(x: Any) -> Any:
 
 def yields(x: Any) -> Iterator[Any]:
     yield x
+
+
+def calls_elements(self: Any, x: Any, xs: Any, number: Any) -> Any:
+    for layer in self.plain:
+        x = layer(x) + 1
+    for count, layer2 in enumerate(self.numbered):
+        x = layer2(x, count)
+    for y, layer3 in zip(xs, self.zipped):  # noqa: B905
+        x = x + layer3(y[0])
+    for index, (y, layer4) in enumerate(zip(xs, reversed(self.nested))):  # noqa: B905
+        x = layer4(x, y, index)
+    return self.indexed[number](x) + self.last[-1](x)
+
+
+def opens_elements(self: Any, x: Any, run: Any) -> Any:
+    for layer in self.looped:
+        for inner in layer:
+            x = inner(x)
+    for layer2 in self.handed:
+        x = run(layer2, x)
+    for layer3 in self.later:
+        x = layer3(x)
+    x = layer3[0](x)
+    for layer4 in self.asked:
+        x = layer4(layer4.weight)
+    for layer5 in self.renamed:
+        y = layer5
+        x = y[0](x)
+    for layer6 in self.set_again:
+        x = layer6(x)
+        layer6 = x[0](x)  # noqa: PLW2901
+    return self.indexed[0][1](x) + self.kept[0]

@@ -171,3 +171,48 @@ def test_functions_that_return_nothing(function: Function, expected: bool) -> No
 def test_a_function_is_read_once() -> None:
     found: Mentions = mentions(functions.chain.__code__)
     assert mentions(functions.chain.__code__) is found
+
+
+def test_elements_that_are_only_called() -> None:
+    found = mentions(functions.calls_elements.__code__)
+    assert found.own_elements == {"plain", "numbered", "zipped", "nested", "indexed", "last"}
+    assert not found.own_read
+
+
+def test_elements_that_may_be_opened() -> None:
+    found = mentions(functions.opens_elements.__code__)
+    assert not found.own_elements
+    assert found.own_read >= {"looped", "handed", "later", "asked", "renamed", "set_again", "indexed", "kept"}
+
+
+def test_the_names_of_keyword_arguments_and_the_number_of_elements_are_not_read() -> None:
+    def made(self: Any, linear: Any) -> Any:
+        return linear(2, len(self.layers), bias=True)
+
+    found = mentions(made.__code__)
+    assert not found.names
+
+
+def test_attributes_by_computed_names() -> None:
+    def of_a_configuration(self: Any, key: str) -> Any:
+        return getattr(self.config, key)
+
+    def from_texts(self: Any, x: Any) -> Any:
+        for name in ("layer1", "layer2"):
+            x = getattr(self, name)(x)
+        return x
+
+    def from_made_texts(self: Any, x: Any) -> Any:
+        for number in range(2):
+            name = f"layer{number}"
+            x = getattr(self, name)(x)
+        return x
+
+    def of_a_given_name(self: Any, name: Any) -> Any:
+        return getattr(self, name)
+
+    assert mentions(of_a_configuration.__code__).computed == {"config"}
+    assert not mentions(of_a_configuration.__code__).opens
+    assert mentions(from_texts.__code__).own_opens == {"texts"}
+    assert mentions(from_made_texts.__code__).own_opens == {"children"}
+    assert mentions(of_a_given_name.__code__).own_opens == {"children"}
