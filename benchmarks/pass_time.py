@@ -20,6 +20,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import common
 import pass_models
@@ -32,6 +33,9 @@ from tqdm import tqdm
 from fxfuse import fx_fuse
 from fxfuse.cli import models
 from fxfuse.cli.measure import ratio, time_in_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def measure(name: str, turns: int) -> Row:
     peak, norms, before = counter.peak, _batch_norms(fused), _batch_norms(model)
     del fused
     other_peak, other_norms = _torch_fx(model)
-    runs = {"fx_fuse": functools.partial(fx_fuse, model)}
+    runs: dict[str, Callable[[], object]] = {"fx_fuse": functools.partial(fx_fuse, model)}
     if other_peak is not None:
         runs["torch.fx"] = functools.partial(optimization.fuse, model)
     # Graphs are garbage in circles, which would gather until memory is full.

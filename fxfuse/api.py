@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
 
 from fxfuse.lowering.lower import lowered
 from fxfuse.pipeline.checks import checked_rules, require_graph
@@ -17,14 +16,53 @@ from fxfuse.rules import DEFAULT_RULES, Rule
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from torch.export import ExportedProgram
+    from typing_extensions import Unpack
+
     from fxfuse.capture.hooks import Hooks
     from fxfuse.lowering.module import LoweredModule
+    from fxfuse.pipeline.options import GraphKeywords, Keywords
 
-M = TypeVar("M", nn.Module, ExportedProgram)
+M = TypeVar("M", bound=nn.Module)
+
+
+@overload
+def fx_fuse(
+    model: fx.GraphModule,
+    example_inputs: Any = None,
+    *,
+    structure: Structure | None = None,
+    inplace: bool = False,
+    **options: Unpack[GraphKeywords],
+) -> fx.GraphModule: ...
+@overload
+def fx_fuse(
+    model: ExportedProgram,
+    example_inputs: Any = None,
+    *,
+    structure: Literal["graph"] | None = None,
+    **options: Unpack[GraphKeywords],
+) -> ExportedProgram: ...
+@overload
+def fx_fuse(
+    model: M, example_inputs: Any = None, *, structure: Literal["module"], **options: Unpack[GraphKeywords]
+) -> M: ...
+@overload
+def fx_fuse(
+    model: nn.Module, example_inputs: Any = None, *, structure: Literal["graph"], **options: Unpack[GraphKeywords]
+) -> fx.GraphModule: ...
+@overload
+def fx_fuse(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    structure: Structure | None = None,
+    **options: Unpack[GraphKeywords],
+) -> nn.Module: ...
 
 
 def fx_fuse(  # noqa: PLR0913 - the options of the pass
-    model: M,
+    model: nn.Module | ExportedProgram,
     example_inputs: Any = None,
     *,
     rules: Iterable[Rule | str] = DEFAULT_RULES,
@@ -34,7 +72,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
     guards: bool = True,
     inplace: bool = False,
     hooks: Hooks = "keep",
-) -> M:
+) -> nn.Module | ExportedProgram:
     """Fold batch norms, and other constant scales and shifts, into the convolutions and linears around them.
 
     Branches and chains of convolutions or linears that are one linear map become one layer.
@@ -74,11 +112,10 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
     options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth, hooks=hooks)
-    result: Any = guarded(model, example_inputs, options)[1]
-    return result
+    return guarded(model, example_inputs, options)[1]
 
 
-def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
+def explain(model: nn.Module | ExportedProgram, example_inputs: Any = None, **options: Unpack[Keywords]) -> Report:
     """Say what ``fx_fuse`` would do, and why it would leave the rest; the model is not changed.
 
     Example:
@@ -99,7 +136,8 @@ def explain(model: M, example_inputs: Any = None, **options: Any) -> Report:
     Raises:
         FuseError: if the model or the inputs cannot be used.
     """
-    return Report.of(fx_fuse(model, example_inputs, **{**options, "inplace": False}))
+    fuse: Any = fx_fuse  # a model of either kind
+    return Report.of(fuse(model, example_inputs, **{**options, "inplace": False}))
 
 
 def fuse_graph(

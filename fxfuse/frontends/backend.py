@@ -6,6 +6,7 @@ weights are inputs of what is compiled too, and are computed anew when other par
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,23 +17,31 @@ from fxfuse.capture.lifted import attributes_as_inputs, inputs_as_attributes
 from fxfuse.frontends.snapshot import Snapshot
 from fxfuse.modules.lookup import fetch
 from fxfuse.pipeline.checks import checked_rules
-from fxfuse.report.errors import FuseError
+from fxfuse.report.errors import FuseError, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fxfuse.report.report import Report
 
+TRAINED = (
+    "fxfuse leaves a graph as it is, in which {} operations would fold: it may be differentiated. Call the compiled "
+    "model under torch.no_grad() or torch.inference_mode(), or let nothing require gradients."
+)
 _CACHE_SIZE = 8  # sets of parameters of which the folded weights are remembered
 
 
 def fxfuse(
-    graph_module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None
+    graph_module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Compile a graph of Dynamo with what can be folded in it folded.
 
-    Graphs that may be differentiated are handed on as they are: under ``torch.no_grad()`` or
-    ``torch.inference_mode()``, or where nothing requires gradients, weights are constants.
+    Graphs that may be differentiated are handed on as they are, with a warning where something would fold: under
+    ``torch.no_grad()`` or ``torch.inference_mode()``, or where nothing requires gradients, weights are constants.
 
     Example:
         >>> import torch
@@ -45,22 +54,27 @@ def fxfuse(
     Args:
         graph_module: the graph.
         example_inputs: what it is called with.
+        mode: the mode of the backend that compiles the result: ``"max-autotune"``, say.
         options: ``"backend"``: the name of the backend that compiles the result, or the function, by default
-            ``"inductor"``; ``"report"``: a function that is called with the ``Report`` of each graph; the others are
-            those of ``fuse_graph``.
+            ``"inductor"``; ``"mode"`` and ``"options"``: what that backend takes; ``"report"``: a function that is
+            called with the ``Report`` of each graph; the others are those of ``fuse_graph``.
 
     Raises:
         FuseError: if an option is unknown, or there is no backend of that name.
     """
-    chosen = _Options.of(options)
+    chosen = _Options.of({"mode": mode, **(options or {})})
     compiler, inputs = chosen.compiler, list(example_inputs)
-    constants = {} if _trained(graph_module, inputs) else _constants(graph_module, inputs)
+    constants = _constants(graph_module, inputs)
     if not constants:
         return compiler(graph_module, inputs)
     folding = _Folding(graph_module, tuple(constants), chosen.folding)
     try:
         folded = folding.folded(list(constants.values()))
     except FuseError:
+        return compiler(graph_module, inputs)
+    if _trained(graph_module, inputs):
+        if folded.report and torch.is_grad_enabled():
+            warnings.warn(TRAINED.format(len(folded.report.folded)), stacklevel=2)
         return compiler(graph_module, inputs)
     chosen.report(folded.report)
     if not folded.report:
@@ -79,24 +93,30 @@ class _Options(NamedTuple):
     @staticmethod
     def of(options: Mapping[str, Any] | None) -> _Options:
         given = dict(options or {})
-        compiler, report = _backend(given.pop("backend", "inductor")), given.pop("report", lambda _: None)
+        inner = given.pop("backend", "inductor"), given.pop("mode", None), given.pop("options", None)
+        compiler, report = _backend(*inner), given.pop("report", lambda _: None)
         unknown = sorted(given.keys() - {"rules", "allow_copies", "allow_growth", "guards"})
         if unknown or not callable(report):
             wrong = f"an unknown option {unknown[0]!r}" if unknown else f"report={report!r}, which is no function"
             raise FuseError(
-                f"The backend 'fxfuse' got {wrong}; nothing was compiled. It takes 'backend', 'report', 'rules', "
-                "'allow_copies', 'allow_growth' and 'guards'."
+                f"The backend 'fxfuse' got {wrong}; nothing was compiled. It takes 'backend', 'mode', 'options', "
+                "'report', 'rules', 'allow_copies', 'allow_growth' and 'guards'."
             )
         if "rules" in given:
             given["rules"] = checked_rules(given["rules"])
         return _Options(compiler, report, given)
 
 
-def _backend(chosen: Any) -> Callable[..., Any]:
-    if callable(chosen):
-        return chosen
+def _backend(chosen: Any, mode: str | None, options: Mapping[str, Any] | None) -> Callable[..., Any]:
+    """Return what compiles, as ``torch.compile`` makes it of the same arguments."""
+    given = None if options is None else dict(options)
+    if chosen == "inductor":
+        try:
+            return torch._TorchCompileInductorWrapper(mode, given, dynamic=None)
+        except RuntimeError as error:
+            raise FuseError(f"Inductor does not take mode={mode!r}, options={given!r} ({sentence(error)}).") from error
     try:
-        return torch._dynamo.lookup_backend(chosen)
+        return torch._TorchCompileWrapper(chosen, mode, given, dynamic=None)
     except Exception as error:
         known = ", ".join(torch._dynamo.list_backends(exclude_tags=()))
         raise FuseError(f"There is no backend {chosen!r} to hand the folded graph to; known are {known}.") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxfuse.api import fuse_graph
+from fxfuse.pipeline.checks import checked_rules
+from fxfuse.pipeline.options import GraphKeywords
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, fx
+    from typing_extensions import Unpack
 
 
 class FusePass(PassBase):
@@ -35,14 +38,22 @@ class FusePass(PassBase):
         error: why the last graph was left alone as a whole, None where it was not.
     """
 
-    def __init__(self, constants: Mapping[str, Tensor] | None = None, **options: Any) -> None:
+    def __init__(self, constants: Mapping[str, Tensor] | None = None, **options: Unpack[GraphKeywords]) -> None:
         """Keep the options of ``fuse_graph``.
 
         Args:
             constants: as for ``fuse_graph``.
             options: the other options of ``fuse_graph``.
+
+        Raises:
+            FuseError: if a rule is none.
         """
         super().__init__()
+        unknown = sorted(options.keys() - GraphKeywords.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"FusePass() got an unexpected keyword argument {unknown[0]!r}")
+        if "rules" in options:
+            options["rules"] = checked_rules(options["rules"])
         self.constants = constants
         self.options = options
         self.report = Report()

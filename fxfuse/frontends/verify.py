@@ -12,9 +12,9 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.modules.comparison import alike, gap, largest, leaves
+from fxfuse.modules.comparison import TOLERANCE, alike, gap, largest, leaves
 from fxfuse.modules.example_inputs import Inputs, reference, untouched
-from fxfuse.report.errors import FuseError, sentence
+from fxfuse.report.errors import FuseError, as_fuse_errors, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +30,8 @@ class Comparison:
         relative: the same, relative.
         original: largest relative error of the original against a float64 copy of it.
         fused: largest relative error of the fused model against the same copy.
+        rounding: the relative error that rounding makes at least, 4 times the epsilon of the dtype.
+        tolerance: the largest ``relative`` that is allowed.
     """
 
     output: str
@@ -37,6 +39,21 @@ class Comparison:
     relative: float
     original: float
     fused: float
+    rounding: float
+    tolerance: float
+
+    @property
+    def verdict(self) -> str:
+        """What the fused model is: ``"DIFFERS"`` over the tolerance, else mostly ``"equal up to rounding"``.
+
+        It is ``"closer"`` to the exact result with less than half the error of the original and ``"further"`` with more
+        than twice, both beyond rounding.
+        """
+        if not self.relative <= self.tolerance:
+            return "DIFFERS"
+        if self.original > 2 * self.fused + self.rounding:
+            return "closer"
+        return "further" if self.fused > 2 * self.original + self.rounding else "equal up to rounding"
 
 
 @dataclass(frozen=True)
@@ -67,10 +84,15 @@ class Verification:
         """The largest relative difference of any output."""
         return _largest(c.relative for c in self.comparisons)
 
+    @property
+    def ok(self) -> bool:
+        """Whether no output differs by more than is allowed."""
+        return not any(c.verdict == "DIFFERS" for c in self.comparisons)
+
     def __str__(self) -> str:
         """Return the table."""
-        rows = [(c.output, c.absolute, c.relative, c.original, c.fused, _verdict(c)) for c in self.comparisons]
-        headers = ("output", "max |difference|", "relative", "original vs float64", "fused vs float64", "folding")
+        rows = [(c.output, c.absolute, c.relative, c.original, c.fused, c.verdict) for c in self.comparisons]
+        headers = ("output", "max |difference|", "relative", "original vs float64", "fused vs float64", "fused is")
         return tabulate(rows, headers=headers, floatfmt=".2e")
 
 
@@ -79,18 +101,13 @@ def _largest(values: Iterable[float]) -> float:
     return max(values, key=lambda value: (math.isnan(value), value), default=0.0)
 
 
-def _verdict(comparison: Comparison) -> str:
-    if comparison.fused == comparison.original:
-        return "changed nothing"
-    return "gained accuracy" if comparison.fused < comparison.original else "lost accuracy"
-
-
 def verify(
     model: nn.Module,
     fused: Callable[..., Any],
     example_inputs: Any,
     *,
     tolerance: float | None = None,
+    raises: bool = True,
 ) -> Verification:
     """Compare a fused model with the original, and both with a float64 copy of the original.
 
@@ -105,18 +122,31 @@ def verify(
         model: the original; it is not changed.
         fused: what ``fx_fuse`` made of it, or any callable with the same arguments.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        tolerance: raise if the largest difference of fused and original, divided by the largest exact value of the
-            same output, is over this number; 1e-5 or 1e-4 is usual for float32.
+        tolerance: the largest difference of fused and original that is allowed, divided by the largest exact value of
+            the same output; by default what rounding can make of a deep model in the dtype of the output: 1e-9 for
+            float64, 1e-3 for float32, 5e-2 for float16, 2e-1 for bfloat16, and none for whole numbers.
+        raises: raise where a difference is over the tolerance; False leaves it to the table and ``ok``.
 
     Returns:
         The errors of each output tensor.
 
     Raises:
-        FuseError: if a model raises, the outputs differ in structure, or the difference is over the tolerance.
+        FuseError: if a model raises, the outputs differ in structure, or a difference is over the tolerance.
     """
+    with as_fuse_errors("The models could not be compared"):
+        result = _verification(model, fused, Inputs.of(example_inputs), tolerance)
+    if raises and not result.ok:
+        wrong = next(c for c in result.comparisons if c.verdict == "DIFFERS")
+        raise FuseError(
+            f"The relative difference {wrong.relative:.2e} of {wrong.output} is over the tolerance "
+            f"{wrong.tolerance:.2e}; nothing was changed. raises=False returns this table without an error:\n{result}"
+        )
+    return result
+
+
+def _verification(model: nn.Module, fused: Callable[..., Any], inputs: Inputs, tolerance: float | None) -> Verification:
     if not isinstance(model, nn.Module):
         raise FuseError(f"verify takes the original torch.nn.Module, and got {type(model).__name__}; pass the model.")
-    inputs = Inputs.of(example_inputs)
     expected = reference(model, inputs)
     given = reference(fused, inputs, name="The fused model")
     exact = _exact(model, inputs)
@@ -130,11 +160,7 @@ def verify(
     names = names if len(names) == len(first) else [f"[{n}]" for n in range(len(first))]
     third = third if len(third) == len(first) else [None] * len(first)
     rows = zip(names, first, second, third, strict=True)
-    result = Verification(tuple(_compare(*row) for row in rows if isinstance(row[1], Tensor)))
-    if tolerance is not None and not result.relative <= tolerance:
-        found = f"{result.relative:.2e}"
-        raise FuseError(f"The relative difference {found} is over the tolerance {tolerance:.2e}:\n{result}")
-    return result
+    return Verification(tuple(_compare(*row, tolerance) for row in rows if isinstance(row[1], Tensor)))
 
 
 def _exact(model: nn.Module, inputs: Inputs) -> Any:
@@ -160,9 +186,14 @@ def _describe(outputs: list[Any]) -> str:
     return ", ".join(parts[:4]) + (" and more" if len(parts) > 4 else "")
 
 
-def _compare(name: str, original: Tensor, fused: Tensor, exact: Tensor | None) -> Comparison:
+def _compare(name: str, original: Tensor, fused: Tensor, exact: Tensor | None, tolerance: float | None) -> Comparison:
     if exact is None or exact.shape != original.shape:
         exact = torch.full_like(original, math.nan, dtype=torch.float64)  # rounding changed what was selected
     scale = largest(original if bool(exact.isnan().all()) else exact)
     gaps = [gap(a, b) for a, b in ((original, fused), (exact, original), (exact, fused))]
-    return Comparison(name, gaps[0], *(value / scale for value in gaps))
+    rounded = original.dtype.is_floating_point or original.dtype.is_complex
+    rounding = 4 * torch.finfo(original.dtype).eps if rounded else 0.0
+    allowed = TOLERANCE.get(original.dtype.to_real() if rounded else original.dtype, 0.0)
+    relative, of_original, of_fused = (value / scale for value in gaps)
+    allowed = allowed if tolerance is None else tolerance
+    return Comparison(name, gaps[0], relative, of_original, of_fused, rounding, allowed)

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.algebra.running_norms import TENSORS, is_plain
 from fxfuse.graph.registry import Operator, operator_of, row_at
-from fxfuse.modules.lookup import is_hooked
+from fxfuse.modules.lookup import is_hooked, is_quantized
 from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
@@ -95,6 +95,14 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
         raise Refusal(Reason.NOT_FLOATING, dtype=kind, **facts)
     if tensor.is_meta:
         raise Refusal(Reason.NO_VALUES, **facts)
+
+
+def takes_nothing(graph: Facts, node: fx.Node, reason: Reason) -> Refusal:
+    """Return why no affine goes into a node: for the reason, or since it is quantized."""
+    value = graph.describe(node)
+    if is_quantized(graph.module(node)):
+        return Refusal(Reason.NOT_FLOATING, name="weight", value=value, dtype="quantized")
+    return Refusal(reason, value=value)
 
 
 def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:

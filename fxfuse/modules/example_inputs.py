@@ -89,14 +89,13 @@ def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
     Raises:
         FuseError: if the model raises.
     """
-    try:
-        with untouched(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
+    with untouched(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
+        try:
             return inputs.call(model)
-    except Exception as error:
-        raise FuseError(
-            f"{name or type(model).__name__} raises on the example inputs by itself ({sentence(error)}), so nothing "
-            "was changed. Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
-        ) from error
+        except Exception as error:
+            told = f"{name or type(model).__name__} raises on the example inputs by itself ({sentence(error)})"
+            advice = "Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
+            raise FuseError(f"{told}, so nothing was changed. {advice}") from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fxfuse.modules.origin import is_torchs_layer
+from fxfuse.modules.origin import home_of, is_torchs_layer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -172,6 +172,11 @@ def is_norm(module: nn.Module) -> bool:
     """Whether a module of the user's normalises by statistics that it keeps; a GraphModule's holders do nothing."""
     opaque = type(module) is nn.Module or isinstance(module, torch.jit.ScriptModule)
     return not opaque and keeps_statistics(module)
+
+
+def is_quantized(module: nn.Module | None) -> bool:
+    """Whether a module is one of torch's quantized layers."""
+    return module is not None and "quantized" in home_of(module).split(".")
 
 
 def keeps_statistics(module: nn.Module) -> bool:

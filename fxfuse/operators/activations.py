@@ -21,7 +21,7 @@ class Homogeneous(Passage):
     Example:
         >>> import torch
         >>> from fxfuse.extend import Homogeneous, register
-        >>> register("abs", Homogeneous, arguments=["input"], functions=[torch.abs], methods=["abs"]).name
+        >>> register("abs", Homogeneous, arguments=["input"], functions=[torch.abs], replace=True).name
         'abs'
     """
 

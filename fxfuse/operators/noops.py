@@ -44,7 +44,7 @@ class Identity(Noop):
     Example:
         >>> import torch
         >>> from fxfuse.extend import Identity, register
-        >>> register("detach", Identity, arguments=["input"], methods=["detach"]).view.__name__
+        >>> register("tap", Identity, arguments=["input"], methods=["tap"]).view.__name__
         'Identity'
     """
 
@@ -73,7 +73,7 @@ class Copy(Noop):
     Example:
         >>> import copy
         >>> from fxfuse.extend import Copy, register
-        >>> register("copy", Copy, arguments=["x"], functions=[copy.copy]).view.__name__
+        >>> register("copy", Copy, arguments=["x"], functions=[copy.copy], replace=True).view.__name__
         'Copy'
     """
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from fxfuse.algebra.affine import Affine
 from fxfuse.algebra.running_norms import CONSTANTS, Norm
+from fxfuse.graph.call import takes_nothing
 from fxfuse.graph.facts import Rank
 from fxfuse.graph.registry import OPERATORS
 from fxfuse.operators.norm_affines import channel_sizes, tail, without_tail
@@ -75,8 +76,9 @@ class BatchNorm(AffineSource):
         rank = self.call.rank(self.input)
         if rank is None:
             graph = self.call.graph
-            reason = Reason.NOT_LINEAR if graph.view(self.input) is None else Reason.UNKNOWN_SHAPE
-            raise Refusal(reason, value=graph.describe(self.input), detail="not known")
+            if graph.view(self.input) is None:
+                raise takes_nothing(graph, self.input, Reason.NOT_LINEAR)
+            raise Refusal(Reason.UNKNOWN_SHAPE, value=graph.describe(self.input), detail="not known")
         path, most = self.call.graph.path(self.input), max(takes, default=rank.axes)
         detail = f"it has {rank.axes} axes, and the norm takes {most}"
         require(not takes or rank.axes in takes, Reason.NOT_PER_CHANNEL, value=path, detail=detail)

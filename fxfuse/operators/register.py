@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from fxfuse.graph.registry import OPERATORS, NoRole, Operator, _by_type
+from torch import nn
+
+from fxfuse.graph.registry import OPERATORS, Columns, NoRole, Operator, _by_type
+from fxfuse.operators.roles import View
+from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator, Mapping
 
-    from torch import nn
     from typing_extensions import Unpack
 
-    from fxfuse.graph.registry import Columns, ShapeAndResult
-    from fxfuse.operators.roles import View
+    from fxfuse.graph.registry import ShapeAndResult
 
 
 # What most rows say: an operation element by element, one along some axes, and a view.
@@ -48,9 +51,10 @@ def register(  # noqa: PLR0913 - a row has as many columns
     methods: Iterable[str] = (),
     tuples: bool = False,
     otherwise: type[View] | None = None,
+    replace: bool = False,
     **facts: Unpack[Columns],
 ) -> Operator:
-    """Add a row to the table of operators; a later row for the same target replaces the earlier one.
+    """Add a row to the table of operators.
 
     The arguments from ``shape`` on are facts about the operation, for all inputs.  What is left out is unknown: then
     fewer norms fold around the operation, and none folds wrongly.
@@ -74,6 +78,7 @@ def register(  # noqa: PLR0913 - a row has as many columns
         methods: names of tensor methods.
         tuples: the call gives a tuple, of which only the first item is the value.
         otherwise: another such subclass, for calls that ``view`` does not match.
+        replace: take the place of the rows that some of the targets have already.
         shape: ``"same"`` if the result has the shape of the input, ``"same rank"`` if it has as many axes,
             ``"broadcast"`` if all operands are broadcast against each other; ``"linear"`` is ``"same rank"`` for
             functions whose weight may also be a vector, which takes the last axis away.
@@ -94,6 +99,57 @@ def register(  # noqa: PLR0913 - a row has as many columns
 
     Returns:
         The row.
+
+    Raises:
+        FuseError: if an argument is not what it should be, or a target has a row; nothing is added then.
     """
-    targets = (*modules, *functions, *methods)
+    targets = (*_listed("modules", modules), *_listed("functions", functions), *_listed("methods", methods))
+    for problem in _problems(view, otherwise, modules, functions, methods, _listed("arguments", arguments), facts):
+        raise FuseError(f"register({name!r}): {problem}; nothing was registered.")
+    known = [target for target in targets if target in OPERATORS]
+    if known and not replace:
+        raise FuseError(
+            f"register({name!r}): {known[0]!r} has a row already, {OPERATORS[known[0]].name!r}; nothing was "
+            "registered. Pass replace=True to put the new row in its place."
+        )
     return row(name, view, " ".join(arguments), *targets, tuples=tuples, otherwise=otherwise, **facts)
+
+
+def _listed(what: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a list of targets or names; a text would be one of letters."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise FuseError(f"{what}={values!r} is no list; nothing was registered. Pass {what}=[{values!r}].")
+    return tuple(values)
+
+
+def _problems(
+    view: object,
+    otherwise: object,
+    modules: Iterable[object],
+    functions: Iterable[object],
+    methods: Iterable[object],
+    arguments: Iterable[object],
+    facts: Mapping[str, object],
+) -> Iterator[str]:
+    """Yield what is wrong with a row, most of which would be found late or never."""
+    for which, role in (("view", view), ("otherwise", otherwise)):
+        if role is not None and not (isinstance(role, type) and issubclass(role, View)):
+            yield f"{which}={role!r} is no role; pass a subclass of Linear, AffineSource or Carrier, or None"
+    kinds: tuple[tuple[str, Iterable[object], Callable[[Any], bool], str], ...] = (
+        ("modules", modules, lambda m: isinstance(m, type) and issubclass(m, nn.Module), "class of modules"),
+        ("functions", functions, _is_function, "function"),
+        ("methods", methods, lambda m: isinstance(m, str), "name of a method"),
+        ("arguments", arguments, lambda a: isinstance(a, str) and a.lstrip("*").isidentifier(), "name of an argument"),
+    )
+    for which, values, fits, wanted in kinds:
+        yield from (f"{value!r} in {which} is no {wanted}" for value in values if not fits(value))
+    if not any(values for which, values, *_ in kinds if which != "arguments"):
+        yield "it has no targets; pass modules, functions or methods"
+    for column, value in facts.items():
+        allowed = get_args(get_type_hints(Columns).get(column))
+        if allowed and all(isinstance(word, str) for word in allowed) and value not in allowed:
+            yield f"{column}={value!r} is not known; it is one of {', '.join(map(repr, allowed))}"
+
+
+def _is_function(value: object) -> bool:
+    return callable(value) and not (isinstance(value, type) and issubclass(value, nn.Module))

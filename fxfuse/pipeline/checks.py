@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
-from fxfuse.modules.lookup import is_norm, paths_below, tensor_paths
+from fxfuse.modules.lookup import is_norm, is_quantized, paths_below, tensor_paths
 from fxfuse.modules.origin import home_of
 from fxfuse.report.errors import FuseError
 from fxfuse.rules import RULES
@@ -117,7 +117,7 @@ def _problems_of_options(model: nn.Module, structure: str | None, inplace: bool)
 
 
 def _problems_of_norms(modules: list[tuple[str, nn.Module]], name: str) -> Iterator[str]:
-    quantized = [path for path, module in modules if "quantized" in home_of(module).split(".")]
+    quantized = [path for path, module in modules if is_quantized(module)]
     norms = [(path, module) for path, module in modules if is_norm(module) and path not in quantized]
     if quantized and not norms:
         yield f"{quantized[0] or name} is quantized, and no norm is left to fold; fuse before you quantize."

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from fxfuse.pipeline.checks import require_fusable
 from fxfuse.pipeline.run import fuse, put_into
-from fxfuse.report.errors import FuseError, out_of_memory, sentence
+from fxfuse.report.errors import as_fuse_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,25 +25,12 @@ def guarded(
     model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fuse, in place if that is asked for, and let no other error out than a ``FuseError``."""
-    try:
+    with as_fuse_errors(f"{type(model).__name__} could not be fused"):
         require_fusable(model, options.structure, inplace=options.inplace, hooks=options.hooks)
         with collection_waits():
             attempt, result = fuse(model, example_inputs, options)
         if options.inplace and isinstance(model, fx.GraphModule):
             result = put_into(model, result)
-    except FuseError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise FuseError(
-                f"There is not enough memory to fuse {type(model).__name__} ({sentence(error)}); nothing was changed. "
-                "Free some, or fuse on a device that has more."
-            ) from error
-        raise FuseError(
-            f"{type(model).__name__} could not be fused ({sentence(error)}); nothing was changed. This is a fault of "
-            "fxfuse: please report it with the model; leaving out a part of the model may help until then."
-        ) from error
-    else:
         return attempt, result
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
 
@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     from fxfuse.rules import Rule
 
 Structure = Literal["graph", "module"]
+
+
+class GraphKeywords(TypedDict, total=False):
+    """The keywords of ``fuse_graph``."""
+
+    rules: Iterable[Rule | str]
+    allow_copies: bool
+    allow_growth: bool
+    guards: bool
+    hooks: Hooks
+
+
+class Keywords(GraphKeywords, total=False):
+    """Those of ``fx_fuse``."""
+
+    structure: Structure | None
+    inplace: bool
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.graph.aliases import writer_between
+from fxfuse.graph.call import takes_nothing
 from fxfuse.graph.plan import Fold, Write
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
@@ -72,9 +73,8 @@ class _Downstream(Walk):
     def _view(self, reader: fx.Node, value: fx.Node) -> NodeView:
         """Return a reader of the value, if it can take the affine in."""
         view = self.graph.view(reader)
-        takes = isinstance(view, (Carrier, Linear)) and value in view.inputs
-        require(takes, Reason.READ_BY, value=self.name(reader))
-        assert view is not None  # noqa: S101 - it takes the affine in
+        if not isinstance(view, (Carrier, Linear)) or value not in view.inputs:
+            raise takes_nothing(self.graph, reader, Reason.READ_BY)
         return view
 
     def _pushed(self, view: Carrier, affine: Affine, value: fx.Node) -> Affine:

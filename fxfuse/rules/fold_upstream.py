@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fxfuse.graph.aliases import first_writer
+from fxfuse.graph.call import takes_nothing
 from fxfuse.graph.plan import Fold, Write
 from fxfuse.modules.guards import require_rank
 from fxfuse.operators.joins import Join
@@ -177,7 +178,7 @@ class _Upstream(Walk):
         bare = not isinstance(view, AffineSource) or view.vanishes
         if view is None or not bare:
             # Every walk that comes this way ends here: remember it for all values on the way.
-            refusal = Refusal(Reason.NOT_LINEAR, value=self.name(value))
+            refusal = takes_nothing(self.graph, value, Reason.NOT_LINEAR)
             current: fx.Node | None = value
             while current is not None:
                 self.graph.dead_ends[current] = refusal

@@ -66,10 +66,10 @@ def test_the_signature_of_fx_fuse() -> None:
         (fxfuse.lower, ["fused", "example_inputs", "exact_nan"]),
         (fxfuse.optimize, ["model", "example_inputs"]),
         (fxfuse.FusePass, ["constants", "options"]),
-        (fxfuse.verify, ["model", "fused", "example_inputs", "tolerance"]),
+        (fxfuse.verify, ["model", "fused", "example_inputs", "tolerance", "raises"]),
         (
             fxfuse.register,
-            ["name", "view", "arguments", "modules", "functions", "methods", "tuples", "otherwise", "facts"],
+            ["name", "view", "arguments", "modules", "functions", "methods", "tuples", "otherwise", "replace", "facts"],
         ),
     ],
 )

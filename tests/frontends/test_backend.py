@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, Reason, Report
-from fxfuse.frontends.backend import fxfuse
+from fxfuse.frontends.backend import _Options, fxfuse
 from tests.support.helpers import Model, assert_equal, assert_same, run, trained, values
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def test_it_folds_where_nothing_requires_gradients() -> None:
 def test_graphs_that_are_trained_are_left_alone() -> None:
     model, reports = net(), list[Report]()
     expected = torch.autograd.grad(model(X).square().sum(), list(model.parameters()))
-    given = torch.autograd.grad(compiled(model, reports)(X).square().sum(), list(model.parameters()))
+    with pytest.warns(UserWarning, match="in which 1 operations would fold: it may be differentiated"):
+        given = torch.autograd.grad(compiled(model, reports)(X).square().sum(), list(model.parameters()))
     assert_equal(expected, given)
     assert reports == []
 
@@ -197,6 +198,34 @@ def test_options_of_fuse_graph_are_passed_on(options: dict[str, Any]) -> None:
     expected = {"rules": [Reason.NOT_ASKED], "allow_copies": [Reason.SHARED], "guards": []}[next(iter(options))]
     assert [decision.reason for decision in reports[0].skipped] == expected
     assert counts(reports) == [int("guards" in options)]
+
+
+def test_a_graph_in_training_mode_warns_of_nothing() -> None:
+    model = net().train()
+    compiled(model)(X).square().sum().backward()  # a warning would be an error
+
+
+@pytest.mark.parametrize("inner", [{"mode": "quick"}, {"options": {"speed": 3}}])
+def test_mode_and_options_of_the_inner_backend(inner: dict[str, Any]) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def backend(graph_module: fx.GraphModule, _inputs: Any, **given: Any) -> Any:
+        seen.append(given)
+        return graph_module
+
+    function = torch.compile(net(), backend=fxfuse, options={"backend": backend, **inner})
+    with torch.no_grad():
+        function(X)
+    assert seen == [inner]
+
+
+def test_a_mode_that_torch_compile_passes() -> None:
+    compile_: Any = torch.compile
+    with torch.no_grad(), pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="Unrecognized mode=nope"):
+        compile_(net(), backend=fxfuse, mode="nope")(X)
+    with pytest.raises(FuseError, match=r"Inductor does not take mode=None, options=\{'nope': 1\}"):
+        fxfuse(fx.symbolic_trace(net()), [X], options={"options": {"nope": 1}})
+    assert isinstance(_Options.of({"mode": "max-autotune"}).compiler, torch._TorchCompileInductorWrapper)
 
 
 def test_an_unknown_inner_backend_is_a_sentence() -> None:

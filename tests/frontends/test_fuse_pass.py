@@ -75,7 +75,12 @@ def test_options_and_constants_of_a_pass() -> None:
 
 def test_an_unknown_option_is_an_error_of_python() -> None:
     with pytest.raises(TypeError, match="structure"):
-        FusePass(structure="graph")(traced(conv_norm()))
+        FusePass(structure="graph")  # type: ignore[call-arg] # the point
+
+
+def test_a_rule_that_is_none_is_told_at_once() -> None:
+    with pytest.raises(FuseError, match=r"rules=\['nope'\]: 'nope' is no rule"):
+        FusePass(rules=["nope"])
 
 
 def test_an_error_is_kept_and_not_raised() -> None:
