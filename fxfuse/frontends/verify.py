@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.modules.comparison import TOLERANCE, alike, gap, largest, leaves
 from fxfuse.modules.example_inputs import Inputs, reference, untouched
-from fxfuse.report.errors import FuseError, as_fuse_errors, sentence
+from fxfuse.pipeline.guarded import as_fuse_errors
+from fxfuse.report.errors import FuseError, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

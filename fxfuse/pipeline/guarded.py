@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from fxfuse.pipeline.checks import require_fusable
 from fxfuse.pipeline.run import fuse, put_into
-from fxfuse.report.errors import as_fuse_errors
+from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,29 @@ def guarded(
         if options.inplace and isinstance(model, fx.GraphModule):
             result = put_into(model, result)
         return attempt, result
+
+
+@contextlib.contextmanager
+def as_fuse_errors(task: str) -> Iterator[None]:
+    """Let no other error out than a ``FuseError``: any other one is a fault of fxfuse, and says so.
+
+    Args:
+        task: what fails, as in "ResNet could not be fused".
+    """
+    try:
+        yield
+    except FuseError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise FuseError(
+                f"{task}, since there is not enough memory ({sentence(error)}); nothing was changed. "
+                "Free some, or use a device that has more."
+            ) from error
+        raise FuseError(
+            f"{task} ({sentence(error)}); nothing was changed. This is a fault of fxfuse: please report it with the "
+            "model; leaving out a part of the model may help until then."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
-
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class FuseError(Exception):
@@ -38,29 +32,6 @@ def sentence(error: Exception) -> str:
 
 def _short(line: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST + 1].rpartition(" ")[0].rstrip(",;:") + " ..."
-
-
-@contextlib.contextmanager
-def as_fuse_errors(task: str) -> Iterator[None]:
-    """Let no other error out than a ``FuseError``: any other one is a fault of fxfuse, and says so.
-
-    Args:
-        task: what fails, as in "ResNet could not be fused".
-    """
-    try:
-        yield
-    except FuseError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise FuseError(
-                f"{task}, since there is not enough memory ({sentence(error)}); nothing was changed. "
-                "Free some, or use a device that has more."
-            ) from error
-        raise FuseError(
-            f"{task} ({sentence(error)}); nothing was changed. This is a fault of fxfuse: please report it with the "
-            "model; leaving out a part of the model may help until then."
-        ) from error
 
 
 LONGEST = 200

@@ -42,7 +42,7 @@ def test_what_is_scripted_stops_nothing_around_it(of: Any, x: Tensor | None) -> 
     fused = fx_fuse(model, x)
     report = Report.of(fused)
     assert {d.path for d in report.folded} == {"block.1", "norm"}
-    assert report.ok
+    assert {d.path for d in report.norms_left} <= {"scripted.1"}  # nobody can look into it, but it runs
     assert_same(model, fused, X)
 
 

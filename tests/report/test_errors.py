@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from fxfuse.report.errors import LONGEST, FuseError, as_fuse_errors, sentence
+from fxfuse.report.errors import LONGEST, sentence
 
 
 def test_a_long_message_ends_at_a_word() -> None:
@@ -15,14 +13,3 @@ def test_a_long_message_ends_at_a_word() -> None:
     assert len(told) <= len("ValueError: ") + LONGEST + len(" ...")
     assert sentence(ValueError(long[:LONGEST])) == f"ValueError: {long[:LONGEST].strip()}"
     assert sentence(ValueError()) == "ValueError"
-
-
-def test_other_errors_are_faults_of_fxfuse_and_memory_is_not() -> None:
-    for error, told in (
-        (KeyError("x"), "it failed (KeyError: 'x'); nothing was changed. This is a fault of fxfuse"),
-        (MemoryError(), "it failed, since there is not enough memory (MemoryError); nothing was changed. Free some"),
-        (FuseError("as it is"), "as it is"),
-    ):
-        with pytest.raises(FuseError) as caught, as_fuse_errors("it failed"):
-            raise error
-        assert str(caught.value).startswith(told)
