@@ -63,6 +63,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in ``site``; a warning is an error."""
+    install_dev(session)
+    session.run("mkdocs", "build", "--strict", "--site-dir", os.environ.get("SITE", "site"), *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The wheel and the source distribution, in ``dist`` or the folder that DIST names."""
     if session.venv_backend != "none":
