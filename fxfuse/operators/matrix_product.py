@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import fx
+from torch._ops import OpOverload
 
 from fxfuse.graph.plan import Write
 from fxfuse.operators.linear import LinearLayer
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fxfuse.algebra.linear_map import LinearMap
+    from fxfuse.graph.call import Call
+    from fxfuse.graph.facts import Facts
+    from fxfuse.graph.registry import Axes
 
 _MATRIX = 2  # axes
 
@@ -57,14 +62,19 @@ class MatrixProduct(LinearLayer):
         require(vector, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its bias is no vector")
         return matrix if self._permutation is None else matrix.t()
 
+    @property
+    def _in_out(self) -> bool:
+        """Whether what is stored is ``(in, out)``, and not ``(out, in)``."""
+        return self._permutation is None
+
     def _split(self, weight: Tensor, groups: int) -> Tensor:  # noqa: ARG002 - a matrix has none
         """Return the one group there is, as ``(out, in)``."""
-        return (weight.t() if self._permutation is None else weight)[None]
+        return (weight.t() if self._in_out else weight)[None]
 
     def _joined(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of the matrix as it is stored."""
         _, out, inputs = shape
-        return (inputs, out) if self._permutation is None else (out, inputs)
+        return (inputs, out) if self._in_out else (out, inputs)
 
     def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
         """Keep the permutation, and call the function with a bias where there is one now."""
@@ -73,6 +83,14 @@ class MatrixProduct(LinearLayer):
         target = _WITH_BIAS.get(self.node.target) if "bias" in write.constants else None
         return Write(write.call, write.constants, through, target)
 
+    def _as_linear(self, write: Write) -> Write:
+        """Return the same edit, which lets the call be one of ``linear``, with the weight as that reads it."""
+        weight = write.constants["weight"]
+        if weight is not None and self._in_out:
+            weight = weight.t().contiguous()
+        target = _aten.linear.default if isinstance(self.node.target, OpOverload) else F.linear
+        return Write(write.call, {**write.constants, "weight": weight}, {}, target)
+
 
 class Product(MatrixProduct):
     """``input @ weight``, for an input of any number of axes; with a bias it becomes ``linear``."""
@@ -80,13 +98,126 @@ class Product(MatrixProduct):
     def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
         """Store the matrix as ``linear`` reads it, where there is a bias now."""
         write = super()._write(linear_map, attributes)
-        if "bias" not in write.constants:
-            return write
-        weight, bias = (write.constants[name] for name in ("weight", "bias"))
-        if weight is not None and self._permutation is None:
-            weight = weight.t().contiguous()
-        aten = self.node.target is _aten.matmul.default
-        return Write(write.call, {"weight": weight, "bias": bias}, {}, _aten.linear.default if aten else F.linear)
+        return self._as_linear(write) if "bias" in write.constants else write
+
+
+class Contraction(MatrixProduct):
+    """A sum of products over the last axis of a value and one axis of a matrix; an edit makes it ``linear``."""
+
+    def __init__(self, call: Call) -> None:
+        """Give the operands the names that they have in ``linear``, as far as it is such a sum."""
+        self._roles = self._find(call)
+        named = {} if self._roles is None else {"input": self._roles.value, "weight": self._roles.matrix}
+        super().__init__(replace(call, arguments={**call.arguments, **named}))
+
+    def matches(self) -> bool:
+        """Whether it is one."""
+        return self._roles is not None
+
+    @property
+    def input(self) -> fx.Node:
+        """The operand that is no constant."""
+        value: fx.Node = self.call.arguments["input"]
+        return value
+
+    def _find(self, call: Call) -> Roles | None:
+        raise NotImplementedError
+
+    @property
+    def _in_out(self) -> bool:
+        roles = self._roles
+        return roles is not None and roles.in_out == (self._permutation is None)
+
+    def computed(self) -> dict[str, fx.Node]:
+        """Return nothing: what is computed for it can only be computed once where something folds into it."""
+        return {}
+
+    def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
+        return self._as_linear(super()._write(linear_map, attributes))
+
+
+class Roles(NamedTuple):
+    """The operands of a sum of products.
+
+    Attributes:
+        value: the one that is no constant.
+        matrix: the constant.
+        in_out: whether the first axis of the matrix is summed, and not the second.
+    """
+
+    value: fx.Node
+    matrix: fx.Node
+    in_out: bool
+
+
+def _roles_of(graph: Facts, first: object, second: object) -> tuple[fx.Node, fx.Node] | None:
+    """Return a value and a constant among two operands, in this order."""
+    nodes = [node for node in (first, second) if isinstance(node, fx.Node)]
+    constant = [node for node in nodes if node in graph.constants]
+    values = [node for node in nodes if node not in graph.constants]
+    return (values[0], constant[0]) if len(values) == len(constant) == 1 else None
+
+
+class Einsum(Contraction):
+    """``einsum("bnc,cd->bnd", x, weight)``, whatever the letters are."""
+
+    def _find(self, call: Call) -> Roles | None:
+        terms, result = _terms(call.get("equation"))
+        operands = call.get("operands")
+        both = isinstance(operands, (list, tuple)) and len(operands) == len(terms) == _MATRIX
+        found = _roles_of(call.graph, *operands) if both else None
+        if found is None:
+            return None
+        value, matrix = (terms[operands.index(node)] for node in found)
+        summed, others = value[-1:], value[:-1]
+        made = matrix.replace(summed, "")
+        axes = len(matrix) == _MATRIX and len(made) == 1 and len({*value, made}) == len(value) + 1 and summed.isalpha()
+        return Roles(*found, matrix[0] == summed) if axes and result == others + made else None
+
+
+def _terms(equation: object) -> tuple[list[str], str | None]:
+    """Return the letters of the operands and of the result, with one sign for all axes that have no letters."""
+    if not isinstance(equation, str) or "->" not in equation:
+        return [], None
+    operands, result = equation.replace(" ", "").replace("...", ".").split("->")
+    return operands.split(","), result
+
+
+def _axes_of_einsum(arguments: Mapping[str, Any], axes: Axes) -> int | None:
+    """Return how many letters the result has, and how many axes the dots stand for."""
+    terms, result = _terms(arguments.get("equation"))
+    operands = arguments.get("operands")
+    if result is None or not isinstance(operands, (list, tuple)):
+        return None
+    dotted = [(axes(x), len(term) - 1) for x, term in zip(operands, terms, strict=False) if "." in term]
+    known = [rank - letters for rank, letters in dotted if rank is not None]
+    if "." not in result:
+        return len(result)
+    return len(result) - 1 + max(known) if known and len(known) == len(dotted) else None
+
+
+class TensorDot(Contraction):
+    """``tensordot(x, weight, dims)`` over the last axis of a value."""
+
+    def _find(self, call: Call) -> Roles | None:
+        found = _roles_of(call.graph, call.get("input"), call.get("weight"))
+        dims, other = call.get("dims", 2), call.get("dims_other")
+        pair = (dims, other) if other is not None else dims
+        if found is None or found[0] is not call.get("input"):
+            return None
+        if pair == 1:
+            return Roles(*found, in_out=True)
+        listed = [list(axes) if isinstance(axes, (list, tuple)) else [axes] for axes in pair] if _is_pair(pair) else []
+        if [len(axes) for axes in listed] != [1, 1]:
+            return None
+        (axis,), (of_matrix,) = listed
+        rank = call.rank(found[0])
+        last = axis == -1 or (rank is not None and rank.proven and axis == rank.axes - 1)
+        return Roles(*found, in_out=of_matrix in (0, -2)) if last and of_matrix in (-2, -1, 0, 1) else None
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == _MATRIX
 
 
 def _swaps_two_axes(node: fx.Node) -> bool:
@@ -107,5 +238,9 @@ row("matmul", Product, "input weight",
     strides="fixed")
 row("addmm", MatrixProduct, "bias input weight beta alpha", torch.addmm, _aten.addmm.default,
     rank=2, result="new", strides="fixed")
+row("einsum", Einsum, "equation *operands", torch.einsum, rank=_axes_of_einsum, result="maybe view")
+row("einsum", Einsum, "equation operands path", _aten.einsum.default, rank=_axes_of_einsum, result="maybe view")
+row("tensordot", TensorDot, "input weight dims out", torch.tensordot, result="new")
+row("tensordot", TensorDot, "input weight dims dims_other", _aten.tensordot.default, result="new")
 # fmt: on
 _WITH_BIAS: dict[object, Callable[..., Any]] = {torch.mm: torch.addmm, _aten.mm.default: _aten.addmm.default}

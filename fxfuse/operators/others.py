@@ -37,7 +37,7 @@ _SAME = (
 )
 _BROADCAST: ShapeAndResult = {"shape": "broadcast", "result": "new"}
 _rows(_SAME, in_place=True, **SAME)
-_rows("clamp pow addcmul addcdiv", in_place=True, **_BROADCAST)
+_rows("clamp pow", in_place=True, **_BROADCAST)
 # fmt: off
 row("activation", None, "input",
     nn.RReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,

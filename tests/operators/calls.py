@@ -176,6 +176,20 @@ class Swapped(_Arguments):
         return torch.addmm(bias[0], x, self.swap(weight)) if bias else torch.mm(x, self.swap(weight))
 
 
+class Einsum(_Arguments):
+    """Calls an einsum of the input and a weight, in one list."""
+
+    def __init__(self, function: Any, equation: str, weight: Tensor, *, flipped: bool = False) -> None:
+        super().__init__(weight)
+        self.function = function
+        self.equation = equation
+        self.flipped = flipped
+
+    def forward(self, x: Tensor) -> Any:
+        (weight,), _ = self.arguments()
+        return self.function(self.equation, [weight, x] if self.flipped else [x, weight])
+
+
 class Method(_Arguments):
     """Calls a method of the input, or, ``flipped``, a method of the first argument."""
 

@@ -103,6 +103,8 @@ def test_a_linear_operation_takes_back_its_own_weights(sample: Sample) -> None:
     for name, tensor in write.constants.items():
         old = stored(graph, view, write.through.get(name), name)
         assert tensor is not None
+        if write.target is not None and tensor.shape != old.shape:
+            old = old.t().contiguous()  # as ``linear`` reads it, which the call becomes
         assert torch.equal(tensor, old)
         assert (tensor.dtype, tensor.stride()) == (old.dtype, old.stride())
     assert graph.constants.tensors(view.node) == []

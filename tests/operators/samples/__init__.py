@@ -17,6 +17,7 @@ from tests.operators.samples import (
     joins,
     linear,
     matrix_product,
+    mixtures,
     noops,
     norm_affines,
     norms,
@@ -52,7 +53,7 @@ def _samples() -> Iterator[Sample]:
     for file in (linear, matrix_product):
         for model, target, x in file.calls():
             yield Sample(model, target, x, "Linear")
-    for model, target, x in (*norms.calls(), *pointwise.calls()):
+    for model, target, x in (*norms.calls(), *pointwise.calls(), *mixtures.calls()):
         yield Sample(trained(model), target, x, "AffineSource")
     for more in (*CARRIERS, joins, sums, norm_affines):
         yield from more.calls()
