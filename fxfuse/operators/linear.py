@@ -76,13 +76,23 @@ class Convolution(Linear):
 
     def with_filter(self, merged: Filter) -> Write:
         """Round into new tensors, and let the call have the geometry that they need."""
-        shape = tuple(merged.linear_map.stored.shape)
-        changed = changed_arguments(self.call, merged.geometry, shape[0]) if merged.geometry.axes else {}
+        return self._write(merged.linear_map, self._changed(merged.geometry, merged.linear_map))
+
+    def with_geometry(self, geometry: Geometry) -> Write:
+        """Return the edit that gives the call another geometry, for the same weights.
+
+        Raises:
+            Misfit: if it has no arguments for that.
+        """
+        return Write(self.call, {}, attributes=self._changed(geometry, self.linear_map()))
+
+    def _changed(self, geometry: Geometry, linear_map: LinearMap) -> dict[str, Any]:
+        """Return the attributes, or arguments, that a geometry and a kernel need."""
+        shape = tuple(linear_map.stored.shape)
+        changed = changed_arguments(self.call, geometry, shape[0]) if geometry.axes else {}
         word = isinstance(self.call.get("padding"), str) or getattr(self.node.target, "_overloadname", "") == "padding"
         fits(self.call.module is not None or not (word and "padding" in changed), "its padding is a word")
-        if self.call.module is not None:
-            changed = module_attributes(changed, merged.geometry, shape)
-        return self._write(merged.linear_map, changed)
+        return changed if self.call.module is None else module_attributes(changed, geometry, shape)
 
     def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
         shape = linear_map.stored.shape

@@ -51,10 +51,22 @@ class Pad(Spatial):
     @property
     def spatial(self) -> int:
         """The axes up to the first that is padded."""
+        padded = [number for number, widths in enumerate(reversed(self.sides())) if any(widths)]
+        return max(padded, default=-1) + 1
+
+    def sides(self) -> list[tuple[int, int]]:
+        """Return what is padded before and behind, from the first axis that is written down to the last."""
         widths = self.call.get("pad", self.call.get("padding"))
         self.require(isinstance(widths, (list, tuple)) and all(isinstance(width, int) for width in widths))
-        padded = [side // 2 for side, width in enumerate(widths) if width]
-        return max(padded, default=-1) + 1
+        return list(zip(widths[::2], widths[1::2], strict=False))[::-1]
+
+    @property
+    def zeros(self) -> bool:
+        """Whether zeros are padded, and nothing is cut off."""
+        constant = (self.mode or self.call.get("mode", "constant")) == "constant"
+        value = self.call.get("value") or 0
+        plain = isinstance(value, (int, float)) and value == 0
+        return constant and plain and all(width >= 0 for widths in self.sides() for width in widths)
 
     def passes(self, affine: Affine) -> None:
         """Refuse an affine that varies along the axes that are padded, or that would change the border."""

@@ -59,7 +59,7 @@ def changed_arguments(call: Call, geometry: Geometry, groups: int) -> dict[str, 
     # Padding that is given as a word may be right for the new kernel too.
     if geometry.fixed is not None or geometry == geometry_of(call, geometry.taps):
         return changed
-    fits(all(axis.before == axis.after for axis in geometry.axes), "the sum needs more padding on one side")
+    fits(all(axis.before == axis.after for axis in geometry.axes), "it needs more padding on one side")
     wanted = {
         "stride": tuple(axis.stride for axis in geometry.axes),
         "padding": tuple(axis.before for axis in geometry.axes),

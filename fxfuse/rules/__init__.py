@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from fxfuse.operators.joins import Concatenation
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import AffineSource, Linear, View
+from fxfuse.operators.spatial import Pad
 from fxfuse.operators.sums import Sum
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
+from fxfuse.rules.fold_padding import fold_padding
 from fxfuse.rules.fold_upstream import fold_upstream
 from fxfuse.rules.merge_branches import merge_branches
 from fxfuse.rules.merge_chain import merge_chain
@@ -32,6 +34,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     fold_upstream,  # conv -> norm: the norm goes into the weights before it
     fold_downstream,  # norm -> conv: else into the weights of all who read it
     fold_constants,  # a weight that is computed from parameters alone becomes a parameter
+    fold_padding,  # pad -> conv: the convolution pads as much more, where both pad zeros
     merge_chain,  # conv -> conv, linear -> linear: one layer, where that is exact and costs no more
     merge_branches,  # conv(x) + conv(x) + norm(x) + x: one convolution
     merge_concatenated,  # cat of conv(x) and conv(x): one convolution
@@ -49,6 +52,7 @@ STARTS: dict[int, type[View]] = {
         (fold_upstream, AffineSource),
         (fold_downstream, AffineSource),
         (fold_constants, Linear),
+        (fold_padding, Pad),
         (merge_chain, Linear),
         (merge_branches, Sum),
         (merge_concatenated, Concatenation),
