@@ -175,8 +175,10 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_quantized(module: nn.Module | None) -> bool:
-    """Whether a module is one of torch's quantized layers."""
-    return module is not None and "quantized" in home_of(module).split(".")
+    """Whether a module is one of torch's quantized layers; a FloatFunctional lives with these, and has floats."""
+    if module is None or "quantized" not in home_of(module).split("."):
+        return False
+    return any(look_up(module, name) is not None for name in ("scale", "_packed_params"))
 
 
 def keeps_statistics(module: nn.Module) -> bool:
