@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import string
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.report.decision import Decision
 
+EVIDENCE = {
+    "traced": "the code of the model proves it",
+    "recorded": "the run on the example inputs showed it, and the fused model checks every other run",
+    "assumed": "it holds for the usual input; where a shape is assumed, the fused model checks it",
+}
 _MERGES = {rule.__name__ for rule in MERGES}
 
 
@@ -116,6 +122,7 @@ def _data(attempt: Attempt, report: Report) -> dict[str, Any]:
         "version": fxfuse.__version__,
         "structure": report.structure,
         "states": STATES,
+        "evidence": EVIDENCE,
         "totals": _totals(report),
         "notes": report.notes,
         "parts": parts,
@@ -125,16 +132,31 @@ def _data(attempt: Attempt, report: Report) -> dict[str, Any]:
 
 
 def _totals(report: Report) -> list[list[Any]]:
-    """Return the numbers at the head of the page: each with its words, and the state that it counts."""
-    states = [_state(decision) for decision in report.decisions]
-    totals: list[list[Any]] = [[f"{states.count(state):,}", state, state] for state in ("folded", "merged", "left")]
+    """Return the numbers at the head of the page: each with its words, and what all decisions have that it counts."""
+    words = {"norm": ("norms", "left"), "constants": ("other constants", "stay"), "merge": ("merges", "refused")}
+    found = Counter(_counted(decision) for decision in report.decisions)
+    order = [("folded", "norm"), ("folded", "constants"), ("merged", ""), *(("left", subject) for subject in words)]
+    totals: list[list[Any]] = []
+    for state, subject in (key for key in order if found[key] or key[1] == "norm"):  # norms, even where there are none
+        what, verb = words.get(subject, ("layers", "merged"))
+        told = f"{what} {verb if state == 'left' else state}"
+        totals.append([f"{found[state, subject]:,}", told, [tag for tag in (state, subject) if tag]])
+    evidence = Counter(decision.evidence for decision in report.folded)
+    rests = {"recorded": "rest on the run that was recorded", "assumed": "rest on an assumption"}
+    totals += [[f"{evidence[name]:,}", told, [name]] for name, told in rests.items() if evidence[name]]
     saved = report.saved
     if saved.kernels:
         saves = {"kernels": saved.kernels, "parameters": saved.parameters, "multiply-adds": saved.multiply_adds}
-        totals += [[f"{n:,}", f"{what} saved by merges", ""] for what, n in saves.items() if n is not None]
+        totals += [[f"{n:,}", f"{what} saved by merges", []] for what, n in saves.items() if n is not None]
     if report.copied_bytes:
-        totals.append([f"{report.copied_bytes:,}", "bytes of shared weights untied", ""])
+        totals.append([f"{report.copied_bytes:,}", "bytes of shared weights untied", []])
     return totals
+
+
+def _counted(decision: Decision) -> tuple[str, str]:
+    """Return under which number a decision is counted; layers that merged are counted together."""
+    state = _state(decision)
+    return state, "" if state == "merged" else decision.subject
 
 
 def _state(decision: Decision) -> str:
@@ -154,5 +176,7 @@ def _row(decision: Decision) -> dict[str, Any]:
         "into": decision.into,
         "why": decision.detail,
         "rule": decision.rule,
+        "subject": decision.subject,
+        "evidence": decision.evidence,
         "reasons": reasons,
     }

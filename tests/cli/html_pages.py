@@ -97,3 +97,8 @@ def hostile() -> nn.Sequential:
 
 def exported() -> ExportedProgram:
     return torch.export.export(chain(), (torch.randn(2, 3, 8, 8, dtype=torch.float64),))
+
+
+def exported_branches() -> ExportedProgram:
+    """A page with all numbers at its head."""
+    return torch.export.export(branches(), (torch.randn(2, 4, 8, 8, dtype=torch.float64),))

@@ -115,21 +115,31 @@ def test_a_program_shows_its_operations_and_not_its_constants() -> None:
 
 def test_totals() -> None:
     assert data_of(html_report.page(chain()))["totals"] == [
-        ["1", "folded", "folded"],
-        ["0", "merged", "merged"],
-        ["1", "left", "left"],
+        ["1", "norms folded", ["folded", "norm"]],
+        ["1", "norms left", ["left", "norm"]],
     ]
     program = torch.export.export(branches(), (torch.randn(2, 4, 8, 8, dtype=torch.float64),))
     saved = explain(program).saved
     assert saved.multiply_adds is not None
     assert data_of(html_report.page(program))["totals"] == [
-        ["1", "folded", "folded"],
-        ["1", "merged", "merged"],
-        ["0", "left", "left"],
-        [f"{saved.kernels}", "kernels saved by merges", ""],
-        [f"{saved.parameters}", "parameters saved by merges", ""],
-        [f"{saved.multiply_adds:,}", "multiply-adds saved by merges", ""],
+        ["1", "norms folded", ["folded", "norm"]],
+        ["1", "layers merged", ["merged"]],
+        ["0", "norms left", ["left", "norm"]],
+        [f"{saved.kernels}", "kernels saved by merges", []],
+        [f"{saved.parameters}", "parameters saved by merges", []],
+        [f"{saved.multiply_adds:,}", "multiply-adds saved by merges", []],
     ]
+
+
+def test_each_fold_tells_its_evidence_and_the_totals_count_it() -> None:
+    vectors = trained(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)))
+    data = data_of(html_report.page(vectors))
+    assert [decision["evidence"] for decision in data["decisions"]] == ["assumed"]
+    assert ["1", "rest on an assumption", ["assumed"]] in data["totals"]
+    assert "example_inputs prove it" in data["decisions"][0]["why"]
+    proven = data_of(html_report.page(vectors, torch.randn(2, 4, dtype=torch.float64)))
+    assert [decision["evidence"] for decision in proven["decisions"]] == ["traced"]
+    assert [tags for _, _, tags in proven["totals"]] == [["folded", "norm"], ["left", "norm"]]
 
 
 # -- one file, and nothing in it but text
