@@ -38,6 +38,7 @@ class Recording:
     Attributes:
         model: the model.
         paths: the path of each module.
+        layers: those that are one operation.
         traced: modules of which a trace took the place of the forward.
         called: all modules that were called.
         wrong: modules of which the trace could not be run.
@@ -48,6 +49,8 @@ class Recording:
         self.model = model
         self.recorder = Recorder(model)
         self.paths = paths_below(model)
+        # Asked before they are watched: a forward that was replaced is no layer's.
+        self.layers = {m for m in self.paths if operator_of(m) is not None or is_layer_of_torch(m)}
         self.traced: set[nn.Module] = set()
         self.called: set[nn.Module] = set()
         self.wrong: set[nn.Module] = set()
@@ -104,7 +107,7 @@ class Recording:
     def _call(self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a module, and note what it does in the way that says most."""
         self.called.add(module)
-        if self._before[module] is None and (operator_of(module) is not None or is_layer_of_torch(module)):
+        if self._before[module] is None and module in self.layers:
             return self._call_layer(module, forward, args, kwargs)
         found = self._trace(module, args, kwargs)
         if found is not None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from torch import Tensor, fx, nn
 
 from fxfuse.graph.nodes import PART
-from fxfuse.graph.registry import operator_of
 from fxfuse.modules.guards import require_value
-from fxfuse.modules.lookup import fetch, is_layer_of_torch
+from fxfuse.modules.lookup import fetch
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -26,6 +25,7 @@ class Watch(Protocol):
 
     recorder: Recorder
     paths: dict[nn.Module, str]
+    layers: set[nn.Module]
     called: set[nn.Module]
     wrong: set[nn.Module]
 
@@ -144,7 +144,7 @@ class Replay:
 
     def _call_module(self, node: fx.Node, args: Any, kwargs: Any) -> _Result:
         module = self.draft.get_submodule(str(node.target))
-        if operator_of(module) is None and not is_layer_of_torch(module):
+        if module not in self.recording.layers:
             with self.recording.paused(off=True):
                 return _Result(module(*args, **kwargs), None)  # it is watched, and adds nodes of its own
         self.recording.called.add(module)
