@@ -139,7 +139,7 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 
 def _holds_tensors(value: Any) -> bool:
-    return value is ANY_VALUE or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+    return any(leaf is ANY_VALUE or isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def _is_simple(value: Any) -> bool:

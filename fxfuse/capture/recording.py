@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from fxfuse.capture.forward_arguments import require_any_call
-from fxfuse.capture.proxies import Untraceable
+from fxfuse.capture.forward_arguments import ANY_VALUE, require_any_call
 from fxfuse.capture.recorder import Recorder
 from fxfuse.capture.replay import Replay
 from fxfuse.capture.tracer import Tracer
@@ -27,7 +27,7 @@ from fxfuse.modules.lookup import is_layer_of_torch, paths_below, shallow_copy
 from fxfuse.report.errors import out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
 
 _under_way = threading.local()
 
@@ -55,7 +55,7 @@ class Recording:
         self.called: set[nn.Module] = set()
         self.wrong: set[nn.Module] = set()
         self.opaque: set[nn.Module] = set(untraced)
-        self._traces: dict[nn.Module, tuple[Draft, dict[str, Any]]] = {}
+        self._traces: dict[nn.Module, Draft] = {}
         self._before: dict[nn.Module, Any] = {}
 
     def run(self, inputs: Inputs) -> Any:
@@ -159,7 +159,8 @@ class Recording:
             bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
         except (TypeError, ValueError):
             return None
-        passed = dict(list(bound.arguments.items())[1:])
+        # A trace may keep what it is given, and what is kept after a run seems to leave the model.
+        passed = pytree.tree_map_only(Tensor, lambda _: ANY_VALUE, dict(list(bound.arguments.items())[1:]))
         if module not in self._traces:
             try:
                 self._traces[module] = self._traced(module, passed)
@@ -168,41 +169,25 @@ class Recording:
                     raise
                 self.opaque.add(module)  # a forward can raise anything when it is traced
                 return None
-        draft, specialised = self._traces[module]
         bound.apply_defaults()
-        if any(not _same(bound.arguments.get(name), value) for name, value in specialised.items()):
-            return None
-        return Replay(self, module, draft, bound.arguments, always=_holds_always(module, specialised))
+        return Replay(self, module, self._traces[module], bound.arguments)
 
-    def _traced(self, module: nn.Module, passed: dict[str, Any]) -> tuple[Draft, dict[str, Any]]:
-        """Trace a module as it was before anybody watched it."""
+    def _traced(self, module: nn.Module, passed: dict[str, Any]) -> Draft:
+        """Trace a module as it was before anybody watched it.
+
+        Raises:
+            Untraceable: if the trace does not hold for every call that untraced code may make.
+        """
         below = [inner for inner in paths_below(module) if inner in self._before]
         self._unwatch(below)
         try:
             with self.paused():
                 tracer = Tracer(passed, self.opaque & set(below))
-                return tracer.capture(module), tracer.specialised
+                draft = tracer.capture(module)
         finally:
             self._watch(below)
-
-
-def _holds_always(module: nn.Module, specialised: Mapping[str, Any]) -> bool:
-    """Whether the trace of a module holds for every call, whatever untraced code may pass another time."""
-    try:
-        require_any_call(type(module).forward, specialised)
-    except Untraceable:
-        return False
-    return True
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether an argument is the one that a forward was traced with."""
-    if one is other:
-        return True
-    try:
-        return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
-    except Exception:  # noqa: BLE001 - objects of the user's compare as they like
-        return False
+        require_any_call(type(module).forward, tracer.specialised)
+        return draft
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-from fxfuse.graph.nodes import PART
+from fxfuse.graph.nodes import PART, RETURNED
 from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import fetch
 
@@ -36,6 +37,20 @@ class Watch(Protocol):
         """Record nothing, or again everything."""
 
 
+class Call(NamedTuple):
+    """One call of a traced forward.
+
+    Attributes:
+        path: the path of the module.
+        number: which call it is.
+        single: whether one tensor alone is passed.
+    """
+
+    path: str
+    number: int
+    single: bool
+
+
 class _Result(NamedTuple):
     """What a node of the trace gave, and what stands for it in the recording; None for what has to be looked up."""
 
@@ -51,20 +66,17 @@ class Replay:
         module: the module that was traced.
         draft: its trace.
         bound: its arguments by name.
-        always: whether the trace holds for every call, so that what is folded in it needs no check.
     """
 
-    def __init__(
-        self, recording: Watch, module: nn.Module, draft: Draft, bound: Mapping[str, Any], *, always: bool
-    ) -> None:
+    def __init__(self, recording: Watch, module: nn.Module, draft: Draft, bound: Mapping[str, Any]) -> None:
         """Prepare a run."""
         self.recording = recording
         self.recorder = recording.recorder
         self.module = module
         self.draft = draft
         self.bound = bound
-        self.call = self.recorder.new_number()
-        self.notes = {PART: self.call} if always else {}
+        single = sum(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(dict(list(bound.items())[1:]))) == 1
+        self.call = Call(recording.paths[module], self.recorder.new_number(), single)
         self.results: dict[fx.Node, _Result] = {}
         self.last: dict[fx.Node, list[fx.Node]] = {}
         for node in draft.graph.nodes:
@@ -80,12 +92,15 @@ class Replay:
                         self.last.get(node, ()) if node.op != "output" else ()
                     ):  # who holds a value after the run tells what leaves a model
                         del self.results[read]
-                return self.results.pop(node).value
+                value = self.results.pop(node).value
             except Exception:
                 self.recording.wrong.add(self.module)
                 raise
             finally:
                 self.results.clear()
+            if isinstance(value, Tensor):
+                self.recorder.node(value).meta[RETURNED] = self.call
+            return value
 
     def _run(self, node: fx.Node) -> _Result:
         if node.op == "placeholder":
@@ -125,7 +140,7 @@ class Replay:
             return _Result(value, None)  # the recorder knows the tensors in it
         added = self.recorder.add(node.op, target, lifted, self._stack(node))
         added.meta.update({key: item for key, item in node.meta.items() if key != "nn_module_stack"})
-        added.meta.update(self.notes)
+        added.meta[PART] = self.call
         if isinstance(value, Tensor):
             self.recorder.note(value, added)
         return _Result(value, added)
@@ -139,7 +154,7 @@ class Replay:
         if name is None and self.recorder.is_known(value):
             return _Result(value, None)
         read = self.recorder.literal(target, value) if name is None else self.recorder.read(name)
-        read.meta.update({"nn_module_stack": self._stack(node), **self.notes})
+        read.meta.update({"nn_module_stack": self._stack(node), PART: self.call})
         return _Result(value, read)
 
     def _call_module(self, node: fx.Node, args: Any, kwargs: Any) -> _Result:
@@ -156,5 +171,5 @@ class Replay:
         stack = self.recorder.stack_here()
         for key, (path, cls) in (node.meta.get("nn_module_stack") or {}).items():
             inner = fetch(self.module, path) if path else self.module
-            stack[f"{self.call}.{key}"] = self.recording.paths[inner], cls
+            stack[f"{self.call.number}.{key}"] = self.recording.paths[inner], cls
         return stack

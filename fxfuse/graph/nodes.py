@@ -27,6 +27,9 @@ UNTRACED = "fxfuse_untraced"
 PART = "fxfuse_part"
 """Where a node of a recorded run notes the call of a traced module that it is part of."""
 
+RETURNED = "fxfuse_returned"
+"""Where a node of a recorded run notes the call of a traced module of which it is the whole result."""
+
 _OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
 
 

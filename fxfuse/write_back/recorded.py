@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fxfuse.graph.nodes import PART, UNTRACED
+from fxfuse.graph.nodes import PART, RETURNED, UNTRACED
 from fxfuse.graph.plan import Merge
 from fxfuse.modules.derived_class import with_change
 from fxfuse.modules.handed_on import Handing
-from fxfuse.modules.lookup import fetch
+from fxfuse.modules.lookup import fetch, shallow_copy
 from fxfuse.report.reasons import Reason, Refusal, require
 from fxfuse.write_back.vetoes import Vetoes
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import fx, nn
 
+    from fxfuse.capture.replay import Call
     from fxfuse.edit.editor import Editor
     from fxfuse.graph.plan import Plan
     from fxfuse.rules import Rule
@@ -94,18 +95,35 @@ class RecordedVetoes(Vetoes):
             return None
         if len(changed) == 1 and changed[0].op == "call_module":
             return []  # it changes by itself
-        for node in between:
-            raise self._untraced(node)
         require(not isinstance(plan, Merge), Reason.OWN_FORWARD, value=graph.names(changed))
         for node in changed:
             if node.op != "call_module":
                 raise self._untraced(node)
+        inside = {*changed, *between}
         return [
-            Link(self._path(value), self._path(node))
-            for node in changed
+            Link(self._giver(value, between), self._taker(node, between))
+            for node in (*changed, *between)
             for value in self.editor.origin[node].inputs
-            if value in changed or self.editor.gone(value)
+            if (value in inside or self.editor.gone(value)) and not _in_one_call(value, node)
         ]
+
+    def _giver(self, value: fx.Node, between: Collection[fx.Node]) -> str:
+        """Return the path of the module that gives a value to untraced code: a layer, or one whose forward ends so."""
+        if value not in between:
+            return self._path(value)
+        call: Call | None = value.meta.get(RETURNED)
+        if call is None or call != value.meta.get(PART):
+            raise self._untraced(value)
+        return call.path
+
+    def _taker(self, node: fx.Node, between: Collection[fx.Node]) -> str:
+        """Return the path of the module that untraced code gives a value: a layer, or one that takes nothing else."""
+        if node not in between:
+            return self._path(node)
+        call: Call | None = node.meta.get(PART)
+        if call is None or not call.single:
+            raise self._untraced(node)
+        return call.path
 
     def _path(self, node: fx.Node) -> str:
         return str(self.editor.origin[node].target)
@@ -114,6 +132,11 @@ class RecordedVetoes(Vetoes):
         graph = self.editor.graph
         owner = graph.in_model(graph.owner(node)) or type(self.part.module).__name__
         return Refusal(Reason.OWN_FORWARD, value=f"{graph.describe(node)} (in code of {owner} that was not traced)")
+
+
+def _in_one_call(one: fx.Node, other: fx.Node) -> bool:
+    """Whether two nodes are in one call of a traced forward."""
+    return one.meta.get(PART) is not None and one.meta.get(PART) == other.meta.get(PART)
 
 
 def _between(changed: Collection[fx.Node]) -> list[fx.Node]:
@@ -151,7 +174,6 @@ def with_checks(
     checked = dict(replaced)
     for path in {**givers, **takers}:
         module: nn.Module = fetch(model, path)
-        if module in checked:
-            change = Handing(path, tuple(givers.get(path, ())), tuple(takers.get(path, ())))
-            checked[module] = with_change(checked[module], change)
+        change = Handing(path, tuple(givers.get(path, ())), tuple(takers.get(path, ())))
+        checked[module] = with_change(checked.get(module) or shallow_copy(module), change)
     return checked

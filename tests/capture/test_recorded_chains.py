@@ -1,0 +1,115 @@
+"""Folds on a run from one traced forward into another: what is between them is checked whenever the model runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxfuse import Report, fx_fuse
+from tests.support.helpers import Model, assert_equal, folds, trained, unchanged, values
+
+X = values(2, 4, 6)
+
+
+class NormOverTokens(Model):
+    """Its norm runs along the last axis of what it gets, as in transformers for time series."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Pair(NormOverTokens):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x), x
+
+
+class Mixed(Model):
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.linear(x.relu().relu() if x.ndim < 2 else x.flatten(0, 1)) + other.sum()
+
+
+class Untraced(Model):
+    """Nothing but Python between its blocks, so that only a run shows which value goes where."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = x if float(x.sum()) > 1e9 else x.clone()
+        return self._use(x)
+
+    def _use(self, x: Tensor) -> Any:
+        return self.linear(self.norm(x))
+
+
+def norm(cls: type[Model] = NormOverTokens) -> Model:
+    return cls(bn=nn.BatchNorm1d(6))
+
+
+def fused_on_a_run(model: nn.Module, *folded: str) -> nn.Module:
+    with unchanged(model):
+        result: nn.Module = fx_fuse(model, X)
+    assert folds(result) == sorted(folded), str(Report.of(result))
+    assert {d.evidence for d in Report.of(result).folded} <= {"recorded"}
+    for x in (X, values(3, 5, 6)):
+        assert_equal(model(x), result(x))
+    return result
+
+
+@torch.no_grad()
+def test_a_norm_between_transposes_folds_into_the_layer_behind_its_block() -> None:
+    result: Any = fused_on_a_run(trained(Untraced(norm=norm(), linear=nn.Linear(6, 3))), "norm.bn")
+    assert type(result.norm.bn) is nn.Identity
+
+
+class Sees(Untraced):
+    wrong = False
+
+    def _use(self, x: Tensor) -> Any:
+        y = self.norm(x)
+        out = self.linear(y + 1 if self.wrong else y)
+        return out
+
+
+class GivesItAway(Sees):
+    def _use(self, x: Tensor) -> Any:
+        y = self.norm(x)
+        return (self.linear(y), y) if self.wrong else self.linear(y)
+
+
+class CallsItAlone(Sees):
+    def _use(self, x: Tensor) -> Any:
+        return self.linear(x) if self.wrong else self.linear(self.norm(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cls", [Sees, GivesItAway, CallsItAlone])
+def test_another_way_through_the_code_is_an_error(cls: type[Sees]) -> None:
+    result: Any = fused_on_a_run(trained(cls(norm=norm(), linear=nn.Linear(6, 3))), "norm.bn")
+    result.wrong = True
+    with pytest.raises(ValueError, match="'norm'.*'linear'.*example_inputs"):
+        result(X)
+    result.wrong = False
+    result(X)  # nothing is left behind
+
+
+class OfAPair(Untraced):
+    def _use(self, x: Tensor) -> Any:
+        return self.linear(self.norm(x)[0])
+
+
+class IntoTwo(Untraced):
+    def _use(self, x: Tensor) -> Any:
+        return self.mixed(self.norm(x), x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "model",
+    [
+        OfAPair(norm=norm(Pair), linear=nn.Linear(6, 3)),
+        IntoTwo(norm=norm(), mixed=Mixed(linear=nn.Linear(6, 3))),
+    ],
+)
+def test_blocks_that_give_or_take_several_values_keep_their_norms(model: nn.Module) -> None:
+    fused_on_a_run(trained(model))
