@@ -67,8 +67,7 @@ class Sees(Untraced):
 
     def _use(self, x: Tensor) -> Any:
         y = self.norm(x)
-        out = self.linear(y + 1 if self.wrong else y)
-        return out
+        return self.linear(y + 1 if self.wrong else y)
 
 
 class GivesItAway(Sees):
@@ -87,7 +86,7 @@ class CallsItAlone(Sees):
 def test_another_way_through_the_code_is_an_error(cls: type[Sees]) -> None:
     result: Any = fused_on_a_run(trained(cls(norm=norm(), linear=nn.Linear(6, 3))), "norm.bn")
     result.wrong = True
-    with pytest.raises(ValueError, match="'norm'.*'linear'.*example_inputs"):
+    with pytest.raises(ValueError, match=r"'norm'.*'linear'.*example_inputs"):
         result(X)
     result.wrong = False
     result(X)  # nothing is left behind
