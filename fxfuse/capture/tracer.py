@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxfuse.capture.branches import ManyWays
 from fxfuse.capture.forward_arguments import (
     ANY_VALUE,
     Leaf,
@@ -27,7 +28,7 @@ from fxfuse.capture.forward_arguments import (
 from fxfuse.capture.frames import asks_what_a_graph_cannot_say, is_assertion
 from fxfuse.capture.patches import traced_extremes
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
-from fxfuse.capture.threads import OneThread, one_at_a_time
+from fxfuse.capture.threads import one_at_a_time
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
 from fxfuse.modules.derived_class import UNCHECKED, Derived
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
 
-class Tracer(OneThread):
+class Tracer(ManyWays):
     """Like ``torch.fx.Tracer``, but never all or nothing.
 
     Where the forward of a submodule cannot be traced, one ``call_module`` node stands for it, and its parents are
@@ -83,7 +84,7 @@ class Tracer(OneThread):
         before, names = State(root), set(root.__dict__)
         try:
             with traced_extremes(root):
-                graph = self.trace(root)
+                graph = self._traced(lambda: self.trace(root))
                 self.require_no_failure()
             literals = literals_of(root, names)
             holder = shallow_copy(root)
@@ -102,15 +103,14 @@ class Tracer(OneThread):
         return Draft(holder, graph, type(root).__name__)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Keep an assertion as a node; any other question for a truth cannot be answered while tracing."""
+        """Keep an assertion as a node; any other question for a truth is answered in every way."""
         frame = sys._getframe(2)
         if checks_rank(frame):
             return False
         if is_assertion(frame):
             self.create_proxy("call_function", torch._assert, (obj, "an assertion of the model does not hold"), {})
             return True
-        self.failure = Untraceable("its Python code branches on a value")
-        raise self.failure
+        return self.answer(obj, frame)
 
     def iter(self, obj: fx.Proxy) -> Any:
         """Unpack where the number of values is known; else the number would have to be guessed."""
@@ -155,10 +155,10 @@ class Tracer(OneThread):
             outer, self.failure = self.failure, None  # that of the caller is no fault of this module
             try:
                 self._require_traceable(m)
-                result = super().call_module(m, forward, args, kwargs)
+                result = self._traced(lambda: super(Tracer, self).call_module(m, forward, args, kwargs), last)
                 self.require_no_failure(before.restore())
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
-                self._take_back(last)
+                self.take_back(last)
                 self.module_stack, (self.scope.module_path, self.scope.module_type) = stack, scope
                 self.left_whole[m], self.failure = sentence(error), outer
             else:
@@ -175,14 +175,14 @@ class Tracer(OneThread):
             return super().call_module(m, forward, args, kwargs)
         return self.create_proxy("call_module", path, args, kwargs)
 
-    def _take_back(self, last: fx.Node | None) -> None:
-        """Erase the nodes that were added after ``last``."""
-        for node in reversed(self.graph.nodes):
-            if node is last:
-                break
-            self.graph.erase_node(node)
-            for name in [n for n, proxy in self._cache.items() if proxy.node is node]:
-                del self._cache[name]
+    def _traced(self, run: Callable[[], Any], last: fx.Node | None = None) -> Any:
+        """Trace something behind the ``last`` node; where it branches on a value, in every way."""
+        outer, self.ways = self.ways, None
+        try:
+            result = run()
+            return result if self.ways is None else self.other_ways(run, last, result)
+        finally:
+            self.ways = outer
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
         """Return a proxy for a parameter or buffer, whose shape is known; other attributes as they are."""
