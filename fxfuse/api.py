@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fxfuse.capture.hooks import Hooks
-    from fxfuse.lowering.module import LoweredModule
     from fxfuse.pipeline.options import GraphKeywords, Keywords
 
 M = TypeVar("M", bound=nn.Module)
@@ -192,7 +191,7 @@ def fuse_graph(
     return Report.of(guarded(graph_module, None, options)[1])
 
 
-def lower(fused: nn.Module, example_inputs: Any = None, *, exact_nan: bool = False) -> LoweredModule:
+def lower(fused: nn.Module, example_inputs: Any = None, *, exact_nan: bool = False) -> Any:
     """Make each layer of a fused model one kernel, with the sum and the activation behind it: fast in eager mode.
 
     It computes what the fused model does, for inference only.  The kernels ship with torch: oneDNN's on a CPU, cuDNN's
@@ -209,7 +208,8 @@ def lower(fused: nn.Module, example_inputs: Any = None, *, exact_nan: bool = Fal
         [('0', ('relu',))]
 
     Args:
-        fused: the ``GraphModule`` that ``fx_fuse`` returned.
+        fused: what ``fx_fuse`` returned: a ``GraphModule``, or a model of its own class, of which each module that can
+            be traced and has three layers or more runs its own forward by kernels.
         example_inputs: what the model is called with, as for ``fx_fuse``: the result is compared with the fused model
             on them, and the weights are packed for their size.  Without, the first call of each kind (number of axes,
             dtype, order in memory) runs the fused model.
@@ -217,15 +217,16 @@ def lower(fused: nn.Module, example_inputs: Any = None, *, exact_nan: bool = Fal
             Hardswish give a finite number, and are not used then.
 
     Returns:
-        The model to call; ``fast.fused`` is the one to export.
+        For a ``GraphModule`` a ``LoweredModule``, of which ``fused`` is the model to export; else a model of the same
+        class, which can be exported itself.
 
     Raises:
-        FuseError: if there is no graph to lower, or the result differs on the example inputs; nothing is changed then.
+        FuseError: if there is nothing to lower, or the result differs on the example inputs; nothing is changed then.
     """
     return lowered(fused, example_inputs, exact_nan=exact_nan)
 
 
-def optimize(model: nn.Module, example_inputs: Any) -> LoweredModule:
+def optimize(model: nn.Module, example_inputs: Any) -> Any:
     """Fuse a model, and lower it: one line for who only wants it to be fast.
 
     Example:

@@ -88,26 +88,25 @@ class Layout:
         for user in users:
             row = self.graph.row(user)
             leaves = user.op == "output" and bool(self.graph.prefix)  # code that is not traced reads it
-            if leaves or (row is not None and row.asks in asks) or _asks_in_code(self.graph, user):
+            if leaves or (row is not None and row.asks in asks) or self.asks_in_code(user):
                 return user
         behind = (self._dependent[by_layer].get(user) for user in users if not self._has_fixed_strides(user))
         return next((node for node in behind if node is not None), None)
 
-
-def _asks_in_code(graph: Facts, node: fx.Node) -> bool:
-    """Whether the user's own code runs at a node, and names a method that depends on strides."""
-    if not runs_user_code(graph, node):
-        return False
-    module = graph.module(node)
-    if module is None:
-        functions = [node.target]
-    else:
-        classes = {cls for inner in module.modules() for cls in type(inner).__mro__}
-        own = (cls for cls in classes if not is_torchs(cls) and cls is not object)
-        functions = [member for cls in own for member in vars(cls).values() if callable(member)]
-    codes = list(_codes(functions))
-    rows = (OPERATORS.get(name) for code in codes for name in code.co_names)
-    return not codes or any(row is not None and row.asks == "strides" for row in rows)
+    def asks_in_code(self, node: fx.Node) -> bool:
+        """Whether the user's own code runs at a node, and names a method that depends on strides."""
+        if not runs_user_code(self.graph, node):
+            return False
+        module = self.graph.module(node)
+        if module is None:
+            functions = [node.target]
+        else:
+            classes = {cls for inner in module.modules() for cls in type(inner).__mro__}
+            own = (cls for cls in classes if not is_torchs(cls) and cls is not object)
+            functions = [member for cls in own for member in vars(cls).values() if callable(member)]
+        codes = list(_codes(functions))
+        rows = (OPERATORS.get(name) for code in codes for name in code.co_names)
+        return not codes or any(row is not None and row.asks == "strides" for row in rows)
 
 
 def _codes(functions: list[Any]) -> Iterator[CodeType]:

@@ -1,18 +1,19 @@
-"""The activations that a kernel can take in: one row each."""
+"""The activations that a kernel can take in, by the names of their rows in the table of operators."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from torch import fx
+    from torch import Tensor
+
+    from fxfuse.graph.call import Call
 
 
 @dataclass(frozen=True)
@@ -27,65 +28,33 @@ class Activation:
     drops_nan: bool = False  # oneDNN gives a finite number where torch gives NaN
 
 
-def _clamp(low: float = -1.0, high: float = 1.0, name: str = "hardtanh") -> Activation:
-    numbers = (float(low), float(high))
-    return Activation(name, lambda x: F.hardtanh_(x, low, high), "hardtanh", numbers, drops_nan=True)
+def clamp(low: float, high: float, name: str = "hardtanh") -> Activation:
+    """Return ``min(max(x, low), high)``."""
+    return Activation(name, lambda x: F.hardtanh_(x, low, high), "hardtanh", (low, high), drops_nan=True)
 
 
-def _gelu(approximate: str = "none") -> Activation:
-    return Activation("gelu", lambda x: F.gelu(x, approximate=approximate), "gelu", (), approximate)
+def _gelu(call: Call) -> Activation:
+    algorithm = str(call.get("approximate", "none"))
+    return Activation("gelu", lambda x: F.gelu(x, approximate=algorithm), "gelu", (), algorithm)
 
 
-def _leaky_relu(slope: float = 0.01) -> Activation:
-    return Activation("leaky_relu", lambda x: F.leaky_relu_(x, slope), "leaky_relu", (float(slope),))
+def _leaky_relu(call: Call) -> Activation:
+    slope = float(call.get("negative_slope", 0.01))
+    return Activation("leaky_relu", lambda x: F.leaky_relu_(x, slope), "leaky_relu", (slope,))
 
 
 RELU = Activation("relu", torch.relu_, "relu", drops_nan=True)
-_HARDSWISH = Activation("hardswish", lambda x: F.hardswish(x, inplace=True), "hardswish", drops_nan=True)
-_HARDSIGMOID = Activation("hardsigmoid", lambda x: F.hardsigmoid(x, inplace=True), "hardsigmoid", drops_nan=True)
+SILU = Activation("silu", lambda x: F.silu(x, inplace=True), "swish", (1.0,))
+HARDSWISH = Activation("hardswish", lambda x: F.hardswish(x, inplace=True), "hardswish", drops_nan=True)
+HARDSIGMOID = Activation("hardsigmoid", lambda x: F.hardsigmoid(x, inplace=True), "hardsigmoid", drops_nan=True)
+SIGMOID = Activation("sigmoid", torch.sigmoid_, "sigmoid")
+TANH = Activation("tanh", torch.tanh_, "tanh")
 
-# torch's name, its module, the names of its arguments behind the input, and what makes the activation of them.
-_ROWS: tuple[tuple[str, type[nn.Module], tuple[str, ...], Callable[..., Activation]], ...] = (
-    ("relu", nn.ReLU, (), lambda: RELU),
-    ("relu6", nn.ReLU6, (), lambda: _clamp(0.0, 6.0, "relu6")),
-    ("hardtanh", nn.Hardtanh, ("min_val", "max_val"), _clamp),
-    ("silu", nn.SiLU, (), lambda: Activation("silu", lambda x: F.silu(x, inplace=True), "swish", (1.0,))),
-    ("hardswish", nn.Hardswish, (), lambda: _HARDSWISH),
-    ("hardsigmoid", nn.Hardsigmoid, (), lambda: _HARDSIGMOID),
-    ("sigmoid", nn.Sigmoid, (), lambda: Activation("sigmoid", torch.sigmoid_, "sigmoid")),
-    ("tanh", nn.Tanh, (), lambda: Activation("tanh", torch.tanh_, "tanh")),
-    ("gelu", nn.GELU, ("approximate",), _gelu),
-    ("leaky_relu", nn.LeakyReLU, ("negative_slope",), _leaky_relu),
-)
-
-
-def _targets(name: str) -> Iterator[Any]:
-    """Yield torch's functions and methods of a name."""
-    for spelled in (name, f"{name}_"):
-        yield from (getattr(home, spelled) for home in (F, torch) if hasattr(home, spelled))
-        yield from [spelled] if hasattr(Tensor, spelled) else []
-        yield from [getattr(torch.ops.aten, spelled).default] if hasattr(torch.ops.aten, spelled) else []
-
-
-_BY_TARGET = {target: (make, names) for name, cls, names, make in _ROWS for target in (cls, *_targets(name))}
-
-
-def activation_at(node: fx.Node, module: nn.Module | None) -> tuple[fx.Node, Activation] | None:
-    """Return what an activation reads, and the activation, None for everything else.
-
-    Args:
-        node: the node.
-        module: the module that it calls, if it calls one; without hooks.
-    """
-    target = node.target if module is None else type(module)
-    row = _BY_TARGET.get(target) if node.op in ("call_module", "call_function", "call_method") else None
-    if row is None or (module is not None and "forward" in module.__dict__):
-        return None
-    make, names = row
-    passed: dict[str, Any] = dict(zip(("input", *names, "inplace"), node.args, strict=False)) | node.kwargs
-    passed |= {} if module is None else {name: getattr(module, name) for name in names}
-    numbers = [passed[name] for name in names if name in passed]
-    plain = all(isinstance(number, (int, float, str)) for number in numbers)
-    whole = len(numbers) in (0, len(names)) and passed.keys() <= {"input", "inplace", *names}
-    value = passed.get("input")
-    return (value, make(*numbers)) if isinstance(value, type(node)) and plain and whole else None
+ACTIVATIONS: dict[str, Callable[[Call], Activation]] = {
+    **{known.name: lambda _, known=known: known for known in (RELU, SILU, HARDSWISH, HARDSIGMOID, SIGMOID, TANH)},  # type: ignore[misc]
+    "relu6": lambda _: clamp(0.0, 6.0, "relu6"),
+    "hardtanh": lambda call: clamp(float(call.get("min_val", -1.0)), float(call.get("max_val", 1.0))),
+    "gelu": _gelu,
+    "leaky_relu": _leaky_relu,
+}
+"""What makes an activation of a call, by the name of the row."""

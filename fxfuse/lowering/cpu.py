@@ -82,6 +82,11 @@ class Packed:
             return self.value
 
 
+def detached(bias: Tensor | None) -> Tensor | None:
+    """Return a bias without gradients."""
+    return None if bias is None else bias.detach()
+
+
 def _post(layer: Layer, *, fused: bool) -> tuple[tuple[Any, ...], Callable[[Tensor], Tensor] | None]:
     """Return the activation as oneDNN's arguments, and as what torch does behind the kernel."""
     activation = layer.activation
@@ -94,50 +99,49 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
     """Return a convolution or transposed convolution with a packed weight."""
     steps, lines, dim, dtype = plain(layer), layer.axes == 1, layer.axes + 2, layer.weight.dtype
     layer = layer.as_image() if lines else layer  # along one axis it is one of images of height one
-    weight, bias, form = layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), layer.memory_format
+    weight, bias, form, groups = layer.weight.detach(), detached(layer.bias), layer.memory_format, layer.groups
     transposed = layer.kind == "transposed"
     more = [layer.output_padding] if transposed else []
     numbers = [list(each) for each in (layer.padding, *more, layer.stride, layer.dilation)]
     mkldnn = torch.ops.mkldnn
     pack = mkldnn._reorder_convolution_transpose_weight if transposed else mkldnn._reorder_convolution_weight
-    packed = Packed(lambda size: pack(weight, *numbers, layer.groups, list(size)))
+    packed = Packed(lambda size: pack(weight, *numbers, groups, list(size)))
     unary = mkldnn._convolution_transpose_pointwise if transposed else mkldnn._convolution_pointwise
     convolve, (post, after) = unary.default._op, _post(layer, fused=fused)
-    matrix = weight.flatten(1) if layer.is_pointwise else None
+    matrix = weight.flatten(1) if layer.is_pointwise and layer.axes == 2 and not layer.sums else None
     activation = None if layer.activation is None else layer.activation.plain
+    summed = _summed(layer, numbers, lines=lines, fused=fused)
 
-    def alone(x: Tensor, *other: Tensor) -> Tensor:
-        if x.dim() != dim or x.dtype is not dtype or not x.is_cpu or x.numel() == 0:
-            missed()
-            return steps(x, *other)
-        x = x.unsqueeze(2) if lines else x
-        x = x if x.is_contiguous(memory_format=form) else x.contiguous(memory_format=form)
-        if matrix is not None and not other and x.shape[2:].numel() == 1:
-            y = F.linear(x.flatten(1), matrix, bias).view(len(x), -1, *x.shape[2:])
-            y = y if activation is None else activation(y)
-        else:
-            made = packed.value
-            made = packed.get(x.shape) if made is None else made
-            y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, layer.groups, *post)
-            y = y if after is None else after(y)
+    def run(x: Tensor, *other: Tensor) -> Tensor:
+        if not x.is_contiguous(memory_format=form) or lines or x.dtype is not dtype or not x.is_cpu or not x.numel():
+            if x.dim() != dim or x.dtype is not dtype or not x.is_cpu or not x.numel():
+                missed()
+                return steps(x, *other)
+            x = (x.unsqueeze(2) if lines else x).contiguous(memory_format=form)
+        if matrix is not None and x.shape[2] == 1 == x.shape[3]:  # on one pixel it is a linear layer
+            y = F.linear(x.flatten(1), matrix, bias)[..., None, None]
+            return y if activation is None else activation(y)
+        made = packed.value
+        made = packed.get(x.shape) if made is None else made
+        y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, groups, *post)
+        y = y if after is None else after(y)
         return y.squeeze(2) if lines else y
 
-    summed = _summed(layer, lines=lines, fused=fused, numbers=numbers)
-    return alone
+    return run
 
 
-def _summed(layer: Layer, *, lines: bool, fused: bool, numbers: list[list[int]]) -> Callable[..., Tensor]:
+def _summed(layer: Layer, numbers: list[list[int]], *, lines: bool, fused: bool) -> Callable[..., Tensor]:
     """Return a convolution of an image that is ready, with the sum, written in place where that is possible."""
     ops = torch.ops.mkldnn
     in_place, beside = ops._convolution_pointwise_.binary._op, ops._convolution_pointwise.binary._op
-    bias, form, groups = None if layer.bias is None else layer.bias.detach(), layer.memory_format, layer.groups
+    bias, form, groups = detached(layer.bias), layer.memory_format, layer.groups
     unary = (ops._convolution_transpose_pointwise if layer.output_padding else ops._convolution_pointwise).default._op
     post: Any = ("add", 1.0, "relu" if fused else None, [], None)
     shape_of_result = functools.lru_cache(maxsize=64)(layer.shape_of_result)
 
     def run(x: Tensor, weight: Tensor, other: Any) -> Tensor:
         z = other.unsqueeze(2) if lines and isinstance(other, Tensor) and other.dim() == 3 else other
-        whole = isinstance(z, Tensor) and z.dtype is x.dtype and z.device == x.device and layer.kind == "conv"
+        whole = isinstance(z, Tensor) and z.dtype is x.dtype and z.is_cpu and layer.kind == "conv"
         if whole and z.shape == shape_of_result(x.shape):
             if layer.in_place and z.is_contiguous(memory_format=form):
                 return in_place(z, x, weight, bias, *numbers, groups, *post)
@@ -152,7 +156,7 @@ def _summed(layer: Layer, *, lines: bool, fused: bool, numbers: list[list[int]])
 
 def _linear(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callable[..., Tensor]:
     """Return a linear layer, with a packed weight for many rows."""
-    steps, weight, bias = plain(layer), layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    steps, weight, bias = plain(layer), layer.weight.detach(), detached(layer.bias)
     packed = Packed(lambda rows: torch.ops.mkldnn._reorder_linear_weight(weight, rows))
     op, dtype, features = torch.ops.mkldnn._linear_pointwise.default._op, weight.dtype, weight.shape[1]
     post, after = _post(layer, fused=fused)

@@ -100,23 +100,3 @@ def _alone(layer: Layer) -> Callable[[Tensor], Tensor]:
         return lambda x: convolve(x, weight, bias, *numbers, layer.dilation, layer.groups)
     transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[layer.axes - 1]
     return lambda x: transposed(x, weight, bias, *numbers, layer.output_padding, layer.groups, layer.dilation)
-
-
-class ReferenceEmitter:
-    """Runs the plan of any emitter in plain torch, on any device and in any dtype: what the others are tested by."""
-
-    def obstacle(self, layer: Layer) -> str:
-        """Take every layer."""
-        del layer
-        return ""
-
-    def emit(self, layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:
-        """Return the steps in plain torch; a sum in place is written where the plan says."""
-        del missed
-        steps = plain(layer)
-
-        def run(x: Tensor, other: Tensor) -> Tensor:
-            y = steps(x, other)
-            return other.copy_(y) if y.shape == other.shape and y.dtype == other.dtype else y
-
-        return run if layer.in_place else steps

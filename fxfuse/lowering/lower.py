@@ -7,28 +7,37 @@ from typing import Any
 
 from torch import fx, nn
 
+from fxfuse.lowering.cpu import CpuEmitter
 from fxfuse.lowering.module import LoweredModule
+from fxfuse.lowering.parts import FEW, with_lowered_parts
 from fxfuse.modules.comparison import agree, difference
 from fxfuse.modules.example_inputs import Inputs, reference, untouched
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
+from fxfuse.write_back.copies import renew_parameters
 
 
-def lowered(fused: Any, example_inputs: Any, *, exact_nan: bool, emitter: Any = None) -> LoweredModule:
+def lowered(fused: Any, example_inputs: Any, *, exact_nan: bool, emitter: Any = None) -> Any:
     """Return a fused model with its kernels; see ``fxfuse.lower``."""
     name, advice = type(fused).__name__, "Use the fused model as it is, and please report it."
     fused = fused.fused if isinstance(fused, LoweredModule) else fused
-    if not isinstance(fused, fx.GraphModule):
+    if not isinstance(fused, nn.Module):
         raise FuseError(
-            f"lower takes the GraphModule that fx_fuse returned, and got {name}; nothing was changed. Fuse with "
-            "structure='graph' where the model can be traced as a whole; of an ExportedProgram, pass program.module()."
+            f"lower takes the model that fx_fuse returned, and got {name}; nothing was changed. Of an ExportedProgram, "
+            "pass program.module()."
         )
+    emitter = emitter or CpuEmitter(exact_nan=exact_nan)
+    lower: Any = _lower_graph if isinstance(fused, fx.GraphModule) else with_lowered_parts
     try:
-        result = LoweredModule(_separate(fused), exact_nan=exact_nan, emitter=emitter)
-        result._current()
+        result = lower(fused, emitter)
     except Exception as error:
         if out_of_memory(error):
             raise
         raise FuseError(f"{name} could not be lowered ({sentence(error)}); nothing was changed. {advice}") from error
+    if result is None:
+        raise FuseError(
+            f"lower found no part of {name} that can be traced and has {FEW} layers or more; nothing was changed. "
+            "Use the fused model as it is."
+        )
     gap = 0.0 if example_inputs is None else _gap(result, fused, Inputs.of(example_inputs))
     if gap:
         raise FuseError(
@@ -38,18 +47,17 @@ def lowered(fused: Any, example_inputs: Any, *, exact_nan: bool, emitter: Any = 
     return result
 
 
-def _separate(fused: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy that shares all tensors, so that converting either leaves the other as it is."""
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in fused.buffers()}
-    for parameter in fused.parameters():
-        memo[id(parameter)] = parameter
-        if type(parameter) is nn.Parameter:
-            own = memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-            own.__dict__.update(parameter.__dict__)
-    return copy.deepcopy(fused, memo)
+def _lower_graph(fused: fx.GraphModule, emitter: Any) -> LoweredModule:
+    """Return a lowered copy that shares all tensors, so that converting either leaves the other as it is."""
+    shared = {id(tensor): tensor for tensor in (*fused.parameters(), *fused.buffers())}
+    copied = copy.deepcopy(fused, shared)
+    renew_parameters(copied)
+    result = LoweredModule(copied, emitter)
+    result._runner.current()
+    return result
 
 
-def _gap(result: LoweredModule, fused: fx.GraphModule, inputs: Inputs) -> float:
+def _gap(result: nn.Module, fused: nn.Module, inputs: Inputs) -> float:
     """Return by how much the lowered model differs from the fused one, 0 for rounding; packs the weights.
 
     Raises:
@@ -58,7 +66,7 @@ def _gap(result: LoweredModule, fused: fx.GraphModule, inputs: Inputs) -> float:
     expected = reference(fused, inputs)
     given = None
     for _ in range(2):  # in the first run it learns in which order results lie
-        with untouched(result.fused):
+        with untouched(result):
             given = inputs.call(result)
     same = agree(expected, given, [*fused.parameters(), *fused.buffers()])
     return 0.0 if same else difference(expected, given)

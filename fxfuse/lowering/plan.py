@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fxfuse.lowering.reading import Read, Reading, Unfit
+from fxfuse.report.lowered import Lowered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,15 @@ class Plan(NamedTuple):
     inside: dict[fx.Node, Kernel]
     left: dict[fx.Node, str]
     in_order: bool
+
+    def told(self, reading: Reading) -> tuple[Lowered, ...]:
+        """Return what becomes of each layer."""
+        found = {node: Lowered(reading.path(node), reading.kind(node), left=why) for node, why in self.left.items()}
+        for kernel in self.kernels.values():
+            layer, first = kernel.layer, kernel.nodes[0]
+            takes = ("sum",) * layer.sums + (() if layer.activation is None else (layer.activation.name,))
+            found[first] = Lowered(layer.path, reading.kind(first), takes, layer.in_place)
+        return tuple(found[node] for node in reading.nodes if node in found)
 
 
 def make_plan(reading: Reading, emitter: Any) -> Plan:

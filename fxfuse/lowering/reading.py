@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, fx, nn
+import torch.nn.functional as F
+from torch import Tensor, fx
 
 from fxfuse.algebra.geometry import Misfit
+from fxfuse.algebra.running_norms import CONSTANTS
 from fxfuse.graph.aliases import may_alias, runs_user_code, writer_between
+from fxfuse.graph.call import call_of
 from fxfuse.graph.graph import Graph
+from fxfuse.graph.ranks import is_size
 from fxfuse.graph.uses import asks_rank, asks_shape
-from fxfuse.lowering.activations import activation_at
+from fxfuse.lowering.activations import ACTIVATIONS
 from fxfuse.lowering.layer import Layer
-from fxfuse.modules.lookup import is_hooked
+from fxfuse.operators.noops import Copy, Noop
+from fxfuse.operators.norms import BatchNorm
 from fxfuse.operators.roles import Linear
+from fxfuse.operators.shuffles import PixelShuffle
 from fxfuse.operators.sums import Sum
 from fxfuse.operators.windows import numbers
 from fxfuse.report.reasons import Refusal
@@ -25,22 +31,10 @@ if TYPE_CHECKING:
     from fxfuse.lowering.activations import Activation
 
 _KINDS: dict[str, Any] = {"linear": "linear", "convolution": "conv"}
-_KINDS |= {
-    f"{name}{n}d": kind for name, kind in (("conv", "conv"), ("conv_transpose", "transposed")) for n in (1, 2, 3)
-}
-_NORMS: dict[Any, tuple[int, ...]] = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
+_KINDS |= {f"{name}{n}d": kind for name, kind in (("conv", "conv"), ("conv_transpose", "transposed")) for n in "123"}
 _NUMBERS = {"stride": 1, "padding": 0, "dilation": 1}
 _CALLS = ("call_module", "call_function", "call_method")
-# What depends on how a value lies in memory, or goes through it in that order; what gives a view or else a copy.
-_SEES_LAYOUT = tuple("as_strided stride is_contiguous data_ptr storage view_as_ rand bernoulli dropout normal".split())
-_SEES_LAYOUT += (
-    "pixel",
-    "channel_shuffle",
-    "channelshuffle",
-    "max_unpool",
-    "maxunpool",
-)  # not in all orders of volumes
-_MAY_COPY = ("view", "reshape", "flatten", "contiguous", "ravel", "to", "unflatten")
+_IMAGES = 4
 
 
 class Read(NamedTuple):
@@ -59,15 +53,21 @@ class Unfit(Exception):  # noqa: N818 - an answer, not an error
 class Reading:
     """A fused graph, as lowering reads it."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        """Read ``graph_module``."""
-        self.graph_module, self.graph = graph_module, Graph(graph_module)
+    def __init__(self, graph_module: fx.GraphModule, path: str = "") -> None:
+        """Read ``graph_module``, which stands at a path in the user's model."""
+        self.graph_module, self.graph = graph_module, Graph(graph_module, path)
         self.nodes = self.graph.nodes
         self.index = {node: number for number, node in enumerate(self.nodes)}
         self.dead = set(self.graph.dead)
         # The same words as elsewhere: see ``Graph``.
         self.path, self.kind, self.module = self.graph.path, self.graph.kind, self.graph.module
         self.written, self.asks_rank = self.graph.mutated, asks_rank
+        self.numbers: set[fx.Node] = set()
+        for node in self.nodes:
+            row, python = self.graph.row(node), getattr(node.target, "__module__", "") in ("_operator", "math")
+            of_numbers = python and node.all_input_nodes and self.numbers.issuperset(node.all_input_nodes)
+            if is_size(node) or asks_shape(node) or of_numbers or (row is not None and row.result == "number"):
+                self.numbers.add(node)  # certainly no tensor
 
     def layer(self, node: fx.Node) -> Read | None:
         """Return the layer that a node is, None for everything else.
@@ -75,30 +75,23 @@ class Reading:
         Raises:
             Unfit: if no kernel does what the layer does.
         """
-        module = self.module(node)
-        if type(module) in _NORMS:
-            return self._norm(node, module)
         try:
-            view = self.graph.view(node) if self.graph.plays(node, Linear) else None
-            known = isinstance(view, Linear) and view.call.operator.name in _KINDS
-            return _linear(view) if isinstance(view, Linear) and known else None
+            if self.graph.plays(node, Linear):
+                view: Any = self.graph.view(node)
+                return _linear(view) if view is not None and view.call.operator.name in _KINDS else None
+            view = self.graph.view(node) if self.graph.plays(node, BatchNorm) else None
+            return self._norm(view) if type(view) is BatchNorm and self.graph.source(node) is node else None
         except (Refusal, Misfit) as refusal:
             raise Unfit(str(refusal)) from None
 
-    def _norm(self, node: fx.Node, module: Any) -> Read | None:
-        if is_hooked(module) or "forward" in module.__dict__:
-            raise Unfit("it has hooks")
-        if module.training or module.running_mean is None:
-            raise Unfit("it uses the statistics of each batch")
-        mean, variance, *rest = (module.running_mean, module.running_var, module.weight, module.bias)
-        weight, bias = (None if tensor is None else tensor.detach().double() for tensor in rest)
-        scale = (variance.double() + module.eps).rsqrt() * (1 if weight is None else weight)
-        shift = (0 if bias is None else bias) - mean.double() * scale
-        source = node.args[0] if node.args else node.kwargs.get("input")
-        constants, ranks = (scale.to(mean.dtype), shift.to(mean.dtype)), _NORMS[type(module)]
-        layer = Layer("norm", self.path(node), *constants, norm=module.forward, ranks=ranks)
-        tensors = tuple(tensor for tensor in (mean, variance, *rest) if tensor is not None)
-        return Read(node, source, layer, tensors) if isinstance(source, fx.Node) else None
+    def _norm(self, view: BatchNorm) -> Read:
+        affine, call = view.affine(), view.call
+        scale, shift = (vector.flatten().to(view.tensors[0].dtype) for vector in (affine.scale, affine.shift))
+        tensors = dict(zip(CONSTANTS, map(call.tensor, CONSTANTS), strict=True))
+        plain = functools.partial(F.batch_norm, **tensors, eps=call.get("eps", 1e-5))
+        norm = plain if call.module is None else call.module.forward
+        layer = Layer("norm", call.path, scale, shift, norm=norm, ranks=call.operator.takes or (2, 3, 4, 5))
+        return Read(view.node, view.input, layer, view.tensors)
 
     def sum(self, node: fx.Node) -> list[fx.Node]:
         """Return the two values that a node adds, none where it does something else."""
@@ -111,8 +104,23 @@ class Reading:
 
     def activation(self, node: fx.Node) -> tuple[fx.Node, Activation] | None:
         """Return what an activation reads, and the activation, None for everything else."""
-        module = self.module(node)
-        return None if module is not None and is_hooked(module) else activation_at(node, module)
+        row = self.graph.row(node)
+        make = None if row is None else ACTIVATIONS.get(row.name.rstrip("_"))
+        if row is None or make is None:
+            return None
+        try:
+            call = call_of(self.graph, node, row)
+            return call.input, make(call)
+        except (Refusal, TypeError, ValueError):  # hooks, or a number that is computed
+            return None
+
+    def is_idle(self, node: fx.Node) -> bool:
+        """Whether a node gives back the very value that it gets: an identity, or dropout in evaluation mode."""
+        try:
+            view = self.graph.view(node) if self.graph.plays(node, Noop) else None
+        except Refusal:
+            return False
+        return isinstance(view, Noop) and view.droppable
 
     def only_reader(self, node: fx.Node) -> fx.Node | None:
         """Return who alone reads a value, and once; questions for its shape do not count."""
@@ -144,24 +152,31 @@ class Reading:
         return [] if fresh else self.written(node) or node.all_input_nodes
 
     def sees_layout(self, node: fx.Node) -> bool:
-        """Whether a node depends on how its inputs lie in memory, for all that is known."""
-        module = self.module(node)
-        if node.op not in _CALLS or isinstance(module, (nn.RNNBase, torch.jit.ScriptModule)):
-            return node.op in _CALLS
-        idle = isinstance(module, nn.modules.dropout._DropoutNd) and not module.training
-        return runs_user_code(self.graph, node) or (not idle and self._begins(node, _SEES_LAYOUT))
+        """Whether a node may depend on how its inputs lie in memory; what the table does not know may."""
+        row = self.graph.row(node)
+        if node.op not in _CALLS or asks_shape(node) or self.numbers.issuperset(node.all_input_nodes):
+            return False
+        if runs_user_code(self.graph, node):
+            return self.graph.layout.asks_in_code(node)
+        if row is None or row.asks in ("strides", "dense strides"):
+            return True
+        if issubclass(row.view, PixelShuffle):  # torch has it for images alone in every order
+            rank = self.graph.rank(node)
+            return rank is None or rank.axes != _IMAGES
+        return issubclass(row.view, Noop) and row.name == "dropout" and not self.is_idle(node)
 
-    def _begins(self, node: fx.Node, words: tuple[str, ...]) -> bool:
-        module = self.module(node)
-        called = node.target if module is None else type(module)
-        return str(getattr(called, "__name__", called)).lower().startswith(words)
+    def copies_in_order(self, node: fx.Node) -> bool:
+        """Whether a node gives a value in one piece, in the usual order."""
+        view = self.graph.view(node) if self.graph.plays(node, Copy) else None
+        return isinstance(view, Copy) and view.gives_order
 
     @property
     def writes_through_views(self) -> bool:
         """Whether something is written in place into memory that a reshape before may or may not share."""
         writers = [node for node in self.nodes if self.written(node)]
         for node in self.nodes if writers else ():
-            if node.op in _CALLS and self._begins(node, _MAY_COPY) and not asks_shape(node):
+            row = self.graph.row(node)
+            if row is not None and (row.result == "maybe view" or row.asks == "strides"):
                 late = [writer for writer in writers if self.index[writer] > self.index[node]]
                 family = (late and self.family(node, ())) or {node, *node.all_input_nodes}
                 if any(not family.isdisjoint(self.written(writer)) for writer in late):

@@ -19,30 +19,41 @@ if TYPE_CHECKING:
 _aten = torch.ops.aten
 
 
-def _rows(names: str, *, in_place: bool = False, **facts: Unpack[Columns]) -> None:
-    """Add a row for each name: functions, overloads but those that write into ``out``, and the method."""
+def _rows(
+    names: str, *modules: type[nn.Module], arguments: str = "input", in_place: bool = False, **facts: Unpack[Columns]
+) -> None:
+    """Add a row for each name: modules, functions, overloads but those that write into ``out``, and the method."""
     for name in names.split():
         packet, found = getattr(_aten, name, None), [home for home in (torch, F) if hasattr(home, name)]
         overloads = [getattr(packet, o) for o in packet.overloads() if "out" not in o] if packet is not None else []
         methods = [name] if hasattr(Tensor, name) else []
-        row(name, None, "input", *(getattr(home, name) for home in found), *overloads, *methods, **facts)
+        functions = [getattr(home, name) for home in found]
+        row(name, None, arguments, *modules, *functions, *overloads, *methods, **facts)
     if in_place:
-        _rows(" ".join(f"{name}_" for name in names.split()), **facts)
+        _rows(" ".join(f"{name}_" for name in names.split()), arguments=arguments, **facts)
 
 
 # Element by element, or along one axis; a bound of clamp may be a tensor.
 _SAME = (
-    "abs exp log sqrt rsqrt sin cos sigmoid tanh relu6 elu celu selu gelu silu mish hardswish hardsigmoid hardtanh "
-    "softplus softsign logsigmoid softmax log_softmax threshold rrelu _softmax _log_softmax fill zero copy masked_fill"
+    "abs exp log sqrt rsqrt sin cos elu celu selu mish softplus softsign logsigmoid softmax log_softmax threshold "
+    "_softmax _log_softmax fill zero copy masked_fill"
 )
 _BROADCAST: ShapeAndResult = {"shape": "broadcast", "result": "new"}
 _rows(_SAME, in_place=True, **SAME)
 _rows("clamp pow", in_place=True, **_BROADCAST)
+_rows("sigmoid", nn.Sigmoid, in_place=True, **SAME)
+_rows("tanh", nn.Tanh, in_place=True, **SAME)
+_rows("relu6", nn.ReLU6, arguments="input inplace", in_place=True, **SAME)
+_rows("silu", nn.SiLU, arguments="input inplace", in_place=True, **SAME)
+_rows("hardswish", nn.Hardswish, arguments="input inplace", in_place=True, **SAME)
+_rows("hardsigmoid", nn.Hardsigmoid, arguments="input inplace", in_place=True, **SAME)
+_rows("hardtanh", nn.Hardtanh, arguments="input min_val max_val inplace", in_place=True, **SAME)
+_rows("gelu", nn.GELU, arguments="input approximate", in_place=True, **SAME)
+_rows("rrelu", nn.RReLU, in_place=True, asks="strides", **SAME)  # chance is drawn in the order of memory
 # fmt: off
 row("activation", None, "input",
-    nn.RReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
-    nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Softmax, nn.Softmax2d, nn.LogSigmoid, nn.LogSoftmax, nn.Threshold,
-    nn.Softmin, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink, **SAME)
+    nn.ELU, nn.CELU, nn.SELU, nn.Mish, nn.Softplus, nn.Softsign, nn.Softmax, nn.Softmax2d, nn.LogSigmoid, nn.LogSoftmax,
+    nn.Threshold, nn.Softmin, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink, **SAME)
 row("arithmetic", None, "input other", operator.abs, operator.pow,
     _aten.add.Scalar, _aten.sub.Scalar, _aten.mul.Scalar, _aten.div.Scalar, _aten.div.Scalar_mode, **_BROADCAST)
 row("in place", None, "input other",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.lower import lowered
-from fxfuse.lowering.order import order_of
+from fxfuse.modules.axis_order import order_of
 from tests.support.helpers import leaves
+from tests.support.reference_emitter import ReferenceEmitter
 
 if TYPE_CHECKING:
     from torch import nn

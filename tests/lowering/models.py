@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fxfuse import fx_fuse, lower
 from fxfuse.cli.models import randomize
-from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.lower import lowered
+from tests.support.reference_emitter import ReferenceEmitter
 
 if TYPE_CHECKING:
     from torch import fx

@@ -172,9 +172,9 @@ def test_a_model_that_counts_its_calls_is_packed_once() -> None:
     model = fast(Counting(a=nn.Conv2d(3, 4, 3), count=torch.zeros(1)), image())
     before = model.get_buffer("count").item()
     model(image())
-    built = model._built
+    built = model._runner._built
     assert gap(model(image(seed=1)), model.fused(image(seed=1)) * (before + 2) / (before + 3)) < 2e-6
-    assert model._built is built
+    assert model._runner._built is built
     model.count = torch.zeros(1)
     assert model(image()).abs().max() < 10
-    assert model._built is not built
+    assert model._runner._built is not built

@@ -189,12 +189,12 @@ CUDNN = ("cudnn_convolution_relu", "cudnn_convolution_add_relu")
 EPILOGUE = """
 import torch
 from torch import nn
-from fxfuse.lowering.activations import _BY_TARGET
+from types import SimpleNamespace
+from fxfuse.lowering.activations import ACTIVATIONS
 from fxfuse.lowering.epilogue import KNOWN, finish
 
-known = {}
-for make, _ in _BY_TARGET.values():
-    known[make().name] = make()
+call = SimpleNamespace(get=lambda name, default: default)
+known = {name: make(call) for name, make in ACTIVATIONS.items()}
 assert set(known) - KNOWN == {"tanh"}
 torch.manual_seed(0)
 y, other = (torch.randn(2, 40, 7, 5).contiguous(memory_format=torch.channels_last) for _ in range(2))

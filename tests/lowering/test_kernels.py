@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse.lowering.activations import RELU, activation_at
+from fxfuse.lowering.activations import RELU
 from fxfuse.lowering.cpu import MANY_ROWS, CpuEmitter
 from fxfuse.lowering.layer import Layer, plain
+from fxfuse.lowering.reading import Reading
 
 from .models import gap, image
 
@@ -32,8 +33,8 @@ def conv(axes: int, groups: int = 1, **changed: Any) -> Layer:
 
 
 def activation(module: nn.Module) -> Any:
-    graph = torch.fx.symbolic_trace(nn.Sequential(module)).graph
-    found = activation_at(next(node for node in graph.nodes if node.op == "call_module"), module)
+    reading = Reading(torch.fx.symbolic_trace(nn.Sequential(module)))
+    found = reading.activation(reading.nodes[1])
     assert found is not None
     return found[1]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from fxfuse import FuseError, Report, fx_fuse, lower
 from fxfuse.cli.models import randomize
-from fxfuse.lowering.layer import ReferenceEmitter
 from fxfuse.lowering.lower import lowered
-from fxfuse.lowering.report import LoweringReport
+from fxfuse.report.lowered import LoweringReport
 from tests.support.helpers import Model
+from tests.support.reference_emitter import ReferenceEmitter
 
 from .models import Block, Net, gap, image, made, planned
 

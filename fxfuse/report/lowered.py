@@ -11,10 +11,7 @@ from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
 
 if TYPE_CHECKING:
-    from torch import fx
-
-    from fxfuse.lowering.plan import Plan
-    from fxfuse.lowering.reading import Reading
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,13 @@ class LoweringReport(Report):
         return {**super().to_dict(), "lowered": [{**one.__dict__, "takes": list(one.takes)} for one in self.lowered]}
 
 
-def report_of(fused: fx.GraphModule, reading: Reading, plan: Plan) -> LoweringReport:
-    """Return the report of a plan."""
+def report_of(fused: nn.Module, layers: tuple[Lowered, ...]) -> LoweringReport:
+    """Return the report of a fused model, with what became of its layers."""
     try:
         folds = Report.of(fused)
     except FuseError:
         folds = Report()
-    told = {node: Lowered(reading.path(node), reading.kind(node), left=why) for node, why in plan.left.items()}
-    for kernel in plan.kernels.values():
-        layer, first = kernel.layer, kernel.nodes[0]
-        takes = ("sum",) * layer.sums + (() if layer.activation is None else (layer.activation.name,))
-        told[first] = Lowered(layer.path, reading.kind(first), takes, layer.in_place)
-    ordered = tuple(told[node] for node in reading.nodes if node in told)
-    return LoweringReport(folds.decisions, folds.structure, folds.notes, folds.renamed, ordered)
+    return LoweringReport(folds.decisions, folds.structure, folds.notes, folds.renamed, layers)
 
 
 def _takes(one: Lowered) -> str:

@@ -1,0 +1,178 @@
+"""What runs a forward by its kernels, and knows when it must run as it is."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from fxfuse.lowering.cpu import CpuEmitter
+from fxfuse.lowering.flat import Writer
+from fxfuse.lowering.gpu import GpuEmitter
+from fxfuse.lowering.plan import make_plan
+from fxfuse.lowering.reading import Reading
+from fxfuse.modules.axis_order import in_order_of, order_of, order_of_result
+from fxfuse.modules.watch import Watch
+from fxfuse.report.errors import FuseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fxfuse.report.lowered import Lowered
+
+
+class Built:
+    """What runs in place of a graph: its kernels, and the forward that calls them.
+
+    Attributes:
+        forward: the forward.
+        watch: tells whether the model is still the one that this was built of.
+        layers: what became of each layer.
+        orders: for each kind of inputs, in which order the axes of each result lie.
+        trains: it depends on whether the model trains; an exported program does not.
+    """
+
+    def __init__(self, graph: fx.GraphModule, path: str, emitter: Any, missed: Callable[[str], None]) -> None:
+        """Build it; ``missed`` is told the path of a layer that got a value which its kernel does not take."""
+        reading = Reading(graph, path)
+        plan = make_plan(reading, emitter)
+        kernels = plan.kernels.items()
+        made = {node: emitter.emit(k.layer, functools.partial(missed, k.layer.path)) for node, k in kernels}
+        writer = Writer(reading, plan, made)
+        self.forward = writer.function()
+        self.watch = Watch(graph, [tensor for _, kernel in kernels for tensor in kernel.tensors], writer.tensors)
+        self.layers, self.empty = plan.told(reading), not made
+        self.trains = not hasattr(graph.graph._codegen, "pytree_info")
+        self.orders: dict[Any, list[tuple[int, ...] | None]] = {}
+
+
+class Runner:
+    """Runs the kernels of a graph, or the module that the graph stands for where they do not take the call.
+
+    Attributes:
+        module: the module; in training mode it runs itself.
+        fallbacks: how many calls ran as in the module, in whole or in part, since no kernel takes them.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        forward: Callable[..., Any],
+        graph: Callable[[], fx.GraphModule],
+        emitter: Any,
+        tell: Callable[[tuple[Lowered, ...]], None] = lambda _: None,
+        path: str = "",
+    ) -> None:
+        """Build nothing yet.
+
+        Args:
+            module: the module.
+            forward: its forward.
+            graph: gives its graph, each time that the module has changed.
+            emitter: makes the kernels; in place of a CPU's comes a GPU's where the module is there.
+            tell: is told what became of each layer, each time that the kernels are made.
+            path: where the module stands in the user's model.
+        """
+        self.module, self.path, self.fallbacks = module, path, 0
+        self._forward, self._graph, self._emitter, self._tell = forward, graph, emitter, tell
+        self._built: Built | None = None
+        self._lock, self._local = threading.RLock(), threading.local()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the kernels, or the forward where they do not take the call.
+
+        Raises:
+            FuseError: if an input requires gradients.
+        """
+        simple = not kwargs and all(type(arg) is Tensor for arg in args)
+        leaves: Iterable[Any] = args if simple else pytree.tree_leaves((args, kwargs))
+        if is_traced(leaves):
+            return self._forward(*args, **kwargs)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        built = self.current()
+        why = self._obstacle(built, tensors)
+        if why:
+            self._fall_back(why)
+            return self._forward(*args, **kwargs)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            raise FuseError(
+                "An input requires gradients, and kernels of a lowered model give none; nothing was computed. "
+                "Call it in torch.no_grad(), or call the fused model (lowered.fused)."
+            )
+        key = tuple(map(_signature, tensors))
+        with torch.no_grad():
+            if key not in built.orders:  # see once for each kind of inputs in which order the axes of results lie
+                result = self._forward(*args, **kwargs)
+                built.orders[key] = [order_of_result(leaf) for leaf in pytree.tree_leaves(result)]
+                return result
+            self._local.missed = ""
+            result = _ordered(built.forward(*args, **kwargs), built.orders[key])
+        if self._local.missed:
+            self._fall_back(f"{self._local.missed} got a value that its kernel does not take")
+        return result
+
+    def current(self) -> Built:
+        """Return the kernels, made anew where the model has changed since."""
+        built = self._built
+        if built is None or not built.watch.unchanged():
+            with self._lock:
+                built = self._built
+                if built is None or not built.watch.unchanged():
+                    on_gpu = any(parameter.is_cuda for parameter in self.module.parameters())
+                    emitter = GpuEmitter() if on_gpu and type(self._emitter) is CpuEmitter else self._emitter
+                    built = Built(self._graph(), self.path, emitter, self._note)
+                    self._built = built
+                    self._tell(built.layers)
+        return built
+
+    def _note(self, missed: str) -> None:
+        self._local.missed = missed
+
+    def _obstacle(self, built: Built, tensors: list[Tensor]) -> str:
+        """Return why kernels cannot run now, empty where they can."""
+        obstacles = {
+            "it is in training mode": self.module.training and built.trains,
+            "a module has hooks": built.watch.hooked,
+            "it has no layer with a kernel": built.empty,
+            "autocast is on": torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
+            "oneDNN is switched off": not torch._C._get_mkldnn_enabled(),
+            "a transform of functions is on": torch._C._functorch.peek_interpreter_stack() is not None,
+            "a dispatch mode is on": torch._C._len_torch_dispatch_stack() > 0,
+            "an input is of a class or layout of its own": not all(map(_is_plain, tensors)),
+        }
+        return next((why for why, found in obstacles.items() if found), "")
+
+    def _fall_back(self, why: str) -> None:
+        with self._lock:
+            self.fallbacks += 1
+        if self.fallbacks == 1:
+            told = f"This call of a lowered {type(self.module).__name__} ran as the fused one does: {why}."
+            warnings.warn(f"{told} lowered.fallbacks counts such calls.", stacklevel=5)
+
+
+def is_traced(leaves: Iterable[Any]) -> bool:
+    """Whether somebody looks for the graph of a model, and does not run it."""
+    looks = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return looks or any(isinstance(leaf, fx.Proxy) for leaf in leaves)
+
+
+def _ordered(result: Any, orders: list[tuple[int, ...] | None]) -> Any:
+    """Return a result with the axes of each tensor in the order that they have in the fused model."""
+    if isinstance(result, Tensor):
+        return in_order_of(result, orders[0])
+    leaves, structure = pytree.tree_flatten(result)
+    return structure.unflatten(map(in_order_of, leaves, orders))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+
+
+def _signature(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what tells apart inputs for which results may lie in another order in memory."""
+    return tensor.dim(), tensor.dtype, tensor.device, tensor.is_contiguous() or order_of(tensor)
