@@ -7,10 +7,13 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from fxfuse.capture.capture import capture
 from fxfuse.capture.tracer import Tracer
+from fxfuse.edit.editor import Editor
+from fxfuse.graph.graph import Graph
+from fxfuse.graph.plan import Plan
 from fxfuse.lowering.reading import Reading
 from fxfuse.lowering.runner import Runner
 from fxfuse.modules.derived_class import Derived, OwnForward, can_be_derived, with_change
@@ -99,12 +102,12 @@ def _graph_of(module: nn.Module, base: type[nn.Module]) -> fx.GraphModule:
     plain = shallow_copy(module)
     plain.__class__ = base
     draft = Tracer().capture(plain)
-    found = fx.GraphModule(nn.Module(), fx.Graph(), base.__name__)
-    literals = {name: value for name, value in vars(draft)["_buffers"].items() if isinstance(value, Tensor)}
-    found.__dict__.update({n: value for n, value in literals.items() if n not in module._buffers})
-    found.__dict__.update({name: module.__dict__[name] for name in ("_modules", "_parameters", "_buffers")})
-    found.graph = draft.graph
-    reading = Reading(found)
+    reading, editor = Reading(draft), Editor(Graph(draft))
     for node in filter(reading.is_idle, reading.nodes):  # what a fold left in the place of a norm
-        node.replace_all_uses_with(node.all_input_nodes[0])
+        editor.apply(Plan(bypass=((node, node.all_input_nodes[0]),)))
+    editor.drop_dead()
+    found = fx.GraphModule(nn.Module(), fx.Graph(), base.__name__)
+    literals = {name: value for name, value in draft._buffers.items() if name not in module._buffers}
+    found.__dict__.update(literals, **{name: module.__dict__[name] for name in ("_modules", "_parameters", "_buffers")})
+    found.graph = draft.graph
     return found
