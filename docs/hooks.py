@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import griffe
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
 NEEDS = re.compile(r"^```python recipe.*$", re.MULTILINE)  # what a recipe needs, which the tests read
 
 
+@event_priority(50)  # before the plugin that makes pages of notebooks
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the README as the first page, two pages beside it, the notebooks, and reports as ``fxfuse`` draws them."""
     places = {**PAGES, **{f"notebooks/{p.name}": f"notebooks/{p.name}" for p in (ROOT / "notebooks").glob("*.ipynb")}}
