@@ -17,7 +17,7 @@ class Reason(Enum):
     """
 
     TRAINING = (
-        "it is in training mode, where norms use the statistics of each batch and all weights are still to be trained; "
+        "it is in training mode, where a norm uses the statistics of each batch and weights still change; "
         "call .eval() on it (or on the model) first"
     )
     BATCH_STATISTICS = (
@@ -36,7 +36,7 @@ class Reason(Enum):
         "{value} pads its input with zeros, which the shift of the norm does not reach; "
         "train it with padding_mode='replicate', or with the norm behind it"
     )
-    SEVERAL_USES = "{value} is also used by {users}, as it is; give the other use a layer of its own, or leave it"
+    SEVERAL_USES = "{value} is also used by {users}, for which it must not change; give the other use a layer of its own, or leave it"
     SHARED = (
         "{value} is also used by {users}, and must stay as it is there; "
         "allow_copies=True and structure='graph' let this call have a copy of its own"
@@ -51,7 +51,7 @@ class Reason(Enum):
     )
     MUTATED = "{value} is changed in place by {users}; use the out-of-place form of that operation"
     LAYOUT = (
-        "{users} can tell how a value lies in memory, and would get {value} in another order than before; "
+        "the strides of {value} would change, and {users} depends on them; "
         "call .contiguous() before it, or use reshape instead of view"
     )
     NOT_PER_CHANNEL = (
@@ -63,7 +63,7 @@ class Reason(Enum):
         "pass example_inputs if there were none, or fuse the exported program, where it is known"
     )
     UNKNOWN_SIZE = (
-        "the size of {value} along {detail} is not known, so the constants cannot be brought to it; "
+        "the size of {value} along {detail} is not known, so the constants cannot get that size; "
         "fuse the exported program, where sizes are known, or write the size as a number"
     )
     NOT_FLOATING = (
@@ -79,17 +79,16 @@ class Reason(Enum):
     )
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
-        "Python code that cannot be traced ({value}: {detail}) calls it, or may use a layer of the fold by itself, "
-        "going by the names that it mentions; {advice}put the layers into a submodule of their own that is called as "
-        "a whole"
+        "Python code that cannot be traced ({value}: {detail}) calls it, or mentions the name of a layer that the fold "
+        "would change; {advice}put the layers into a submodule of their own that is called as a whole"
     )
     REACHED_INTO = (
-        "code that was not traced ({users}) reads {value} by itself, and would see another value; "
+        "code that was not traced ({users}) reads {value}, and would get another value; "
         "pass example_inputs if there were none, or call the enclosing module as a whole"
     )
     WOULD_GROW = (
         "{value} would grow {detail}, which costs more than it saves; "
-        "allow_growth=True merges layers all the same, constants of that size are never made"
+        "allow_growth=True merges layers all the same, but no constant of that size is made"
     )
     MISALIGNED = (
         "{value} cannot become one layer ({detail}); "

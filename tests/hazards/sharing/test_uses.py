@@ -101,4 +101,4 @@ def test_only_the_others_are_named() -> None:
     model = trained(Tapped(conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4), other=nn.Sigmoid()))
     (decision,) = Report.of(fx_fuse(model)).skipped
     assert decision.reason is Reason.SEVERAL_USES
-    assert decision.detail.startswith("conv is also used by other, as it is; ")
+    assert decision.detail.startswith("conv is also used by other, for which it must not change; ")
