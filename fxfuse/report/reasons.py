@@ -36,7 +36,10 @@ class Reason(Enum):
         "{value} pads its input with zeros, which the shift of the norm does not reach; "
         "train it with padding_mode='replicate', or with the norm behind it"
     )
-    SEVERAL_USES = "{value} is also used by {users}, for which it must not change; give the other use a layer of its own, or leave it"
+    SEVERAL_USES = (
+        "{value} is also used by {users}, for which it must not change; "
+        "give the other use a layer of its own, or leave it"
+    )
     SHARED = (
         "{value} is also used by {users}, and must stay as it is there; "
         "allow_copies=True and structure='graph' let this call have a copy of its own"
