@@ -26,7 +26,7 @@ from comparison_tools import TOOLS, Made, NotAskedError, Subject, apply
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fxfuse.cli import models
+from fxfuse.cli import failures, models
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -89,13 +89,13 @@ def run_tool(name: str, row: str, subject: Subject, besides: int | None) -> Cell
     model, x = subject.make()
     expected, before = outputs(copy.deepcopy(model), x), copy.deepcopy(model)
     try:
-        with models.quiet():
+        with failures.quiet():
             made, seconds = apply(name, model, x, subject)
             error = error_of(expected, outputs(made.run, x))
     except NotAskedError:
         return Cell(row, name, "-")
     except Exception as raised:  # noqa: BLE001 - whatever a tool raises is what the table is about
-        return Cell(row, name, "ERROR", detail=COLOUR.sub("", models.first_line(raised)))
+        return Cell(row, name, "ERROR", detail=COLOUR.sub("", failures.first_line(raised)))
     norms = (made.work.norms, made.before.norms) if made.before else None
     outcome = _left(made, besides)
     if not error <= ROUNDING[x.dtype]:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from fxfuse import fx_fuse
 from fxfuse.cli import models
-from fxfuse.cli.main import DTYPES
 from fxfuse.cli.measure import finish, ratio, time_in_turn
+from fxfuse.cli.settings import DTYPES
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,7 +43,7 @@ class Row:
 
 def measure(name: str, batch: int, options: Namespace) -> Row:
     """Time all variants of a model in turn."""
-    kind: dict[str, Any] = {"device": "cuda", "dtype": DTYPES[options.dtype]}
+    kind: dict[str, Any] = {"device": "cuda", "dtype": getattr(torch, options.dtype)}
     before = models.build(name, models.find(name))
     models.randomize(before)
     before = before.to(**kind, memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ def measure(name: str, batch: int, options: Namespace) -> Row:
         for model in variants.values():
             model(sample)  # a graph is recorded at the second call; time_in_turn makes that one
         runs = {key: functools.partial(finish, model, sample) for key, model in variants.items()}
-        times = time_in_turn(runs, options.turns, options.seconds, lambda _: None)
+        times = time_in_turn(runs, options.turns, options.seconds)
     torch.compiler.reset()
     speed_ups = {key: ratio(times["before"], mine) for key, mine in times.items() if key != "before"}
     return Row(name, batch, statistics.median(times["before"]), speed_ups)

@@ -27,7 +27,7 @@ from torch import nn
 from tqdm import tqdm
 
 import fxfuse
-from fxfuse.cli import models
+from fxfuse.cli import failures, models
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -134,7 +134,7 @@ def measure(name: str, batch: int, options: Namespace) -> Row:
             made = TOOLS[tool](before if tool in TAKES_MODEL else fused, sample)
             given = made(sample)
         except Exception as problem:  # noqa: BLE001 - what a tool cannot do is a result too
-            print(f"{name}: {tool}: {models.first_line(problem)}", file=sys.stderr)  # noqa: T201
+            print(f"{name}: {tool}: {failures.first_line(problem)}", file=sys.stderr)  # noqa: T201
             continue
         seconds[tool] = time.process_time() - start
         error[tool] = float((given - expected).abs().max() / expected.abs().max())

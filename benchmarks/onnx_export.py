@@ -16,6 +16,7 @@ import common
 from tqdm import tqdm
 
 from fxfuse.cli import export
+from fxfuse.cli.settings import Export
 
 # As small as the model takes; the others take 64.
 SIDES = {"vit": 224, "maxvit": 224, "inception": 96}
@@ -37,9 +38,9 @@ def measure(name: str, batch: int) -> Row:
     """Export one model, into a folder that goes again."""
     side = SIDES.get(name.partition("_")[0], 64)
     with tempfile.TemporaryDirectory() as folder:
-        settings = export.Settings(name, Path(folder) / "model.onnx", (batch, 3, side, side))
+        settings = Export(name, Path(folder) / "model.onnx", (batch, 3, side, side))
         result = export.export(settings)
-    before, after = result.before, result.after
+    before, after = result.alone, result.after
     error = max(result.errors.values())
     return Row(name, before.nodes, after.nodes, before.norms, after.norms, error)
 

@@ -97,7 +97,7 @@ def measure(name: str, turns: int) -> Row:
         "fx_fuse": fx_fuse,
     }
     runs = {key: functools.partial(run, model) for key, run in passes.items()}
-    times = time_in_turn(runs, turns, 0, lambda _: None, before=gc.collect)
+    times = time_in_turn(runs, turns, before=gc.collect)
     ratios = {key: ratio(mine, times["torch.fx"]) for key, mine in times.items()}
     return Row(name, statistics.median(times["torch.fx"]), ratios["trace"], ratios["blind"], ratios["fx_fuse"])
 

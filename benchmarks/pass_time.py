@@ -83,7 +83,7 @@ def measure(name: str, turns: int) -> Row:
     if other_peak is not None:
         runs["torch.fx"] = functools.partial(optimization.fuse, model)
     # Graphs are garbage in circles, which would gather until memory is full.
-    times = time_in_turn(runs, turns, 0, lambda _: None, before=gc.collect)
+    times = time_in_turn(runs, turns, before=gc.collect)
     own, other = times["fx_fuse"], times.get("torch.fx")
     part = ratio(own, other) if other else None
     median = statistics.median(other) / 1000 if other else None

@@ -91,7 +91,7 @@ def time_models(name: str, options: Namespace) -> Times:
     variants = dict(zip(KEYS, (model, merged, fx_fuse(model)), strict=True))
     runs = {key: functools.partial(variant, x) for key, variant in variants.items()}
     with torch.inference_mode():
-        times = time_in_turn(runs, options.turns, options.seconds, lambda _: None)
+        times = time_in_turn(runs, options.turns, options.seconds)
     middle = [statistics.median(times[key]) for key in variants]
     before, timm = (ratio(times[key], times["fxfuse"]) for key in KEYS[:2])
     return Times(name, middle[0], middle[1], middle[2], before, timm, len(times["timm"]))

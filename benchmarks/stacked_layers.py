@@ -68,7 +68,7 @@ def measure(channels: int, tokens: int, batch: int, options: Namespace) -> Row:
     x = torch.randn(batch, tokens, channels)
     runs = {"apart": functools.partial(fx_fuse(model), x), "stacked": functools.partial(stacked, x)}
     with torch.inference_mode():
-        times = time_in_turn(runs, options.turns, options.seconds, lambda _: None)
+        times = time_in_turn(runs, options.turns, options.seconds)
     gain = ratio(times["apart"], times["stacked"])
     middle = (statistics.median(times["apart"]), statistics.median(times["stacked"]))
     return Row(channels, tokens, batch, *middle, gain, len(times["apart"]))

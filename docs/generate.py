@@ -14,7 +14,7 @@ from tabulate import tabulate
 from torch import nn
 
 from fxfuse import Reason
-from fxfuse.cli import main as cli
+from fxfuse.cli.parser import parser
 from fxfuse.graph.registry import Columns
 from fxfuse.operators import OPERATORS, Operator
 
@@ -85,10 +85,10 @@ def commands() -> str:
 
 def _commands() -> Iterator[str]:
     """Yield the part about each command: what it is for, and a table of its arguments."""
-    (commands,) = (a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     helps = {choice.dest: choice.help for choice in commands._choices_actions}
-    for name, parser in commands.choices.items():
-        rows = [(f"`{_written_argument(a)}`", _expanded(a)) for a in parser._actions if a.dest != "help"]
+    for name, command in commands.choices.items():
+        rows = [(f"`{_written_argument(a)}`", _expanded(a)) for a in command._actions if a.dest != "help"]
         table = tabulate(rows, headers=("argument", "meaning"), tablefmt="github")
         yield f"## fxfuse {name}\n\nTo {helps[name]}.\n\n{table}"
 

@@ -1,7 +1,7 @@
 """Models before and after the pass: time, batch norms, error.
 
 Three variants of a model are timed in turn, in one loop: as it is, fused, and with its norms removed
-outright, which computes something else but shows what a fold could save at most. A fourth one is lowered, on request.
+outright, which computes something else and shows what they cost. A fourth one is lowered, on request.
 """
 
 from __future__ import annotations
@@ -19,47 +19,21 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from fxfuse import fx_fuse, lower
-from fxfuse.cli import models
+from fxfuse.cli import failures, models
 from fxfuse.cli.measure import count_norms, finish, ratio, time_in_turn
+from fxfuse.cli.terminal import BAR
 from fxfuse.modules.comparison import difference
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fxfuse.cli.settings import Bench
 
-@dataclass(frozen=True)
-class Settings:
-    """What to measure, and for how long.
 
-    Attributes:
-        models: names that `models.find` knows.
-        batches: the batch sizes, a row of the table for each.
-        threads: of torch; None for torch's own choice.
-        dtype: of the weights and the input while the models are timed.
-        device: where they are timed; the pass and the error are measured on the CPU.
-        channels_last: whether they are timed in that memory format.
-        repeats: how many rounds are timed; None to go on for `seconds`.
-        seconds: the time for one row, unless `repeats` is given.
-        input_size: the shape of one sample; None for what suits the model.
-        lower: whether the fused model is timed with its kernels too.
-    """
-
-    models: tuple[str, ...] = models.DEFAULT_MODELS
-    batches: tuple[int, ...] = (1, 32)
-    threads: int | None = None
-    dtype: torch.dtype = torch.float32
-    device: str = "cpu"
-    channels_last: bool = False
-    repeats: int | None = None
-    seconds: float = 10.0
-    input_size: tuple[int, ...] | None = None
-    lower: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON, with the version of torch and the threads that a time depends on."""
-        facts = {"dtype": _name(self.dtype), "threads": self.threads or torch.get_num_threads()}
-        return {**asdict(self), **facts, "torch": torch.__version__}
+def facts(settings: Bench) -> dict[str, Any]:
+    """Return the settings as plain data, for JSON, with the version of torch and the threads that a time depends on."""
+    return {**asdict(settings), "threads": settings.threads or torch.get_num_threads(), "torch": torch.__version__}
 
 
 @dataclass(frozen=True)
@@ -67,8 +41,8 @@ class Row:
     """What was measured on one model at one batch size.
 
     Times are medians over the rounds.  A speed-up is the median of the ratios within each round, and so
-    need not be the ratio of two medians.  The bound is the model without its norms; None where it does not
-    run so.  The lowered model is None where it was not asked for.
+    need not be the ratio of two medians.  ``norms_removed`` is the model without its norms; None where it does
+    not run so.  The lowered model is None where it was not asked for.
     """
 
     model: str
@@ -76,8 +50,8 @@ class Row:
     before_ms: float
     after_ms: float
     speed_up: float
-    bound_ms: float | None
-    bound_speed_up: float | None
+    norms_removed_ms: float | None
+    norms_removed_speed_up: float | None
     norms_before: int
     norms_after: int
     error: float
@@ -99,7 +73,7 @@ class Subject:
     pass_seconds: float
 
 
-def measure(settings: Settings) -> Iterator[Row]:
+def measure(settings: Bench) -> Iterator[Row]:
     """Measure model by model, with a progress bar on stderr.
 
     Raises:
@@ -110,16 +84,15 @@ def measure(settings: Settings) -> Iterator[Row]:
     fx_fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).eval())  # imports are no part of a pass
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
-    layout = "{l_bar}{bar}| {elapsed} elapsed, {remaining} left"
     total = len(factories) * len(settings.batches)
     try:
-        with tqdm(total=total, file=sys.stderr, bar_format=layout, leave=False) as bar:
+        with tqdm(total=total, file=sys.stderr, bar_format=BAR, leave=False) as bar:
             for name, factory in factories.items():
                 bar.set_description(f"{name}: fusing")
                 subject = _prepare(name, factory, settings)
                 for batch in settings.batches:
                     bar.set_description(f"{name}, batch {batch}")
-                    yield _time(subject, batch, settings, bar.update)
+                    yield _time(subject, batch, settings, lambda done: bar.update(min(done, bar.total - bar.n)))
     finally:
         torch.set_num_threads(threads)
 
@@ -127,8 +100,17 @@ def measure(settings: Settings) -> Iterator[Row]:
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     lowered = any(row.lowered_ms is not None for row in rows)
-    more = ("lowered", "speed-up") if lowered else ()
-    headers = ("model", "batch", "before", "after", "speed-up", *more, "bound", "speed-up", "norms", "error", "pass")
+    headers = (
+        "model",
+        "batch",
+        "before",
+        "after",
+        *(["lowered"] if lowered else []),
+        "norms removed",
+        "norms",
+        "error",
+        "pass",
+    )
     align = ("left", *["right"] * (len(headers) - 1))
     cells = [_cells(row, lowered=lowered) for row in rows]
     return tabulate(cells, headers, disable_numparse=True, colalign=align)
@@ -136,30 +118,28 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row, *, lowered: bool) -> tuple[str, ...]:
     """A row as it is printed."""
-    kernels = _pair(row.lowered_ms, row.lowered_speed_up) if lowered else ()
+    kernels = (_timed(row.lowered_ms, row.lowered_speed_up),) if lowered else ()
     return (
         row.model,
         str(row.batch),
         f"{row.before_ms:.1f} ms",
-        f"{row.after_ms:.1f} ms",
-        f"{row.speed_up:.2f}x",
+        _timed(row.after_ms, row.speed_up),
         *kernels,
-        *_pair(row.bound_ms, row.bound_speed_up),
+        _timed(row.norms_removed_ms, row.norms_removed_speed_up),
         f"{row.norms_before} -> {row.norms_after}",
         f"{row.error:.1e}",
         f"{row.pass_seconds:.2f} s",
     )
 
 
-def _pair(milliseconds: float | None, speed_up: float | None) -> tuple[str, ...]:
-    """A time and a speed-up as they are printed."""
-    return ("-", "-") if milliseconds is None else (f"{milliseconds:.1f} ms", f"{speed_up or 0:.2f}x")
+def _timed(milliseconds: float | None, speed_up: float | None) -> str:
+    """A time with its speed-up as it is printed."""
+    return "-" if milliseconds is None else f"{milliseconds:.1f} ms {speed_up or 0:5.2f}x"
 
 
-def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) -> Subject:
+def _prepare(name: str, factory: Callable[[], nn.Module], settings: Bench) -> Subject:
     """Build a model and fuse it; its norms are counted, and its outputs compared, in float32 on the CPU."""
-    before = models.build(name, factory).float()
-    models.randomize(before)
+    before = models.prepared(name, factory)[0].float()
     if settings.channels_last:
         _to_channels_last(before)
     start = time.perf_counter()
@@ -170,16 +150,17 @@ def _prepare(name: str, factory: Callable[[], nn.Module], settings: Settings) ->
     with _running(name, sample):
         error = difference(before(sample), after(sample))
         norms = count_norms(before, sample), count_norms(after, sample)
-    if (settings.device, settings.dtype) != ("cpu", torch.float32):
-        before = before.to(settings.device, settings.dtype)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    if (settings.device, dtype) != ("cpu", torch.float32):
+        before = before.to(settings.device, dtype)
         after = fx_fuse(before)
-    variants = {"before": before, "after": after, **_bound(before, sample.to(settings.device, settings.dtype))}
+    variants = {"before": before, "after": after, **_norms_removed(before, sample.to(settings.device, dtype))}
     if settings.lower:
         variants["lowered"] = lower(after)
     return Subject(name, variants, size, *norms, error, pass_seconds)
 
 
-def _bound(model: nn.Module, sample: Tensor) -> dict[str, nn.Module]:
+def _norms_removed(model: nn.Module, sample: Tensor) -> dict[str, nn.Module]:
     """The model without its norms, unless something in it cannot do without them."""
     bare = models.without_norms(model)
     try:
@@ -187,7 +168,7 @@ def _bound(model: nn.Module, sample: Tensor) -> dict[str, nn.Module]:
             bare(sample)
     except Exception:  # noqa: BLE001 - the model is a stranger's, and its code may fail in any way
         return {}
-    return {"bound": bare}
+    return {"norms removed": bare}
 
 
 @contextlib.contextmanager
@@ -199,13 +180,14 @@ def _running(name: str, sample: Tensor) -> Iterator[None]:
     except Exception as problem:
         raise FuseError(
             f'"{name}" does not run on {_name(sample.dtype)} of shape {tuple(sample.shape)}'
-            f" ({models.first_line(problem)}); --input-size sets another shape"
+            f" ({failures.first_line(problem)}); --input-size sets another shape"
         ) from problem
 
 
-def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[float], object]) -> Row:
+def _time(subject: Subject, batch: int, settings: Bench, tick: Callable[[float], object]) -> Row:
     """Time the variants of ``subject`` at one batch size."""
-    sample = _sample(subject.size, batch, settings.dtype, channels_last=settings.channels_last).to(settings.device)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    sample = _sample(subject.size, batch, dtype, channels_last=settings.channels_last).to(settings.device)
     runs = {name: functools.partial(finish, model, sample) for name, model in subject.variants.items()}
     with _running(subject.name, sample):
         times = time_in_turn(runs, settings.repeats, settings.seconds, tick)
@@ -217,8 +199,8 @@ def _time(subject: Subject, batch: int, settings: Settings, tick: Callable[[floa
         before_ms=medians["before"],
         after_ms=medians["after"],
         speed_up=speed_up["after"],
-        bound_ms=medians.get("bound"),
-        bound_speed_up=speed_up.get("bound"),
+        norms_removed_ms=medians.get("norms removed"),
+        norms_removed_speed_up=speed_up.get("norms removed"),
         norms_before=subject.norms_before,
         norms_after=subject.norms_after,
         error=subject.error,
@@ -240,7 +222,7 @@ def _to_channels_last(model: nn.Module) -> None:
     try:
         model.to(memory_format=torch.channels_last)
     except RuntimeError as error:
-        raise FuseError(f"the model has no channels-last form ({models.first_line(error)})") from error
+        raise FuseError(f"the model has no channels-last form ({failures.first_line(error)})") from error
 
 
 def _name(dtype: torch.dtype) -> str:

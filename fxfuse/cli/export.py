@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from fxfuse import fx_fuse
 from fxfuse.cli import models, saved_program
-from fxfuse.cli.export_formats import FORMATS, Counts, replacing
-from fxfuse.cli.models import explained
+from fxfuse.cli.export_formats import FORMATS, Counts, operations, replacing
+from fxfuse.cli.failures import explained
+from fxfuse.cli.terminal import steps
 from fxfuse.modules.comparison import TOLERANCE, difference, leaves
 from fxfuse.modules.example_inputs import Inputs
 from fxfuse.report.errors import FuseError
@@ -26,29 +27,11 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from fxfuse.cli.export_formats import Run
+    from fxfuse.cli.settings import Export
 
 # Other runtimes add in another order, but share the arithmetic; a wrong fold is off by far more.
 ALLOWED = {**TOLERANCE, torch.float32: 1e-4}
 OTHER_BATCH = 3
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to export, and how.
-
-    Attributes:
-        model: a name that `models.find` knows, or the path of a saved exported program.
-        output: where to write; the suffix is the format.
-        input_shape: of the input, batch included; None for a batch of one of what suits the model.
-        dynamic_batch: whether what is written takes batches of any size.
-        verify: write only what agrees with the original.
-    """
-
-    model: str
-    output: Path
-    input_shape: tuple[int, ...] | None = None
-    dynamic_batch: bool = False
-    verify: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,32 +50,34 @@ class Result:
 
     Attributes:
         model: its name.
-        before: the graph of the model, unfused, in the same format.
+        norms: how many norms the model has, as an exported program.
+        alone: what the exporter makes of the model without fxfuse, in the same format.
         after: the graph that was written.
         errors: the shapes of the inputs -> the relative error of what was written against the original model.
     """
 
     model: str
-    before: Counts
+    norms: int
+    alone: Counts
     after: Counts
     errors: dict[str, float]
 
     def __str__(self) -> str:
         """Return a table with a row for each input."""
-        facts = (
-            self.model,
-            f"{self.before.nodes} -> {self.after.nodes}",
-            f"{self.before.norms} -> {self.after.norms}",
-        )
+        nodes, norms = f"{self.alone.nodes} -> {self.after.nodes}", f"{self.norms} -> {self.after.norms}"
+        counts = (self.model, nodes, norms, str(self.alone.norms))
         rows = [
-            (*(facts if number == 0 else ("", "", "")), shape, f"{error:.1e}")
+            (*(counts if number == 0 else [""] * len(counts)), shape, f"{error:.1e}")
             for number, (shape, error) in enumerate(self.errors.items())
         ]
-        headers = ("model", "nodes", "norms", "input", "error")
-        return tabulate(rows, headers, disable_numparse=True, colalign=("left", "right", "right", "left", "right"))
+        headers = ("model", "nodes", "norms", "exporter alone", "input", "error")
+        align = ("left", *["right"] * 3, "left", "right")
+        table = tabulate(rows, headers, disable_numparse=True, colalign=align)
+        fused_before = "It has no norm: it was fused before, or never had one.\n\n" if not self.norms else ""
+        return fused_before + table
 
 
-def export(settings: Settings) -> Result:
+def export(settings: Export) -> Result:
     """Fuse, write, read back and compare.
 
     Raises:
@@ -104,30 +89,32 @@ def export(settings: Settings) -> Result:
         models.need(package, "export")  # now, and not after minutes of work
     subject = _of_program(settings) if Path(settings.model).suffix == ".pt2" else _of_model(settings)
     advice = "the other format may take it" if written.packages else "export it in Python to see more"
-    with replacing(settings.output) as path:
+    with replacing(settings.output) as path, steps(settings.model, 3) as step:
         with explained(f'"{settings.model}" cannot be written as {settings.output.suffix}', advice):
-            before = Counts.of(written.operations(written.convert(subject.unfused)))
-            converted = written.convert(subject.fused)
+            step("exporting without fxfuse")
+            norms = Counts.of(operations(subject.unfused)).norms
+            alone = Counts.of(written.operations(written.convert(subject.unfused, settings.dynamic_axes)))
+            step("exporting")
+            converted = written.convert(subject.fused, settings.dynamic_axes)
             written.save(converted, path)
             after = Counts.of(written.operations(converted))
             run = written.load(path)
+        step("comparing")
         errors = _errors(settings, subject, run)
-    return Result(settings.model, before, after, errors)
+    return Result(settings.model, norms, alone, after, errors)
 
 
-def _of_model(settings: Settings) -> Subject:
+def _of_model(settings: Export) -> Subject:
     """Build a model and fuse it; norms with random weights are taken far from the identity."""
     name, shape = settings.model, settings.input_shape
     if Path(name).is_file():
         raise FuseError(f'"{name}" is no exported program, so nothing was written; torch.export.save writes a .pt2')
-    original = models.build(name, models.find(name))
-    if models.weights_are_random(name):
-        models.randomize(original)
-    batch, *size = shape or (1, *models.input_size(original))
-    other = OTHER_BATCH if batch != OTHER_BATCH else OTHER_BATCH - 1
-    batches = [batch, other] if settings.dynamic_batch else [batch]
-    trials = [_sample(original, (number, *size)) for number in batches]
+    original, _ = models.prepared(name, models.find(name))
+    given = models.sample(original, shape or (1, *models.input_size(original)))
+    trials = [Inputs(_read(settings.input) if settings.input else given)]
     sample = trials[0].args[0]
+    if settings.dynamic_axes:
+        trials.append(Inputs(models.sample(original, _other_sizes(settings, sample.shape)).to(sample.dtype)))
     described = f"{str(sample.dtype).removeprefix('torch.')} of shape {tuple(sample.shape)}"
     with explained(f'"{name}" does not run on {described}', "--input-shape sets another shape"):
         trials[0].call(original)
@@ -136,42 +123,59 @@ def _of_model(settings: Settings) -> Subject:
     return Subject(original, _exported(original, example, settings), _exported(fused, example, settings), trials)
 
 
-def _of_program(settings: Settings) -> Subject:
+def _of_program(settings: Export) -> Subject:
     """Read a program and fuse it; its shapes are part of it."""
-    if settings.input_shape or settings.dynamic_batch:
+    if settings.input_shape or settings.dynamic_axes:
         raise FuseError(
-            f'"{settings.model}" has its shapes in it, so nothing was written; leave out --input-shape, --input-size'
-            " and --dynamic-batch, or export the model again"
+            f'"{settings.model}" has its shapes in it, so nothing was written; leave out --input-shape, --input-size,'
+            " --dynamic-batch and --dynamic-axes, or export the model again"
         )
     program = saved_program.load(Path(settings.model))
     with explained(f'"{settings.model}" cannot be run', "run it in Python to see more"):
         original = program.module()
         trials = saved_program.inputs_of(program, original)
+        if settings.input:
+            trials = [Inputs(_read(settings.input))]
         fused = fx_fuse(program)
     return Subject(original, program, fused, trials)
 
 
-def _exported(model: nn.Module, example: Inputs, settings: Settings) -> ExportedProgram:
-    """The graph of a model; the batch is its first axis."""
-    shapes = ({0: torch.export.Dim("batch", min=1)},) if settings.dynamic_batch else None
-    whether = " with batches of any size" if shapes else ""
+def _exported(model: nn.Module, example: Inputs, settings: Export) -> ExportedProgram:
+    """The graph of a model, whose axes with a name may have any size."""
+    dynamic = torch.export.Dim.DYNAMIC  # from what size on, follows from the model: a kernel must fit in
+    names = settings.dynamic_axes.items()
+    axes = {axis: dynamic if axis else torch.export.Dim(name, min=1) for axis, name in names}
+    whether = f" with any {' and '.join(settings.dynamic_axes.values())}" if axes else ""
     advice = (
-        "leave out --dynamic-batch, or look for what fixes the batch"
-        if shapes
+        "leave out --dynamic-batch and --dynamic-axes, or look for what fixes the size"
+        if axes
         else "change the forward, or fuse it in Python"
     )
     with explained(f'torch.export refuses "{settings.model}"{whether}', advice):
-        return torch.export.export(model, example.copied().args, dynamic_shapes=shapes)
+        return torch.export.export(model, example.copied().args, dynamic_shapes=(axes,) if axes else None)
 
 
-def _sample(model: nn.Module, shape: tuple[int, ...]) -> Inputs:
-    """A random input, in the dtype of the weights; the same for the same arguments."""
-    draw = torch.Generator().manual_seed(0)
-    dtypes = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
-    return Inputs(torch.randn(shape, generator=draw).to(dtypes[0] if dtypes else torch.float32))
+def _read(path: Path) -> Tensor:
+    """The array in a file of NumPy; what would have to be unpickled is refused."""
+    numpy = models.need("numpy", "export")
+    with explained(f'"{path}" cannot be read as an array', "write it with numpy.save"):
+        return torch.from_numpy(numpy.load(path, allow_pickle=False))
 
 
-def _errors(settings: Settings, subject: Subject, run: Run) -> dict[str, float]:
+def _other_sizes(settings: Export, shape: torch.Size) -> tuple[int, ...]:
+    """Other sizes along the axes that may have any: another batch, and one more along the others."""
+    if max(settings.dynamic_axes) >= len(shape):
+        raise FuseError(
+            f"The input has {len(shape)} axes, and --dynamic-axes names axis {max(settings.dynamic_axes)}, so nothing "
+            "was written; axes are counted from 0, the batch"
+        )
+    other = OTHER_BATCH if shape[0] != OTHER_BATCH else OTHER_BATCH - 1
+    return tuple(
+        size if axis not in settings.dynamic_axes else size + 1 if axis else other for axis, size in enumerate(shape)
+    )
+
+
+def _errors(settings: Export, subject: Subject, run: Run) -> dict[str, float]:
     """The relative error on each input, the largest of all outputs; with `verify` it must be small."""
     found: dict[str, float] = {}
     for inputs in subject.trials:

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fxfuse.cli import saved_program
-from fxfuse.cli.models import first_line, need
+from fxfuse.cli.failures import first_line
+from fxfuse.cli.models import need
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch.export import ExportedProgram
 
@@ -32,14 +33,14 @@ class Format:
 
     Attributes:
         packages: what has to be installed.
-        convert: a program -> what is saved.
+        convert: a program, and names of the axes of its input that may have any size -> what is saved.
         operations: what is saved -> the names of its operations.
         save: what is saved, and a path -> a file.
         load: a path -> a function that runs what the file holds.
     """
 
     packages: tuple[str, ...]
-    convert: Callable[[ExportedProgram], Any]
+    convert: Callable[[ExportedProgram, Mapping[int, str]], Any]
     operations: Callable[[Any], list[str]]
     save: Callable[[Any, Path], None]
     load: Callable[[Path], Run]
@@ -77,8 +78,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise FuseError(f'"{path}" cannot be written: {first_line(error)}; it is as it was') from error
 
 
-def _to_onnx(program: ExportedProgram) -> Any:
-    return torch.onnx.export(program, dynamo=True, verbose=False)
+def _to_onnx(program: ExportedProgram, axes: Mapping[int, str]) -> Any:
+    converted: Any = torch.onnx.export(program, dynamo=True, verbose=False)
+    if axes:
+        converted._rename_dynamic_axes((dict(axes),))  # as torch does for a module
+    return converted
 
 
 def _onnx_operations(converted: Any) -> list[str]:
@@ -104,7 +108,8 @@ def _load_onnx(path: Path) -> Run:
     return run
 
 
-def _operations(program: ExportedProgram) -> list[str]:
+def operations(program: ExportedProgram) -> list[str]:
+    """The names of the operations of a program."""
     modules = [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
     return [str(node.target) for m in modules for node in m.graph.nodes if node.op == "call_function"]
 
@@ -116,5 +121,5 @@ def _load_program(path: Path) -> Run:
 
 FORMATS = {
     ".onnx": Format(("onnx", "onnxscript", "onnxruntime"), _to_onnx, _onnx_operations, _save_onnx, _load_onnx),
-    ".pt2": Format((), lambda program: program, _operations, torch.export.save, _load_program),
+    ".pt2": Format((), lambda program, _axes: program, operations, torch.export.save, _load_program),
 }

@@ -21,8 +21,8 @@ MAX_ROUNDS = 100
 def time_in_turn(
     variants: Mapping[str, Callable[[], object]],
     repeats: int | None,
-    seconds: float,
-    tick: Callable[[float], object],
+    seconds: float = 0,
+    tick: Callable[[float], object] = lambda _: None,
     before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every variant in every round.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import difflib
 import importlib
 import inspect
-import io
-import logging
 import os
-import re
+import pkgutil
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -19,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fxfuse.cli.failures import first_line
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Factory = Callable[[], nn.Module]
-
-DEFAULT_MODELS = ("resnet18", "resnet34", "resnet50", "resnet152", "mobilenet_v2")
 
 
 def find(name: str) -> Factory:
@@ -60,6 +56,18 @@ def build(name: str, factory: Factory) -> nn.Module:
     return model.eval()
 
 
+def prepared(name: str, factory: Factory) -> tuple[nn.Module, bool]:
+    """Build a model, and take norms that were never trained far from the identity; say whether they were.
+
+    A fresh batch norm hardly changes its input: it would hide every error of a fold, and pass where others do not.
+    """
+    model = build(name, factory)
+    fresh = weights_are_random(name) or all(map(_is_fresh, norms(model).values()))
+    if fresh:
+        randomize(model)
+    return model, fresh
+
+
 def need(package: str, extra: str = "bench") -> Any:
     """Import an optional package, or say what to install.
 
@@ -84,8 +92,7 @@ def need(package: str, extra: str = "bench") -> Any:
 def randomize(model: nn.Module, seed: int = 0) -> None:
     """Give every norm with running statistics numbers that are far from the identity, in place.
 
-    A fresh batch norm hardly changes its input, and would hide every error of a fold.  A tenth of the
-    scales is negative.  Matrices of zeros, with which some heads start, get numbers for the same reason.
+    A tenth of the scales is negative.  Matrices of zeros, with which some heads start, get numbers for the same reason.
     """
     draw = torch.Generator().manual_seed(seed)
     for norm in norms(model).values():
@@ -114,9 +121,10 @@ def weights_are_random(name: str) -> bool:
 
 
 def without_norms(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose batch norms are gone: the time that no fold can beat.
+    """A copy of ``model`` whose batch norms are gone, which shows what they cost.
 
-    It computes something else, in the same time.  What a norm has as children (the activation in timm's
+    It computes something else.  Merged branches and lowered layers can be faster still.
+    What a norm has as children (the activation in timm's
     ``BatchNormAct2d``) stays.
     """
     bare = copy.deepcopy(model)
@@ -142,51 +150,11 @@ def input_size(model: nn.Module) -> tuple[int, ...]:
     return tuple(size) if size else (3, 224, 224)
 
 
-def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def explained(problem: str, advice: str) -> Iterator[None]:
-    """Make one sentence of whatever torch raises, and keep it from printing graphs and tracebacks beside it.
-
-    Args:
-        problem: what is not possible.
-        advice: what to do about it.
-
-    Raises:
-        FuseError: inside of the block something was raised.
-    """
-    try:
-        with quiet():
-            yield
-    except FuseError:
-        raise
-    except Exception as error:
-        raise FuseError(f"{problem} ({_root(error)}), so nothing was written; {advice}") from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing is printed, logged or warned of."""
-    level = logging.root.manager.disable
-    nowhere = io.StringIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def _root(error: BaseException) -> str:
-    """The first sentence of the error that led to the others, which say only that something failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return re.split(r"(?<=[\w)])[.!] (?=[A-Z])", first_line(error))[0].rstrip(".!")
+def sample(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """A random input in the dtype of the weights; the same for the same arguments."""
+    draw = torch.Generator().manual_seed(0)
+    dtypes = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
+    return torch.randn(shape, generator=draw).to(dtypes[0] if dtypes else torch.float32)
 
 
 def _torchvision(name: str) -> Factory:
@@ -221,14 +189,21 @@ def _own(module: str, attribute: str) -> Factory:
     if os.getcwd() not in sys.path:  # noqa: PTH109 - a string is compared with strings
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - likewise
     try:
-        factory: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
+        if not attribute:
+            raise ValueError("the name of a function is missing")  # noqa: TRY301 - told as any other name
+        factory: Any = pkgutil.resolve_name(f"{module}:{attribute}")
     except Exception as error:
         raise FuseError(f'"{module}:{attribute}" cannot be imported: {first_line(error)}') from error
     if not callable(factory):
         raise FuseError(f'"{module}:{attribute}" is not a function that returns a model')
     return factory
+
+
+def _is_fresh(norm: nn.Module) -> bool:
+    """Whether a norm has the statistics that it was made with."""
+    mean, variance = _floats(norm, "running_mean"), _floats(norm, "running_var")
+    fresh = ((value, start) for value, start in ((mean, 0), (variance, 1)) if value is not None and not value.is_meta)
+    return all(bool((value == start).all()) for value, start in fresh if not is_lazy(value))
 
 
 def _floats(module: nn.Module, name: str) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.cli import models
+from fxfuse.cli import failures, models
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fxfuse.cli.bench import Row
 
-FUSED_COLOUR, BOUND_COLOUR = "tab:blue", "lightgrey"
+FUSED_COLOUR, REMOVED_COLOUR = "tab:blue", "lightgrey"
 
 
 def plot_speed_ups(rows: Sequence[Row], path: Path) -> None:
@@ -25,8 +25,8 @@ def plot_speed_ups(rows: Sequence[Row], path: Path) -> None:
     figure = models.need("matplotlib.figure").Figure(figsize=(8, 1 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(rows))
-    bounds = [row.bound_speed_up or 0 for row in rows]
-    axes.barh(places, bounds, height=0.8, color=BOUND_COLOUR, label="norms removed")
+    removed = [row.norms_removed_speed_up or 0 for row in rows]
+    axes.barh(places, removed, height=0.8, color=REMOVED_COLOUR, label="norms removed")
     bars = axes.barh(places, [row.speed_up for row in rows], height=0.45, color=FUSED_COLOUR, label="fused")
     axes.bar_label(bars, [f"{row.speed_up:.2f}" for row in rows], label_type="center", color="white")
     axes.axvline(1, color="black", linewidth=0.8)
@@ -37,4 +37,4 @@ def plot_speed_ups(rows: Sequence[Row], path: Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise FuseError(f"the chart cannot be written to {path}: {models.first_line(error)}") from error
+        raise FuseError(f"the chart cannot be written to {path}: {failures.first_line(error)}") from error

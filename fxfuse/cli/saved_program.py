@@ -13,7 +13,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.utils import _pytree as pytree
 
-from fxfuse.cli.models import explained
+from fxfuse.cli.failures import explained
 from fxfuse.modules.example_inputs import Inputs
 from fxfuse.report.errors import FuseError
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
+from fxfuse.report.table import table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,14 +48,13 @@ class LoweringReport(Report):
         """The layers that stay as they are, each with the reason."""
         return tuple(layer for layer in self.lowered if layer.left)
 
-    def __str__(self) -> str:
+    def text(self, width: int | None = None) -> str:
         """Return the table of the folds, then that of the kernels."""
         rows = [(one.path, one.kind, _takes(one), one.left) for one in (*self.kernels, *self.left)]
-        headers, widths = ("layer", "kind", "takes in", "why"), [44, 24, 44, 72]
-        table = tabulate(rows, headers=headers, maxcolwidths=widths, disable_numparse=True)
+        kernels = table(("layer", "kind", "takes in", "why"), rows, width)
         taken = sum(len(one.takes) for one in self.kernels)
         total = f"kernels: {len(self.kernels)}, operations taken in: {taken}, layers left: {len(self.left)}"
-        return "\n\n".join([super().__str__(), *([table] if rows else []), total])
+        return "\n\n".join([super().text(width), *([kernels] if rows else []), total])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

@@ -28,6 +28,20 @@ def broken():
 class Zoo:
     small = staticmethod(small)
 
+def half():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).half()
+
+def stops():
+    raise KeyboardInterrupt
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) if x.shape[0] else x
+
 class FailsToRun(nn.Module):
     def forward(self, x):
         return x.reshape(7)
@@ -71,6 +85,15 @@ def test_bench_prints_a_table_and_writes_its_rows(folder: Path, capsys: pytest.C
     assert [row["norms_after"] for row in saved["rows"]] == [1, 1]
 
 
+@pytest.mark.parametrize(("fails", "status"), [("own_models:FailsToRun", 2), ("own_models:stops", 130)])
+def test_bench_writes_what_it_measured_before_an_error(folder: Path, fails: str, status: int) -> None:
+    pytest.importorskip("matplotlib")
+    files = ["--json", "rows.json", "--plot", "chart.png"]
+    assert main(["bench", "own_models:small", fails, *QUICK, *files]) == status
+    assert [row["model"] for row in json.loads((folder / "rows.json").read_text())["rows"]] == ["own_models:small"]
+    assert (folder / "chart.png").stat().st_size > 1000
+
+
 def test_bench_prints_the_rows_before_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "own_models:small", "own_models:FailsToRun", *QUICK]) == 2
     captured = capsys.readouterr()
@@ -95,7 +118,7 @@ def test_lowering(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "own_models:small", *QUICK, "--lower"]) == 0
     assert "lowered" in capsys.readouterr().out
     assert main(["explain", "own_models:small", "--lower"]) == 0
-    assert "kernels: 1, operations taken in: 1, layers left: 0" in capsys.readouterr().out
+    assert "kernels: 2, operations taken in: 1, layers left: 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", [[], ["--input-size", "8"], ["--input-size", "3", "8", "6"]])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fuse_graph, fx_fuse, verify
 from fxfuse.cli import bench
+from fxfuse.cli.settings import Bench
 from fxfuse.frontends.backend import fxfuse
 from tests.support.graph_forms import made
 from tests.support.helpers import Model, assert_same, folds, reasons, trained, values
@@ -193,7 +194,7 @@ def test_the_pass_takes_a_trace_of_the_gpu_as_an_example(structure: Structure) -
 
 def test_the_benchmark_waits_for_the_gpu() -> None:
     settings: Any = {"batches": (2,), "repeats": 2, "input_size": (3, 9, 9), "device": "cuda"}
-    (row,) = bench.measure(bench.Settings((f"{__name__}:small",), **settings))
+    (row,) = bench.measure(Bench((f"{__name__}:small",), **settings))
     assert row.norms_after == 0
     assert row.error < 1e-5
     assert min(row.before_ms, row.after_ms) > 0

@@ -36,6 +36,11 @@ class Shared(nn.Module):  # torch's exporter to ONNX leaves both norms
 def shared():
     return trained(Shared())
 
+late_layers = trained(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)))
+
+def late():
+    return late_layers
+
 class FixesTheBatch(nn.Module):
     def forward(self, x):
         return x.reshape(2, -1)

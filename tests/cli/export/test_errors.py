@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fxfuse import FuseError
-from fxfuse.cli import export, models
+from fxfuse.cli import export, failures
 from fxfuse.cli.export_formats import FORMATS, replacing
 from fxfuse.cli.main import main
 from tests.cli.export.checks import SHAPE, save, sentence
@@ -46,7 +46,13 @@ def corrupted(path: str) -> None:
         ("own_exports:small old.pt2 --input-size 8 --input-shape 1,3,8,8", "not allowed with argument"),
         ("own_exports:Branches old.pt2", 'torch.export refuses "own_exports:Branches"'),
         ("own_exports:FixesTheBatch old.pt2 --input-shape 2,4 --dynamic-batch", "leave out --dynamic-batch"),
-        ("corrupted.pt2 old.pt2 --dynamic-batch", "leave out --input-shape, --input-size and --dynamic-batch"),
+        ("own_exports:small old.pt2 --dynamic-axes 0:batch", '"0:batch" does not name axes; write 0=batch,2=height'),
+        ("own_exports:small old.pt2 --input-size 8 --dynamic-axes 4=time", "The input has 4 axes, and --dynamic-axes"),
+        ("own_exports:small old.pt2 --input own_exports.py", "is no file that numpy.save wrote"),
+        (
+            "corrupted.pt2 old.pt2 --dynamic-batch",
+            "leave out --input-shape, --input-size, --dynamic-batch and",
+        ),
     ],
 )
 def test_errors_are_sentences(folder: Path, capsys: Any, arguments: str, expected: str) -> None:
@@ -82,7 +88,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(folder: Path, capsys: Any, mon
 
 
 def test_torch_prints_nothing_beside_the_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    @models.explained("no", "try again")
+    @failures.explained("no", "try again")
     def fails() -> None:
         logging.getLogger("torch").error("a traceback")
         warnings.warn("a warning", stacklevel=1)

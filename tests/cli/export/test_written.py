@@ -23,8 +23,8 @@ def small() -> nn.Module:
 def test_a_program_takes_other_batches_and_holds_no_norm(small: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "own_exports:small", "out.pt2", *SHAPE, "--dynamic-batch", "--verify"]) == 0
     header, _, first, second, *_ = capsys.readouterr().out.splitlines()
-    assert header.split() == ["model", "nodes", "norms", "input", "error"]
-    assert first.split()[:-1] == "own_exports:small 4 -> 3 1 -> 0 2x3x8x8".split()
+    assert header.split() == "model nodes norms exporter alone input error".split()
+    assert first.split()[:-1] == "own_exports:small 4 -> 3 1 -> 0 1 2x3x8x8".split()
     assert second.split()[0] == "3x3x8x8"
     program = torch.export.load("out.pt2")
     assert not [name for name in operators(program) if "norm" in name]
@@ -40,6 +40,38 @@ def test_onnx_in_one_file_that_takes_other_batches() -> None:
     x = torch.randn(5, 3, 8, 8)
     shared = models.build("", models.find("own_exports:shared"))
     assert_equal([run(shared, (x,))], onnx_outputs("out.onnx", x), rtol=1e-5)
+
+
+def test_axes_have_names_in_onnx_and_take_other_sizes(small: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    axes = ["--dynamic-axes", "0=batch,2=height"]
+    assert main(["export", "own_exports:small", "out.onnx", *SHAPE, *axes, "--verify"]) == 0
+    assert "3x3x9x8" in capsys.readouterr().out, "other sizes of both"
+    (given,) = onnx.load("out.onnx").graph.input
+    assert [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim] == ["batch", 3, "height", 8]
+    x = torch.randn(5, 3, 17, 8)
+    assert_equal([run(small, (x,))], onnx_outputs("out.onnx", x), rtol=1e-5)
+
+
+def test_the_file_is_run_on_an_input_of_the_users(capsys: pytest.CaptureFixture[str]) -> None:
+    numpy = pytest.importorskip("numpy")
+    numpy.save("x.npy", numpy.ones((2, 3, 7, 9), numpy.float32))
+    for output in ("out.pt2", "out.onnx"):
+        if output == "out.onnx":
+            pytest.importorskip("onnxscript")
+        assert main(["export", "own_exports:small", output, "--input", "x.npy", "--verify"]) == 0
+        assert "2x3x7x9" in capsys.readouterr().out
+    assert main(["export", "out.pt2", "again.pt2", "--input", "x.npy"]) == 0
+    assert "It has no norm: it was fused before, or never had one." in capsys.readouterr().out
+
+
+def test_the_table_says_what_an_exporter_alone_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript")
+    assert main(["export", "own_exports:late", "out.onnx", *SHAPE]) == 0
+    header, _, row, *_ = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["model", "nodes", "norms", "exporter", "alone"]
+    assert row.split()[4:8] == ["1", "->", "0", "1"], "torch.onnx folds no norm before a convolution"
 
 
 def test_the_default_shape_is_that_of_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,106 @@
+"""What would be folded in a model, and which other way of calling would fold more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import fxfuse
+from fxfuse.cli import failures, html_report, models, saved_program
+from fxfuse.cli.terminal import steps
+from fxfuse.modules.example_inputs import Inputs
+from fxfuse.report.errors import FuseError
+from fxfuse.report.reasons import Reason
+from fxfuse.report.report import Report
+from fxfuse.report.table import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+    from fxfuse.cli.settings import Explain
+
+RANDOM = "The norms were never trained, so they got random numbers far from the identity, as in bench and export."
+
+
+def explain(asked: Explain) -> Report:
+    """Return the report of a model by its name, or of a saved exported program.
+
+    Raises:
+        FuseError: it cannot be built or read, or cannot be fused.
+    """
+    with steps(asked.model, 4) as step:
+        step("building")
+        if Path(asked.model).suffix == ".pt2":
+            model, example, notes = _program(asked), None, list[str]()
+        else:
+            model, example, notes = _model(asked)
+        step("fusing")
+        if asked.html:
+            report = html_report.write(asked.html, model, example, title=asked.model)
+        else:
+            report = fxfuse.explain(model, example)
+        if asked.lower:
+            step("lowering")
+            fused = fxfuse.fx_fuse(model, example)
+            report = Report.of(fxfuse.lower(getattr(fused, "module", lambda: fused)(), example))
+        step("trying other ways")
+        notes += _better(model, example, report)
+    for note in notes:
+        report = report.noted(note)
+    return report
+
+
+def _program(asked: Explain) -> Any:
+    if asked.input_size:
+        raise FuseError(f'"{asked.model}" has its shapes in it, so nothing was done; leave out --input-size')
+    return saved_program.load(Path(asked.model))
+
+
+def _model(asked: Explain) -> tuple[Any, Tensor | None, list[str]]:
+    """Return a model, an input of the size that is asked for or known, and what to say of them."""
+    model, random = models.prepared(asked.model, models.find(asked.model))
+    notes = [RANDOM] if random and models.norms(model) else []
+    if asked.input_size:
+        return model, models.sample(model, (1, *asked.input_size)), notes
+    if not models.weights_are_random(asked.model):  # nobody knows the size
+        return model, None, notes
+    example = models.sample(model, (1, *models.input_size(model)))
+    try:
+        with failures.quiet():
+            Inputs(example).call(model)
+    except Exception as error:  # noqa: BLE001 - a detector takes a list of images, and fails in its own way
+        shape = "x".join(map(str, example.shape))
+        notes.append(f"It does not run on {shape} ({failures.first_line(error)}), so this was found without an input.")
+        return model, None, notes
+    return model, example, notes
+
+
+def _better(model: Any, example: Tensor | None, report: Report) -> Iterator[str]:
+    """Yield the other ways of calling that leave fewer norms, each with the number; none that does not help."""
+    left = _running(report)
+    ways: dict[str, Callable[[], Report]] = {}
+    if report.structure == "module":
+        ways["structure='graph'"] = lambda: fxfuse.explain(model, example, structure="graph")
+    if example is not None:
+        ways["fusing the exported program"] = lambda: fxfuse.explain(_exported(model, example))
+    for way, run in ways.items() if left else ():
+        try:
+            with failures.quiet():
+                fewer = _running(run())
+        except Exception:  # noqa: BLE001, S112 - a way that fails is no advice
+            continue
+        if fewer < left:
+            yield f"Another way folds more: {way} leaves {counted(fewer, 'norm')} instead of {left}."
+
+
+def _running(report: Report) -> int:
+    """How many norms are left that the forward calls; an exported program has no others."""
+    return sum(decision.reason is not Reason.NOT_CALLED for decision in report.norms_left)
+
+
+def _exported(model: nn.Module, example: Tensor) -> Any:
+    return torch.export.export(model, (example,))
