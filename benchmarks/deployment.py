@@ -24,7 +24,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from fxfuse import fx_fuse
-from fxfuse.cli import models
+from fxfuse.cli import failures, models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -177,7 +177,7 @@ def counted(model: nn.Module, x: Tensor, deploy: Callable[[nn.Module, Tensor], D
 
 def _deployed(model: nn.Module, x: Tensor, deploy: Callable[[nn.Module, Tensor], Deployed]) -> Deployed | str:
     try:
-        with models.quiet():
+        with failures.quiet():
             return deploy(model, x)
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises is its answer
         return type(error).__name__
