@@ -77,7 +77,7 @@ def _catches(frame: FrameType) -> bool:
 
 
 class OneThread(fx.Tracer):
-    """A tracer that takes down what its own thread does.
+    """A tracer that records only what its own thread does.
 
     Attributes:
         failure: why what was traced is wrong, None as long as it is not.

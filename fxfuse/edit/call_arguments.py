@@ -51,7 +51,7 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
 
 
 class _Copied(NamedTuple):
-    """What a node says, which outlives the node."""
+    """A copy of what a node says, for when the node is gone."""
 
     op: str
     target: Any

@@ -98,7 +98,7 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
 
 
 def takes_nothing(graph: Facts, node: fx.Node, reason: Reason) -> Refusal:
-    """Return why no affine goes into a node: for the reason, or since it is quantized."""
+    """Return the refusal of a node that takes in no affine: it is quantized, or the given reason holds."""
     value = graph.describe(node)
     if is_quantized(graph.module(node)):
         return Refusal(Reason.NOT_FLOATING, name="weight", value=value, dtype="quantized")

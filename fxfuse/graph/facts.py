@@ -21,7 +21,7 @@ class Rank(NamedTuple):
         axes: the number.
         assumed: it is only usual (inputs are batched).
         seen: it was seen on example inputs; another input may have another number.
-        or_more: whoever relies on it needs no more than this number.
+        or_more: the value may have more axes, and the fold is right for these too.
     """
 
     axes: int

@@ -60,7 +60,7 @@ class Graph(Nodes):
             graph_module: what was captured; the pass changes it, so it must belong to the pass.
             prefix: the path of the captured module in the user's model.
             root: the module that was captured, to look up whose forward a node stands in.
-            kept: modules that must stay as they are, and why, for what was found outside of this graph.
+            kept: modules that must stay as they are, each with its refusal, for causes outside of this graph.
             holders: the paths in the whole model under which each parameter is registered, by its id.
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
@@ -173,7 +173,7 @@ class Graph(Nodes):
         return self._dead.keys()
 
     def find_dead(self) -> dict[fx.Node, None]:
-        """Return the same as of now."""
+        """Return the calls that are dead now, the last first."""
         dead: dict[fx.Node, None] = {}
         for node in reversed(self.nodes):
             module, row = self.module(node), self.operator(node) or tuple_row(node)

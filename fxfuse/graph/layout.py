@@ -37,7 +37,7 @@ class Layout:
 
         Args:
             value: the value.
-            elementwise: what is computed from it keeps the order of axes in memory, so that any new tensor will do.
+            elementwise: the next operation keeps the order of axes in memory; then any tensor of its own will do.
         """
         computed = value.op in ("call_function", "call_method", "call_module")
         if elementwise and computed and not may_alias(self.graph, value):
@@ -73,7 +73,7 @@ class Layout:
         return known[value] if value in known else self._find_reader(value, by_layer=by_layer)
 
     def forget(self, node: fx.Node) -> None:
-        """Take into account that a node with strides of its own is taken out: readers behind it see those before."""
+        """Take into account that a node that set strides is taken out: its readers now see the strides before it."""
         if self._has_fixed_strides(node):
             for known in self._dependent.values():
                 known.clear()

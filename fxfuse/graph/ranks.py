@@ -73,7 +73,7 @@ class _Ranks:
         self._assume_usual()
         too_few = {node: least for node, least in self._norms() if self.known.get(node, least) < least}
         if too_few:
-            # What is usual for the layers before leaves a norm too few axes, so that these have more than usual.
+            # The usual number of axes would be too few for the norm, so the layers before it have more.
             self.known = too_few | before
             for node in reversed(self.nodes):
                 self._prove_inputs(node)
@@ -97,7 +97,7 @@ class _Ranks:
                 yield first, min(row.takes)
 
     def _asked_by(self, user: fx.Node, node: fx.Node) -> int | None:
-        """Return how many axes a node has for all that one of its users is known to give."""
+        """Return the number of axes that the result of a user proves for the node."""
         return self.known.get(user) if node in self._same_rank(user) else None
 
     def _set(self, node: fx.Node, axes: int | None) -> None:

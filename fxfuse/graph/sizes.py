@@ -123,7 +123,7 @@ class Sizes:
 
 
 def _number(size: object) -> int | None:
-    return size if isinstance(size, int) else None  # a symbol is none
+    return size if isinstance(size, int) else None  # a symbol is no number
 
 
 def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:

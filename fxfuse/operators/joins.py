@@ -82,7 +82,7 @@ class Concatenation(Join):
         """Return the sum of the sizes along the axis, and the other sizes of the first value."""
         axis, before = self.axis(), [self.call.graph.sizes.all(part) for part in self.inputs]
         if self.call.get("dim", 0) >= 0:
-            self.require_axes(self.node)  # what a norm only checks for its own fold is not known
+            self.require_axes(self.node)  # the check of a norm proves a number of axes for its own fold alone
         rest = {other: size for other, size in before[0].items() if other != axis}
         return rest | ({axis: sum(b[axis] for b in before)} if all(axis in b for b in before) else {})
 

@@ -129,7 +129,7 @@ class Contraction(MatrixProduct):
         return roles is not None and roles.in_out == (self._permutation is None)
 
     def computed(self) -> dict[str, fx.Node]:
-        """Return nothing: what is computed for it can only be computed once where something folds into it."""
+        """Return nothing: a weight that is computed for it becomes a constant only when something folds into it."""
         return {}
 
     def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:

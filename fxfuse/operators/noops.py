@@ -79,7 +79,7 @@ class Copy(Noop):
 
     @property
     def gives_order(self) -> bool:
-        """Whether the result lies in memory in the usual order, whatever the input does."""
+        """Whether the result is contiguous, whatever the strides of the input."""
         asked = self.call.get("memory_format")
         return asked is torch.contiguous_format or (asked is None and self.call.operator.name == "contiguous")
 

@@ -105,7 +105,7 @@ class Mean(Carrier):
         """Return the ones that the mean leaves."""
         if not self._stay:
             return {}
-        self.require_axes(self.input)  # what a norm only checks for its own fold is not known
+        self.require_axes(self.input)  # the check of a norm proves a number of axes for its own fold alone
         rank, axes = self._axes()
         return {**self.sizes_before(), **{axis - rank: 1 for axis in axes}}
 

@@ -26,7 +26,7 @@ LARGEST = 1 << 20  # elements of the constants of a fold
 
 
 class View:
-    """A call, seen in one role, without its dialect."""
+    """A call seen in one role, the same in every form of graph."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -87,7 +87,7 @@ class View:
         return size
 
     def require_small(self, count: int) -> None:
-        """Refuse to make constants of so many elements: they do not grow to the size of what passes."""
+        """Refuse constants of so many elements: they must not grow to the size of the values."""
         require(count <= LARGEST, Reason.WOULD_GROW, value=self.call.path, detail=f"to {count:,} elements")
 
     def require(self, condition: bool) -> None:  # noqa: FBT001 - reads as a sentence
@@ -120,7 +120,7 @@ class Linear(View):
     @property
     @abstractmethod
     def reads_zeros(self) -> bool:
-        """Whether it reads zeros at the border, which an affine of the input does not reach."""
+        """True if the layer pads its input with zeros: a shift cannot be folded through such padding."""
 
     @abstractmethod
     def linear_map(self) -> LinearMap:
@@ -169,7 +169,7 @@ class AffineSource(View):
         torch.Size([8, 1, 1])
 
     Attributes:
-        gives_order: the result lies in memory in the usual order, whatever the input does.
+        gives_order: the result is contiguous, whatever the strides of the input.
         is_norm: it normalises, so that the report has a line for it if it stays.
         leaves_check: where its meaning hangs on an unproven number of axes, a fold leaves a check of that.
     """

@@ -1,4 +1,4 @@
-"""Parts of values along one axis: an affine of a part is one of the whole, with the identity elsewhere."""
+"""Slices of values along one axis: an affine of a slice is one of the whole, with the identity elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Cut(NamedTuple):
 
 
 class Piece(Carrier):
-    """A part of a value along one axis; whoever reads the rest is not concerned."""
+    """A slice of a value along one axis; readers of the rest are not affected."""
 
     gives_view: ClassVar[bool] = True
 
@@ -129,7 +129,7 @@ class Piece(Carrier):
         return affine
 
     def is_beside(self, other: NodeView | None) -> bool:
-        """Whether another view is of a part of the same value that has nothing in common with this one."""
+        """Whether another view is a slice of the same value that does not overlap this one."""
         if not isinstance(other, Piece) or other.input is not self.input:
             return False
         mine, others = self.cuts(), other.cuts()
@@ -140,7 +140,7 @@ class Piece(Carrier):
 
 
 def stretch(axis: int, start: int, size: int) -> Cut:
-    """Return the range of so many positions."""
+    """Return the range of ``size`` positions from ``start`` on."""
     return Cut(axis, start, start + size)
 
 

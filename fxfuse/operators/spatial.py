@@ -112,7 +112,7 @@ class Roll(Passage):
 
 
 _aten = torch.ops.aten
-# In another order for each, and of no matter: they say where the result lies, not what it is made of.
+# Each operation has these in an order of its own. No affine depends on them: they say where to interpolate.
 _UPSAMPLE = "input output_size align_corners scale_factors scales scales_d scales_h scales_w"
 _KINDS = {
     1: "upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d",

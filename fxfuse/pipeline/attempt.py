@@ -135,7 +135,7 @@ class Attempt:
 
 
 def _asked(module: nn.Module) -> dict[str, Any]:
-    """Return the required arguments of which the forward asks what they are: it was traced with tensors."""
+    """Return the required arguments whose type the forward asks for: the trace passed tensors there."""
     forward = type(module).forward
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     required = [
@@ -186,7 +186,7 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
 
 
 def _untraced(captured: Capture, part: Part, editor: Editor) -> list[Callable[[Plan], None]]:
-    """Return the question to a plan whether untraced code may use one of its modules by itself."""
+    """Return a veto: it refuses a plan if untraced code may use one of its modules by itself."""
     if part.recorded or not captured.opaque:
         return []
     return [lambda plan: captured.names.require(changed_modules(part, editor, plan))]
@@ -222,7 +222,7 @@ def _assumed(part: Part, decisions: list[Decision]) -> list[Decision]:
 
 
 def _no() -> bool:
-    """A recording has seen who reads tensors of layers, and settings of a layer that stays do not change."""
+    """Return False: a recording has seen who reads tensors of layers, and a layer that stays keeps its settings."""
     return False
 
 

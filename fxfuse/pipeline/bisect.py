@@ -19,7 +19,7 @@ def culprits(
 
     Args:
         folds: the modules of each fold.
-        gap_without: the difference that is left if some modules are kept, None if there is none to speak of.
+        gap_without: the difference that is left if some modules are not folded, None for mere rounding.
         gap: the difference with all folds.
     """
     refusal = Refusal(Reason.DIFFERS, detail=f"{gap:.1e}")
@@ -28,7 +28,7 @@ def culprits(
     while low < len(folds):
         everything = dict.fromkeys(set().union(*folds[low:]), refusal)
         if gap_without({**guilty, **everything}) is not None:
-            # Not even keeping all of the rest helps: what was passed as innocent is not.
+            # Undoing all other folds does not help either: a fold that looked right is at fault too.
             return dict.fromkeys(set().union(*folds), refusal)
         bad = _first_bad(folds, low, guilty, refusal, gap_without)
         if bad is None:

@@ -59,7 +59,7 @@ def as_fuse_errors(task: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def collection_waits() -> Iterator[None]:
-    """Do not look for garbage inside of the block.
+    """Pause garbage collection inside of the block.
 
     A pass makes a few objects for each node, and next to no garbage in circles.  Each full collection looks at every
     object of the process, which for large models takes longer than all the rest.

@@ -69,7 +69,7 @@ def tell_all(result: nn.Module | ExportedProgram, calls: Iterable[Inputs]) -> No
     except FuseError as error:
         if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
             raise
-        return  # it cannot be watched, for which the comparison of the results needs no more
+        return  # the model cannot be watched; the results were compared all the same
     report = Report.of(result)
     untold = _untold(model, report, kernels.means)
     if untold:
@@ -85,7 +85,7 @@ def _untold(model: nn.Module, report: Report, means: dict[int, Tensor]) -> list[
     owners = {tensor.data_ptr(): name.rpartition(".")[0] for tensor, name in tensor_paths(model)}
     paths = [owners.get(address, "") for address in means]
     unmatched = [path for path in paths if path not in told]
-    # A norm that is a function is told by the forward in which it stands, wherever its statistics are.
+    # The report names a norm that is a function by the forward it stands in, not by where its statistics are.
     others = len([path for path in told if path not in paths])
     facts = {"detail": _WHY, "advice": ""}
     name = type(model).__name__

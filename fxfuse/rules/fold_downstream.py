@@ -82,7 +82,7 @@ class _Downstream(Walk):
         try:
             pushed = view.push(affine, value)
         except Refusal as refusal:
-            # Carriers refuse in the words of the walk upstream.
+            # A carrier's refusal is worded for the walk upstream.
             if refusal.reason is not Reason.NOT_LINEAR:
                 raise
             raise Refusal(Reason.READ_BY, value=self.name(view.node)) from None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def fold_padding(graph: Graph, node: fx.Node) -> Plan | None:
-    """``conv(pad(x))`` becomes ``conv(x)`` with more padding, where both pad zeros, and as many on either side."""
+    """``conv(pad(x))`` becomes ``conv(x)`` with more padding, where both pad zeros, and as many before as behind."""
     if not graph.plays(node, Pad):
         return None
     pad, readers = graph.view(node), graph.users(node)

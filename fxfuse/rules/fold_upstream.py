@@ -56,7 +56,7 @@ class _Upstream(Walk):
 
     Attributes:
         behind: a value -> the value downstream from which the walk came to it.
-        others: the other parts of a value of which every part becomes the same affine.
+        others: the other slices of a value of which every slice becomes the same affine.
     """
 
     def __init__(self, graph: Graph, source: AffineSource) -> None:
@@ -103,7 +103,7 @@ class _Upstream(Walk):
         return Fold(writes, bypass, self.guard)
 
     def _pulled(self, view: Carrier, affine: Affine) -> list[tuple[fx.Node, Affine]]:
-        """Return what the inputs must become; of a part, the whole where all parts become the same affine."""
+        """Return what the inputs must become; for a slice the whole, if all its slices become the same affine."""
         others = self._other_parts(view) if isinstance(view, Piece) and len(self.sources) == 1 else {}
         whole = view.pull_for_all(affine) if isinstance(view, Piece) and others else None
         parts = [part.pull_for_all(source.affine()) for part, source in others.items()]
@@ -116,7 +116,7 @@ class _Upstream(Walk):
         return [(view.input, whole)]
 
     def _other_parts(self, view: Piece) -> dict[Piece, AffineSource]:
-        """Return the other parts that are read of a value, each with its affine; none if a part has none of its own."""
+        """Return the other slices that are read of a value, each with its affine; none if one has none of its own."""
         found: dict[Piece, AffineSource] = {}
         for reader in with_items(self.graph, self.graph.users(view.input)):
             part, users = self.graph.view(reader), self.graph.users(reader)
@@ -130,7 +130,7 @@ class _Upstream(Walk):
         return found
 
     def _look_ahead(self, view: Join, value: fx.Node) -> None:
-        """Refuse the next layers first: splitting an affine for them costs more."""
+        """Let the next layers refuse first: splitting an affine for them costs more."""
         for part in reversed(view.inputs):
             self.behind[part] = value
             if not isinstance(self._view(part), Linear):
@@ -225,7 +225,7 @@ class _Upstream(Walk):
         linear_map = view.linear_map()
         vector = self.vector(view, affine, view.output_axis, linear_map.out_channels)
         for norm in (s for s in self.sources if s.is_norm and s.input is view.node):
-            channels = len(norm.tensors[0])  # a norm of one channel is no scalar: it could not run
+            channels = len(norm.tensors[0])  # one channel is no scalar here: torch raises if the layer has more
             same = channels == linear_map.out_channels or norm.affine().rank != -view.output_axis
             detail = "" if same else f"{linear_map.out_channels} channels, and {channels} of the norm"
             require(same, Reason.NOT_PER_CHANNEL, value=self.name(view.node), detail=detail)

@@ -63,7 +63,7 @@ class _Group:
         self.merger = Merger(graph, self.host.route.linears[-1])
 
     def plan(self) -> Merge:
-        """Take in as many branches as fit, and as pay."""
+        """Take in as many branches as fit and pay off."""
         taken, host = self._fitting(), self.merger.host.node
         routes, result = [branch.route for branch in taken], self.tree.root.node
         whole = len(taken) == len(self.tree.branches)
@@ -101,7 +101,7 @@ class _Group:
             raise Refusal(Reason.UNKNOWN_SHAPE, value=self.graph.describe(value), detail=detail)
 
     def _idle(self, taken: list[Branch]) -> list[fx.Node]:
-        """Return what lies between a branch and a sum that goes on without it."""
+        """Return the no-ops between a merged branch and its sum, which nothing needs any more."""
         found: list[fx.Node] = []
         for branch in taken[1:]:
             idle = itertools.takewhile(lambda step: self.graph.plays(step.node, Noop), branch.step.upwards())
@@ -150,7 +150,7 @@ class _Group:
         return one.scaled(self.merger.filters.along_channels(affine, one.shape.out_channels, branch.value))
 
     def _require_unchanged(self, taken: list[Branch], gone: list[fx.Node]) -> None:
-        """Refuse where the branches read different values, or somebody sees what a sum that goes writes into."""
+        """Refuse where the branches read different values, or a removed in-place sum writes into what others read."""
         routes = [branch.route for branch in taken]
         readers = [b.route.views[-1].node if b.route.views else b.step.node for b in taken]
         self.merger.require_same_value(routes[0].start, readers)

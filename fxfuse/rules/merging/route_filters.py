@@ -110,7 +110,7 @@ class RouteFilters:
             return known
         total = 0
         for _, one in self.along(route):
-            # What comes before a stride has as many positions more.
+            # Operations before a stride have that many times the positions.
             total = total * one.shape.geometry.steps + one.shape.weights
         return total * (self.positions or 1)
 
@@ -162,7 +162,7 @@ class RouteFilters:
     def _require_like_host(self, view: Linear) -> None:
         same = view.output_axis == self.axis and view.input_axis == self.host.input_axis
         fits(same, f"{view.call.path} has its channels on another axis")
-        # A layer in training mode is still to be trained as it is.
+        # A layer in training mode must stay as it is.
         module = view.call.module
         require(module is None or not module.training, Reason.TRAINING)
         require_same_kind(self.graph, self.host, view.weight, promotes=True)

@@ -141,7 +141,7 @@ class SumTree:
         """Refuse, if one obstacle keeps a second layer from reading the same value."""
         found = [b.obstacle for b in self.branches if b.obstacle is not None and b.obstacle.value is not start]
         layers = [o for o in found if self._reads(o.value, start)]
-        # An activation that is added itself; what has more layers behind it is no branch that could merge.
+        # An activation of a layer of `start`, if it is added itself: with more layers behind it, nothing could merge.
         added = {b.value for b in self.branches}
         behind = [o for o in found if o.value in added and any(self._reads(v, start) for v in o.value.all_input_nodes)]
         for obstacle in (*layers, *behind):
