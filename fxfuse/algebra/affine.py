@@ -30,10 +30,13 @@ class Affine:
     Attributes:
         scale: the factor, broadcastable against the value; float64 wherever fxfuse makes it.
         shift: the summand, broadcastable against the value.
+        shifts: False if the shift is zero whatever the weights are, as that of a product is; it goes by the operations
+            and never by values, so that other weights of the same model fold in the same way.
     """
 
     scale: Tensor
     shift: Tensor
+    shifts: bool = True
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``scale * x + shift``."""
@@ -42,11 +45,11 @@ class Affine:
     def after(self, first: Affine) -> Affine:
         """Return the affine that applies ``first``, then this one."""
         # = scale * (first.scale * x + first.shift) + shift
-        return Affine(self.scale * first.scale, self.scale * first.shift + self.shift)
+        return Affine(self.scale * first.scale, self.scale * first.shift + self.shift, self.shifts or first.shifts)
 
     def rearrange(self, move: Callable[[Tensor], Tensor]) -> Affine:
         """Return the affine whose two tensors have made the same ``move``."""
-        return Affine(move(self.scale), move(self.shift))
+        return Affine(move(self.scale), move(self.shift), self.shifts)
 
     def with_rank(self, rank: int) -> Affine:
         """Return the same affine with leading axes of size one, up to ``rank`` axes."""
@@ -114,7 +117,7 @@ class Affine:
             whole.narrow(axis, start, length).copy_(part)
             return whole
 
-        return Affine(around(full.scale, 1.0), around(full.shift, 0.0))
+        return Affine(around(full.scale, 1.0), around(full.shift, 0.0), self.shifts)
 
     def vector(self, axis: int, size: int) -> Affine | None:
         """Return the affine as two vectors along one axis of the value, or None where it is not per channel.
@@ -133,4 +136,4 @@ class Affine:
         length = scale.shape[axis] if -axis <= scale.ndim else 1
         if length not in (1, size) or scale.numel() != length:  # it is wider along another axis
             return None
-        return Affine(scale.reshape(-1).expand(size), shift.reshape(-1).expand(size))
+        return Affine(scale.reshape(-1).expand(size), shift.reshape(-1).expand(size), self.shifts)

@@ -71,7 +71,7 @@ class Filter:
             spatial: the number of spatial axes.
         """
         kernel = vector.scale.reshape(-1, 1, 1, *[1] * spatial)
-        return Filter(LinearMap(kernel, vector.shift), Geometry((Axis(),) * spatial))
+        return Filter(LinearMap(kernel, vector.shift if vector.shifts else None), Geometry((Axis(),) * spatial))
 
     @staticmethod
     def average(channels: int, geometry: Geometry, divisor: int) -> Filter:
@@ -82,9 +82,8 @@ class Filter:
     @property
     def shape(self) -> Shape:
         """What it is, without its numbers."""
-        one, bias = self.linear_map, self.linear_map.bias
-        shifted = bias is not None and bool(bias.any())
-        return Shape(one.stored.shape[0], one.out_channels, one.in_channels, self.geometry, shifted)
+        one = self.linear_map
+        return Shape(one.stored.shape[0], one.out_channels, one.in_channels, self.geometry, one.bias is not None)
 
     def scaled(self, vector: Affine) -> Filter:
         """Return the filter ``x -> scale * self(x) + shift``."""

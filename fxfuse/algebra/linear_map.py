@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from fxfuse.algebra.recording import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +67,7 @@ class LinearMap:
         groups, out, _, *taps = self.stored.shape
         scale = affine.scale.reshape(groups, out, 1, *[1] * len(taps))
         # scale * (K x + b) + shift = (scale * K) x + (scale * b + shift)
-        bias = _bias(affine.shift) if self.bias is None else affine.scale * self.bias + affine.shift
+        bias = affine.scale * self.bias + affine.shift if self.bias is not None else affine.shift if affine.shifts else None
         return LinearMap(self.stored, bias, self._times(scale))
 
     def after_affine(self, affine: Affine) -> LinearMap:
@@ -76,11 +79,11 @@ class LinearMap:
         groups, _, inputs, *taps = self.stored.shape
         scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
         # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
-        blocks = self._blocks(1, wide=True)
-        matrices = (_summed_taps(block.reshape(groups, size, inputs, -1)) for _, size, block in blocks)
-        moved = torch.cat([torch.einsum("goi,gi->go", matrix, shift) for matrix in matrices], 1).flatten()
-        bias = _bias(moved) if self.bias is None else moved + self.bias
-        return LinearMap(self.stored, bias, self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps))))
+        factor = self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps)))
+        if not affine.shifts:
+            return LinearMap(self.stored, self.bias, factor)
+        moved = applied(self.stored, self.factor, shift)
+        return LinearMap(self.stored, moved if self.bias is None else moved + self.bias, factor)
 
     def _times(self, scale: Tensor) -> Tensor:
         scale = scale.to(torch.float64)
@@ -90,40 +93,65 @@ class LinearMap:
         """Store the kernel in the dtype, device and layout of ``target``: the one rounding there is.
 
         Args:
-            target: of the shape of ``stored``; blocks along its longer channel axis are filled one after another.
+            target: of the shape of ``stored``.
         """
-        if self.factor is not None and self.stored.numel() <= _SMALL:
-            torch.mul(self.stored, self.factor, out=target)  # computed in float64, and rounded
-            return
-        axis = 0 if self.stored.shape[0] > self.stored.shape[1] else 1
-        for position, size, block in self._blocks(axis):
-            target.narrow(axis, position, size).copy_(block)
+        rounded(target, self.stored, self.factor)
 
-    def _blocks(self, axis: int, *, wide: bool = False) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield slices of the kernel along an axis: where each begins, how long it is, and what it is until the next.
 
-        They are in float64 if that is asked for with ``wide``, or if anything was done to the kernel.
-        """
-        length = self.stored.shape[axis]
-        slices = max(1, _BLOCK * length // max(1, self.stored.numel()))
-        room: Tensor | None = None  # for all of them: new memory each time costs as much as the arithmetic
-        for position in range(0, length, slices):
-            size = min(slices, length - position)
-            block = self.stored.narrow(axis, position, size)
-            if wide or self.factor is not None:
-                room = torch.empty_like(block, dtype=torch.float64) if room is None else room.narrow(axis, 0, size)
-                block = room.copy_(block)
-            if self.factor is not None:
-                one_for_all = self.factor.shape[axis] == 1
-                block.mul_(self.factor if one_for_all else self.factor.narrow(axis, position, size))
-            yield position, size, block
+@step
+def rounded(target: Tensor, stored: Tensor, factor: Tensor | None) -> None:
+    """Write ``stored * factor``, computed in float64, into ``target``: block by block along its longer channel axis."""
+    if factor is not None and stored.numel() <= _SMALL:
+        torch.mul(stored, factor, out=target)  # computed in float64, and rounded
+        return
+    axis = 0 if stored.shape[0] > stored.shape[1] else 1
+    for position, size, block in _blocks(stored, factor, axis):
+        target.narrow(axis, position, size).copy_(block)
+
+
+@step
+def applied(stored: Tensor, factor: Tensor | None, shift: Tensor) -> Tensor:
+    """Return what ``stored * factor`` makes of a value that is ``shift`` everywhere, in float64.
+
+    Args:
+        stored: of shape ``(groups, out, in, *taps)``.
+        factor: broadcastable against it, or None for 1.
+        shift: of shape ``(groups, in)``.
+    """
+    blocks = _blocks(stored, factor, 1, wide=True)
+    matrices = (_summed_taps(block.reshape(*block.shape[:3], -1)) for _, _, block in blocks)
+    return torch.cat([torch.einsum("goi,gi->go", matrix, shift) for matrix in matrices], 1).flatten()
+
+
+@step
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every element is a finite number."""
+    # A sum is finite only if every element is; where it overflows by itself, the extrema tell.
+    return math.isfinite(tensor.sum().item()) or all(math.isfinite(t.item()) for t in torch.aminmax(tensor))
+
+
+def _blocks(
+    stored: Tensor, factor: Tensor | None, axis: int, *, wide: bool = False
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield slices of the kernel along an axis: where each begins, how long it is, and what it is until the next.
+
+    They are in float64 if that is asked for with ``wide``, or if there is a factor.
+    """
+    length = stored.shape[axis]
+    slices = max(1, _BLOCK * length // max(1, stored.numel()))
+    room: Tensor | None = None  # for all of them: new memory each time costs as much as the arithmetic
+    for position in range(0, length, slices):
+        size = min(slices, length - position)
+        block = stored.narrow(axis, position, size)
+        if wide or factor is not None:
+            room = torch.empty_like(block, dtype=torch.float64) if room is None else room.narrow(axis, 0, size)
+            block = room.copy_(block)
+        if factor is not None:
+            one_for_all = factor.shape[axis] == 1
+            block.mul_(factor if one_for_all else factor.narrow(axis, position, size))
+        yield position, size, block
 
 
 def _summed_taps(kernel: Tensor) -> Tensor:
     """Return the sum over the last axis, of which a single element is no sum and needs no copy."""
     return kernel.sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1)
-
-
-def _bias(vector: Tensor) -> Tensor | None:
-    """Return a bias, None for one that adds nothing."""
-    return vector if vector.any() else None

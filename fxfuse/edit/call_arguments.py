@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from fxfuse.algebra.recording import parameter_of
 from fxfuse.graph.registry import OPERATORS
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
             erase_unused(old)
         if tensor is None:
             continue
-        parameter = nn.Parameter(tensor, requires_grad=requires_grad)
+        parameter = parameter_of(tensor, requires_grad=requires_grad)
         with graph.graph_module.graph.inserting_before(node):
             stored = _Copied("get_attr", storage.store(path, parameter), (), {}, _description(node, parameter))
             constant = _insert(graph, storage, stored)

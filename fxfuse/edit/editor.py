@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxfuse.algebra.recording import parameter_of
 from fxfuse.edit.call_arguments import write_arguments
 from fxfuse.edit.history import Bypass, Origin, position_of
 from fxfuse.edit.stacked import divide
@@ -52,7 +53,7 @@ class Editor:
         self.plans: list[Plan] = []
         self.writes: dict[fx.Node, Write] = {}
         self._copies: dict[nn.Module, list[nn.Module]] = {}
-        self._attributes: dict[nn.Module, dict[str, Any]] = {}
+        self._write_of: dict[nn.Module, Write] = {}
         self._erased: set[fx.Node] = set()
         self._targets: dict[nn.Module, str] = {}
 
@@ -169,9 +170,9 @@ class Editor:
             like = old if old is not None else module._parameters.get("weight")
             trains = write.trains or (like is not None and like.requires_grad)
             copied._buffers.pop(name, None)
-            copied._parameters[name] = nn.Parameter(tensor, requires_grad=trains)
+            copied._parameters[name] = parameter_of(tensor, requires_grad=trains)
         self._copies.setdefault(module, []).append(copied)
-        self._attributes[copied] = dict(write.attributes)
+        self._write_of[copied] = write
         self._targets.setdefault(module, str(write.call.node.target))
         return copied
 
@@ -181,7 +182,7 @@ class Editor:
         # A call that was rewritten again has left its copy behind.  Mostly there is none, and nothing to look for.
         live = set(self.rewritten.values()) if known else set()
         for copied in (copied for copied in known if copied in live):
-            if self._attributes[copied] != dict(write.attributes):
+            if not self._write_of[copied].is_like(write):
                 continue
             stored = {name: copied._parameters[name] for name in write.constants}
             if all(_same(p, write.constants[name]) for name, p in stored.items()):

@@ -41,6 +41,8 @@ class Write:
         target: the function to call from now on, where the present one takes no bias; None to keep it.
         attributes: other attributes of a module, or arguments of a function, that change.
         trains: True if a weight that went into these tensors requires a gradient.
+        sources: the constants of other operations that went into these tensors: two calls share a copy of a layer only
+            where these are the same, and not where they are equal by chance.
     """
 
     call: Call
@@ -49,12 +51,19 @@ class Write:
     target: Callable[..., Any] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     trains: bool = False
+    sources: tuple[Tensor, ...] = ()
 
     def after(self, earlier: Write) -> Write:
         """Return one edit for an earlier one of the same call, followed by this one."""
         constants, attributes = {**earlier.constants, **self.constants}, {**earlier.attributes, **self.attributes}
         through, target = {**earlier.through, **self.through}, self.target or earlier.target
-        return Write(self.call, constants, through, target, attributes, self.trains or earlier.trains)
+        trains, sources = self.trains or earlier.trains, (*earlier.sources, *self.sources)
+        return Write(self.call, constants, through, target, attributes, trains, sources)
+
+    def is_like(self, other: Write) -> bool:
+        """Whether another edit has the same attributes, and constants of the same origin, whatever their values."""
+        same = {id(t) for t in self.sources} == {id(t) for t in other.sources}
+        return same and dict(self.attributes) == dict(other.attributes)
 
 
 @dataclass(frozen=True)

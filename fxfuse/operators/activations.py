@@ -27,7 +27,7 @@ class Homogeneous(Passage):
 
     def passes(self, affine: Affine) -> None:
         """Refuse a shift, and scales that turn values round."""
-        self.require(bool((affine.scale > 0).all()) and not affine.shift.any())
+        self.require(not affine.shifts and bool((affine.scale > 0).all()))
 
 
 _aten = torch.ops.aten

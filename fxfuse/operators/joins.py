@@ -55,7 +55,7 @@ class Join(Carrier):
             varies = -axis <= whole.ndim and whole.shape[axis] > 1
             return whole.split(lengths, axis) if varies else (whole,) * len(lengths)
 
-        return [Affine(*pair) for pair in zip(pieces(affine.scale), pieces(affine.shift), strict=True)]
+        return [Affine(*pair, affine.shifts) for pair in zip(pieces(affine.scale), pieces(affine.shift), strict=True)]
 
     def part_to_whole(self, affine: Affine, number: int) -> Affine:
         """Return the affine of the result that is ``affine`` where value ``number`` is, and nothing elsewhere."""

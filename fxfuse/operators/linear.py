@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.algebra.geometry import fits
-from fxfuse.algebra.linear_map import LinearMap
+from fxfuse.algebra.linear_map import LinearMap, is_finite
 from fxfuse.graph.plan import Write
 from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Linear
@@ -147,9 +146,7 @@ class Convolution(Linear):
         return (groups * inputs, out, *taps) if self._transposed else (groups * out, inputs, *taps)
 
     def _require_finite(self, name: str, tensor: Tensor) -> None:
-        # A sum is finite only if every element is; where it overflows by itself, the extrema tell.
-        finite = math.isfinite(tensor.sum().item()) or all(math.isfinite(t.item()) for t in torch.aminmax(tensor))
-        require(finite, Reason.NOT_FINITE, value=self.call.path, name=name, dtype=tensor.dtype)
+        require(is_finite(tensor), Reason.NOT_FINITE, value=self.call.path, name=name, dtype=tensor.dtype)
 
 
 class TransposedConvolution(Convolution):

@@ -30,7 +30,7 @@ def tail(call: Call) -> Affine:
     # normalised * weight + bias
     scale = torch.ones_like(like, dtype=torch.float64) if weight is None else weight.detach().double()
     shift = torch.zeros_like(like, dtype=torch.float64) if bias is None else bias.detach().double()
-    return Affine(scale, shift)
+    return Affine(scale, shift, bias is not None)
 
 
 def without_tail(call: Call) -> Write:

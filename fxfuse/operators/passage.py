@@ -28,7 +28,7 @@ class Passage(Carrier):
         ...         return -input
         >>> class Negation(Passage):
         ...     def passes(self, affine):
-        ...         self.require(not affine.shift.any())  # -(scale * x) == scale * -x
+        ...         self.require(not affine.shifts)  # -(scale * x) == scale * -x
         >>> row = register("negation", Negation, arguments=["input"], modules=[Negated])
         >>> layers = nn.Conv2d(3, 8, 3), Negated(), nn.BatchNorm2d(8)
         >>> [name for name, _ in fx_fuse(nn.Sequential(*layers).eval()).named_children()]

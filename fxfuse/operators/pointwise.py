@@ -95,6 +95,11 @@ class Arithmetic(AffineSource):
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
         raise NotImplementedError
 
+    @property
+    def _shifts(self) -> bool:
+        """Whether it adds a tensor, which may have any values, or a number that is not zero."""
+        return bool(self.tensors) or self.call.get(self._constant_name() or "other") != 0
+
     def _alpha(self) -> Any:
         alpha = self.call.get("alpha", 1)
         require(isinstance(alpha, (int, float)), Reason.COMPUTED, name="alpha", value=self.call.path)
@@ -105,7 +110,7 @@ class Multiply(Arithmetic):
     """``x * c``."""
 
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
-        return Affine(constant, zero)
+        return Affine(constant, zero, shifts=False)
 
 
 class Add(Arithmetic):
@@ -113,7 +118,8 @@ class Add(Arithmetic):
 
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
         alpha = self._alpha()
-        return Affine(alpha * one, constant) if self._flipped else Affine(one, alpha * constant)
+        shifts = self._shifts
+        return Affine(alpha * one, constant, shifts) if self._flipped else Affine(one, alpha * constant, shifts)
 
 
 class Subtract(Arithmetic):
@@ -121,7 +127,8 @@ class Subtract(Arithmetic):
 
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
         alpha = self._alpha()
-        return Affine(-alpha * one, constant) if self._flipped else Affine(one, -alpha * constant)
+        shifts = self._shifts
+        return Affine(-alpha * one, constant, shifts) if self._flipped else Affine(one, -alpha * constant, shifts)
 
 
 class ReverseSubtract(Subtract):
@@ -142,7 +149,8 @@ class Negate(AffineSource):
 
     def affine(self) -> Affine:
         """Return the scale -1."""
-        return Affine(*(torch.tensor(value, dtype=torch.float64, device="cpu") for value in (-1.0, 0.0)))
+        scale, shift = (torch.tensor(value, dtype=torch.float64, device="cpu") for value in (-1.0, 0.0))
+        return Affine(scale, shift, shifts=False)
 
 
 class Divide(Arithmetic):
@@ -153,7 +161,7 @@ class Divide(Arithmetic):
         return super().matches() and not self._flipped and self.call.get("rounding_mode") is None
 
     def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
-        return Affine(one / constant, zero)
+        return Affine(one / constant, zero, shifts=False)
 
 
 _aten = torch.ops.aten

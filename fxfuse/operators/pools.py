@@ -47,7 +47,7 @@ class Pool(Spatial):
         padding = self.call.get("padding")
         padded = any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
         counted = padded and bool(self.call.get("count_include_pad", True))
-        require(not counted or not affine.shift.any(), Reason.ZERO_PADDING, value=self.call.path)
+        require(not counted or not affine.shifts, Reason.ZERO_PADDING, value=self.call.path)
 
     def filter(self, channels: int) -> Filter:
         """Return the pool as a depth-wise convolution.

@@ -75,7 +75,7 @@ class Pad(Spatial):
             value = self.call.get("value") or 0
             self.require(isinstance(value, (int, float)))
             # The border stays if scale * value + shift == value.
-            kept = bool(((affine.scale * value + affine.shift) == value).all())
+            kept = not affine.shifts if value == 0 else bool(((affine.scale * value + affine.shift) == value).all())
             require(kept, Reason.ZERO_PADDING, value=self.call.path)
 
 

@@ -72,8 +72,8 @@ class Sum(Carrier):
         bearer = next(number for number, term in enumerate(terms) if term.factor == 1)  # every sum has one
         nothing = torch.zeros_like(affine.shift)
         # scale * (x + y) + shift = (scale * x + shift) + scale * y
-        shifts = [affine.shift if number == bearer else nothing for number in range(len(terms))]
-        return [(term.value, Affine(affine.scale, shift)) for term, shift in zip(terms, shifts, strict=True)]
+        rest = Affine(affine.scale, nothing, shifts=False)
+        return [(term.value, affine if number == bearer else rest) for number, term in enumerate(terms)]
 
     def push(self, affine: Affine, source: fx.Node) -> Affine:
         """Refuse: the other values would not be scaled."""

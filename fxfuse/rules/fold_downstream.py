@@ -96,8 +96,8 @@ class _Downstream(Walk):
         self.require_same_kind(view)
         linear_map = view.linear_map()
         vector = self.vector(view, affine, view.input_axis, linear_map.in_channels)
-        require(not view.reads_zeros or not vector.shift.any(), Reason.ZERO_PADDING, value=self.name(view.node))
-        return view.with_map(linear_map.after_affine(vector))
+        require(not view.reads_zeros or not vector.shifts, Reason.ZERO_PADDING, value=self.name(view.node))
+        return self.with_sources(view.with_map(linear_map.after_affine(vector)))
 
     def take(self, source: AffineSource) -> Affine:
         """Return the affine, if the value has the same dtype without it."""

@@ -232,7 +232,7 @@ class _Upstream(Walk):
         rank = unproven_rank(self.graph, affine, view.output_axis, view.node)
         if rank is not None:
             self.rely_on(self.sources[-1], rank)
-        return view.with_map(linear_map.then_affine(vector))
+        return self.with_sources(view.with_map(linear_map.then_affine(vector)))
 
     def _require_no_more_axes(self, view: Carrier, affine: Affine) -> None:
         """Refuse an affine with leading axes of size one, unless the value is known to have as many axes."""

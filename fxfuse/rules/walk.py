@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxfuse.graph.guard import Guard
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import fx
 
     from fxfuse.algebra.affine import Affine
     from fxfuse.graph.facts import Rank
     from fxfuse.graph.graph import Graph
+    from fxfuse.graph.plan import Write
     from fxfuse.operators.roles import AffineSource, Linear
 
 
@@ -83,9 +85,27 @@ class Walk:
             if reader is not None:
                 raise Refusal(Reason.LAYOUT, value=self.name(source.input), users=self.name(reader))
 
+    def with_sources(self, write: Write) -> Write:
+        """Return the edit with the constants of the sources, which went into it."""
+        return replace(write, sources=origins(self.graph, self.sources))
+
     def name(self, value: fx.Node) -> str:
         """Return a node for a sentence."""
         return self.graph.describe(value)
+
+
+def origins(graph: Graph, sources: Iterable[AffineSource]) -> tuple[Tensor, ...]:
+    """Return the weights that affines are made of: those of layers, and parameters that functions read.
+
+    Not what was computed from them, or written in the code: there is another such tensor for each call.
+    """
+    found: list[Tensor] = []
+    for source in sources:
+        if source.call.module is not None:
+            found += source.tensors
+        for value in graph.source(source.node).all_input_nodes:
+            found += (tensor for tensor in graph.constants.tensors(value) if isinstance(tensor, nn.Parameter))
+    return tuple(found)
 
 
 def require_same_kind(graph: Graph, layer: Linear, tensor: Tensor, *, promotes: bool) -> None:

@@ -84,7 +84,7 @@ def same(one: Fate, other: Fate, *, exact: bool) -> bool:
         return first is second or one.argument is not None
     tensors = first.constants.keys() == second.constants.keys()
     tensors = tensors and all(_equal(tensor, second.constants[name]) for name, tensor in first.constants.items())
-    return tensors and dict(first.attributes) == dict(second.attributes)
+    return tensors and first.is_like(second)
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

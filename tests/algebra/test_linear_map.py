@@ -147,8 +147,15 @@ def test_a_large_kernel_is_read_block_by_block() -> None:
 
 def test_a_scale_alone_makes_no_bias() -> None:
     plain, ones = LinearMap(randn(1, 2, 3), None), affine(2)
-    assert plain.then_affine(Affine(ones.scale, 0 * ones.shift)).bias is None
-    assert plain.after_affine(Affine(affine(3).scale, 0 * affine(3).shift)).bias is None
+    assert plain.then_affine(Affine(ones.scale, 0 * ones.shift, shifts=False)).bias is None
+    assert plain.after_affine(Affine(affine(3).scale, 0 * affine(3).shift, shifts=False)).bias is None
+
+
+def test_a_shift_that_is_zero_by_chance_makes_a_bias() -> None:
+    plain, zero = LinearMap(randn(1, 2, 2), None), Affine(affine(2).scale, 0 * affine(2).shift)
+    for made in (plain.then_affine(zero), plain.after_affine(zero)):
+        assert made.bias is not None
+        assert not made.bias.any()
 
 
 SPLIT = {

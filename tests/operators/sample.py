@@ -49,7 +49,7 @@ class Along:
             scale = scale.sign() * 2.0 ** scale.abs().round()
         if self.keeps is not None:
             shift = self.keeps - scale * self.keeps  # so that scale * keeps + shift == keeps
-        affine = Affine(scale, shift)
+        affine = Affine(scale, shift, shifts=self.keeps != 0.0)
         if self.alike > 1:
             affine = affine.rearrange(lambda t: t.repeat_interleave(self.alike, varies[-1]))
         return affine.trimmed()

@@ -53,15 +53,16 @@ def test_convolutions_that_read_no_zeros(structure: Structure, options: dict[str
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(4, 5, 1, padding=(0, 1))], ids=str)
-def test_a_shift_does_not_reach_padded_zeros(layer: nn.Module) -> None:
-    decision = assert_refused(before(layer), Reason.NOT_LINEAR)
+@pytest.mark.parametrize("prepare", [trained, nn.Module.eval])
+def test_a_shift_does_not_reach_padded_zeros(layer: nn.Module, prepare: Callable[[nn.Module], nn.Module]) -> None:
+    decision = assert_refused(prepare(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), layer)), Reason.NOT_LINEAR)
     assert decision.downstream is Reason.ZERO_PADDING
     assert "2 pads its input with zeros" in decision.detail
 
 
 @pytest.mark.parametrize("padding", ["same", 2])
 def test_a_scale_alone_passes_padded_zeros(padding: Any) -> None:
-    assert_fuses(without_shift(before(nn.Conv2d(4, 5, 3, padding=padding))), values(*IMAGE), folded=["1"])
+    assert_fuses(before(nn.Conv2d(4, 5, 3, padding=padding), scale_alone()), values(*IMAGE), folded=["1"])
 
 
 @pytest.mark.parametrize(("options", "folded"), [({"padding": 1}, []), ({"padding": (0, 1)}, []), ({}, ["norm"])])
@@ -87,18 +88,17 @@ def test_an_affine_of_one_size_passes_a_piece(piece: Callable[[Tensor], Tensor])
     assert not {"mul", "add"} & {node.name for node in program.graph.nodes}
 
 
-def without_shift(model: nn.Module) -> nn.Module:
-    """The norm of ``before`` scales, and does nothing else."""
-    state = model.state_dict()
-    state["1.running_mean"].zero_()
-    state["1.bias"].zero_()
-    return model
+def scale_alone() -> nn.Module:
+    """A norm of which only a weight is left, and no bias that values could make zero."""
+    norm = shuffled(nn.InstanceNorm2d(4, affine=True))
+    norm.register_parameter("bias", None)
+    return norm
 
 
 def test_transposed_convolutions_take_no_shift() -> None:
     decision = assert_refused(before(nn.ConvTranspose2d(4, 6, 3, groups=2)), Reason.NOT_LINEAR)
     assert decision.downstream is Reason.ZERO_PADDING
-    assert_fuses(without_shift(before(nn.ConvTranspose2d(4, 6, 3, groups=2))), values(*IMAGE), folded=["1"])
+    assert_fuses(before(nn.ConvTranspose2d(4, 6, 3, groups=2), scale_alone()), values(*IMAGE), folded=["1"])
 
 
 class Attention(Model):

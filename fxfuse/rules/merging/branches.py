@@ -63,4 +63,4 @@ class Branch:
     def plain_over(self, host: Branch) -> Affine:
         """Return what the sum does to it, in terms of what it does to ``host``: factors without shifts."""
         scale = self.affine.scale / host.affine.scale
-        return Affine(scale, torch.zeros_like(scale))
+        return Affine(scale, torch.zeros_like(scale), shifts=False)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from fxfuse.algebra.geometry import Misfit
 from fxfuse.graph.aliases import writer_between
 from fxfuse.graph.ranks import recorded_dtype
+from fxfuse.operators.roles import AffineSource
 from fxfuse.report.cost import Cost
 from fxfuse.report.reasons import Reason, Refusal, require
 from fxfuse.rules.merging.route_filters import RouteFilters
-from fxfuse.rules.walk import guard_of, require_may_assume
+from fxfuse.rules.walk import guard_of, origins, require_may_assume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,7 +76,9 @@ class Merger:
             raise self.refusal([host.node], misfit) from None
         # Code that is kept, or is called later, may ask a layer for its sizes.
         require(same or not self.graph.keeps_code, Reason.OWN_FORWARD, value=self.graph.describe(host.node))
-        return replace(write, trains=any(linear.weight.requires_grad for route in routes for linear in route.linears))
+        trains = any(linear.weight.requires_grad for route in routes for linear in route.linears)
+        affines = [view for route in routes for view in route.views if isinstance(view, AffineSource)]
+        return replace(write, trains=trains, sources=origins(self.graph, affines))
 
     def costs(self, routes: Sequence[Route], merged: Filter, more: int) -> tuple[Cost, Cost]:
         """Return what routes cost, with ``more`` operations that add or join them, and what one filter costs."""

@@ -81,7 +81,7 @@ class RouteFilters:
         if found:
             return functools.reduce(chain_of, found)
         ones = torch.ones(self.channels, dtype=torch.float64, device="cpu")
-        return Filter.diagonal(Affine(ones, torch.zeros_like(ones)), self.spatial)
+        return Filter.diagonal(Affine(ones, torch.zeros_like(ones), shifts=False), self.spatial)
 
     def one(self, view: NodeView, channels: int) -> Filter:
         """Return an operation that reads a value of so many channels.

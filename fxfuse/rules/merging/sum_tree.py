@@ -64,16 +64,16 @@ class SumTree:
     def grow(self) -> None:
         """Find all branches: each begins where a value has other users, or is no sum and no scale of one."""
         one, zero = (torch.tensor(number, dtype=torch.float64, device="cpu") for number in (1.0, 0.0))
-        pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [(self.root.node, Affine(one, zero), None, True)]
+        pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [(self.root.node, Affine(one, zero, shifts=False), None, True)]
         while pending:
             node, affine, above, plain = pending.pop()
             view = self._between(node, above.node if above is not None else None)
             if isinstance(view, Sum):
-                shift = affine.shift
+                shift, shifts = affine.shift, affine.shifts
                 for value, factor in view.terms():
                     step = self._step(view, value, above)
-                    pending.append((value, Affine(affine.scale * factor, shift), step, plain))
-                    shift = torch.zeros_like(shift)  # it is added once
+                    pending.append((value, Affine(affine.scale * factor, shift, shifts), step, plain))
+                    shift, shifts = torch.zeros_like(shift), False  # it is added once
             elif isinstance(view, AffineSource) and self._leads_to_sum(view):
                 self.scales.append(view)
                 first = view.affine().rearrange(lambda t: t.cpu())  # they meet the weights where these are

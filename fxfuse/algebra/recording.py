@@ -1,0 +1,149 @@
+"""Notes how tensors are computed from others, so that the same can be computed from other values."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T", bound=Tensor)
+
+
+class Value(int):
+    """The number of a tensor in a recording."""
+
+
+class Step(NamedTuple):
+    """One operation.
+
+    Attributes:
+        name: an operation of torch by its full name (``aten.mul.Tensor``), or a function in ``STEPS``.
+        args: the arguments, a ``Value`` for each tensor.
+        kwargs: those that were passed by name.
+        result: the ``Value`` of what came out, several in a list, or for what is no tensor what it was.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+
+STEPS: dict[str, Callable[..., Any]] = {}
+"""The functions of this package that are one step each, whatever they do inside; they write into ``target`` alone."""
+
+
+def step(function: F) -> F:
+    """Let a recording note a call as one step: what it does block by block would make many."""
+    name = function.__name__
+    STEPS[name] = function
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        mode = _get_current_dispatch_mode()
+        return mode.one_step(name, args) if isinstance(mode, Recording) else function(*args)
+
+    return call  # type: ignore[return-value] # of the same signature
+
+
+class Recording(TorchDispatchMode):
+    """While it is entered, every operation on tensors is noted.
+
+    Example:
+        >>> import torch
+        >>> from fxfuse.algebra.recording import Recording
+        >>> given = torch.ones(2)
+        >>> with Recording() as recording:
+        ...     made = given * 2
+        >>> recording.steps[0].name, recording.given[recording.steps[0].args[0]] is given
+        ('aten.mul.Tensor', True)
+
+    Attributes:
+        steps: what was done, in order.
+        given: the tensors that were not made here.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        super().__init__()
+        self.steps: list[Step] = []
+        self.given: dict[Value, Tensor] = {}
+        self._numbers: dict[int, Value] = {}  # of what was given, which lives as long as this
+        self._count = 0
+        self._names: dict[Any, str] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        """Do an operation, and note it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = self._names.get(func)
+        if name is None:
+            name = self._names[func] = str(func)
+        self._note(name, args, kwargs, result)
+        return result
+
+    def one_step(self, name: str, args: tuple[Any, ...]) -> Any:
+        """Call one of ``STEPS``, and note that alone."""
+        self.__exit__(None, None, None)
+        try:
+            result = STEPS[name](*args)
+        finally:
+            self.__enter__()
+        self._note(name, args, {}, result)
+        return result
+
+    def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        read = tuple(map(self._read, args)), {key: self._read(value) for key, value in kwargs.items()}
+        self.steps.append(Step(name, *read, self._made(result)))
+
+    def value_of(self, tensor: Tensor) -> Value | None:
+        """Return the number of a tensor; None for one that this never saw."""
+        recording, number = tensor.__dict__.get(_NUMBER, (None, None))
+        return number if recording is self else self._numbers.get(id(tensor))
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            number = self.value_of(value)
+            return self._given(value) if number is None else number
+        return [self._read(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def _given(self, tensor: Tensor) -> Value:
+        number = self._numbers[id(tensor)] = self._next()
+        self.given[number] = tensor
+        return number
+
+    def _made(self, result: Any) -> Any:
+        if isinstance(result, Tensor):
+            number = self.value_of(result)  # what was written into, and comes back
+            if number is None:
+                number = self._next()
+                result.__dict__[_NUMBER] = self, number
+            return number
+        return [self._made(item) for item in result] if isinstance(result, (list, tuple)) else result
+
+    def _next(self) -> Value:
+        self._count += 1
+        return Value(self._count)
+
+
+_NUMBER = "_fxfuse_value"
+
+
+def parameter_of(tensor: Tensor, *, requires_grad: bool) -> nn.Parameter:
+    """Return a new parameter with the memory of a tensor, and its number in a recording."""
+    made = nn.Parameter(tensor, requires_grad=requires_grad)
+    if _NUMBER in tensor.__dict__:
+        made.__dict__[_NUMBER] = tensor.__dict__[_NUMBER]
+    return made
+
+
+def taken_number(tensor: Tensor) -> Value | None:
+    """Return the number of a tensor in its recording, and forget it."""
+    found: Value | None = tensor.__dict__.pop(_NUMBER, (None, None))[1]
+    return found
