@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from fxfuse.api import explain, fuse_graph, fx_fuse, lower, optimize
+    from fxfuse.checkpoints.plan import Plan
+    from fxfuse.checkpoints.refold import refold
     from fxfuse.frontends.conv_bn import fuse_conv_bn
     from fxfuse.frontends.fuse_pass import FusePass
     from fxfuse.frontends.verify import verify
@@ -22,6 +24,7 @@ __all__ = [
     "FuseError",
     "FusePass",
     "Inputs",
+    "Plan",
     "Reason",
     "Report",
     "__version__",
@@ -31,6 +34,7 @@ __all__ = [
     "fx_fuse",
     "lower",
     "optimize",
+    "refold",
     "register",
     "verify",
 ]
@@ -41,9 +45,11 @@ _HOMES = {
     "FuseError": "fxfuse.report.errors",
     "FusePass": "fxfuse.frontends.fuse_pass",
     "Inputs": "fxfuse.modules.example_inputs",
+    "Plan": "fxfuse.checkpoints.plan",
     "Reason": "fxfuse.report.reasons",
     "Report": "fxfuse.report.report",
     "fuse_conv_bn": "fxfuse.frontends.conv_bn",
+    "refold": "fxfuse.checkpoints.refold",
     "register": "fxfuse.operators",
     "verify": "fxfuse.frontends.verify",
 }

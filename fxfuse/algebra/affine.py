@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fxfuse.algebra.recording import step
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -136,4 +138,17 @@ class Affine:
         length = scale.shape[axis] if -axis <= scale.ndim else 1
         if length not in (1, size) or scale.numel() != length:  # it is wider along another axis
             return None
-        return Affine(scale.reshape(-1).expand(size), shift.reshape(-1).expand(size), self.shifts)
+        scale, shift = vectors(scale, shift, size)
+        return Affine(scale, shift, self.shifts)
+
+
+@step(shares=True)
+def vectors(scale: Tensor, shift: Tensor, size: int) -> list[Tensor]:
+    """Return a scale and a shift of one or ``size`` elements as vectors."""
+    return [t.reshape(-1) if t.numel() == size else t.reshape(-1).expand(size) for t in (scale, shift)]
+
+
+@step(shares=True)
+def shaped(scale: Tensor, shift: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    """Return a scale and a shift in another shape."""
+    return [scale.view(shape), shift.view(shape)]

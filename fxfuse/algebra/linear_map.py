@@ -11,7 +11,7 @@ import torch
 from fxfuse.algebra.recording import step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -65,10 +65,11 @@ class LinearMap:
             affine: two vectors of shape ``(groups * out,)``.
         """
         groups, out, _, *taps = self.stored.shape
-        scale = affine.scale.reshape(groups, out, 1, *[1] * len(taps))
+        factor = multiplied(self.factor, affine.scale, [groups, out, 1, *[1] * len(taps)])
         # scale * (K x + b) + shift = (scale * K) x + (scale * b + shift)
-        bias = affine.scale * self.bias + affine.shift if self.bias is not None else affine.shift if affine.shifts else None
-        return LinearMap(self.stored, bias, self._times(scale))
+        if self.bias is not None:
+            return LinearMap(self.stored, moved(affine.scale, self.bias, affine.shift), factor)
+        return LinearMap(self.stored, affine.shift if affine.shifts else None, factor)
 
     def after_affine(self, affine: Affine) -> LinearMap:
         """Return the map ``x -> self(scale * x + shift)``; true where no padded zeros are read.
@@ -77,17 +78,12 @@ class LinearMap:
             affine: two vectors of shape ``(groups * in,)``.
         """
         groups, _, inputs, *taps = self.stored.shape
-        scale, shift = affine.scale.reshape(groups, inputs), affine.shift.reshape(groups, inputs)
-        # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
-        factor = self._times(scale.reshape(groups, 1, inputs, *[1] * len(taps)))
+        factor = multiplied(self.factor, affine.scale, [groups, 1, inputs, *[1] * len(taps)])
         if not affine.shifts:
             return LinearMap(self.stored, self.bias, factor)
-        moved = applied(self.stored, self.factor, shift)
-        return LinearMap(self.stored, moved if self.bias is None else moved + self.bias, factor)
-
-    def _times(self, scale: Tensor) -> Tensor:
-        scale = scale.to(torch.float64)
-        return scale if self.factor is None else self.factor * scale
+        # K (scale * x + shift) + b = (K * scale) x + (sum over inputs and taps of K * shift + b)
+        shift = applied(self.stored, self.factor, affine.shift.reshape(groups, inputs))
+        return LinearMap(self.stored, shift if self.bias is None else shift + self.bias, factor)
 
     def round_into(self, target: Tensor) -> None:
         """Store the kernel in the dtype, device and layout of ``target``: the one rounding there is.
@@ -98,7 +94,27 @@ class LinearMap:
         rounded(target, self.stored, self.factor)
 
 
-@step
+@step()
+def multiplied(factor: Tensor | None, scale: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a scale in a shape, in float64, times another factor."""
+    scale = scale.reshape(shape).to(torch.float64)
+    return scale if factor is None else factor * scale
+
+
+@step()
+def moved(scale: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
+    """Return ``scale * bias + shift``."""
+    return scale * bias + shift
+
+
+@step(shares=True)
+def split(weight: Tensor, groups: int, transposed: bool) -> Tensor:  # noqa: FBT001 - noted by position
+    """Return a view of a weight as ``(groups, out, in, *taps)``; that of a transposed convolution has ``in`` first."""
+    view = weight.detach().unflatten(0, (groups, -1))
+    return view.transpose(1, 2) if transposed else view
+
+
+@step(writes=True)
 def rounded(target: Tensor, stored: Tensor, factor: Tensor | None) -> None:
     """Write ``stored * factor``, computed in float64, into ``target``: block by block along its longer channel axis."""
     if factor is not None and stored.numel() <= _SMALL:
@@ -109,7 +125,7 @@ def rounded(target: Tensor, stored: Tensor, factor: Tensor | None) -> None:
         target.narrow(axis, position, size).copy_(block)
 
 
-@step
+@step()
 def applied(stored: Tensor, factor: Tensor | None, shift: Tensor) -> Tensor:
     """Return what ``stored * factor`` makes of a value that is ``shift`` everywhere, in float64.
 
@@ -123,11 +139,14 @@ def applied(stored: Tensor, factor: Tensor | None, shift: Tensor) -> Tensor:
     return torch.cat([torch.einsum("goi,gi->go", matrix, shift) for matrix in matrices], 1).flatten()
 
 
-@step
-def is_finite(tensor: Tensor) -> bool:
+@step()
+def are_finite(*tensors: Tensor) -> bool:
     """Whether every element is a finite number."""
     # A sum is finite only if every element is; where it overflows by itself, the extrema tell.
-    return math.isfinite(tensor.sum().item()) or all(math.isfinite(t.item()) for t in torch.aminmax(tensor))
+    return all(
+        math.isfinite(tensor.sum().item()) or all(math.isfinite(t.item()) for t in torch.aminmax(tensor))
+        for tensor in tensors
+    )
 
 
 def _blocks(
@@ -155,3 +174,21 @@ def _blocks(
 def _summed_taps(kernel: Tensor) -> Tensor:
     """Return the sum over the last axis, of which a single element is no sum and needs no copy."""
     return kernel.sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1)
+
+
+@step()
+def converted(bias: Tensor, like: Tensor) -> Tensor:
+    """Return a bias in memory of its own, where a weight is and in its dtype."""
+    return bias.detach().to(like.device, like.dtype, copy=True)
+
+
+@step(shares=True)
+def vector_of(bias: Tensor, channels: int) -> Tensor:
+    """Return a bias as a vector with an element for each channel."""
+    return bias.detach().reshape(-1).expand(channels)
+
+
+@step()
+def empty_weight(like: Tensor) -> Tensor:
+    """Return a new weight in the shape and layout of another one, without values."""
+    return torch.empty_like(like).detach()

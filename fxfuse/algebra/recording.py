@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
@@ -23,7 +24,7 @@ class Step(NamedTuple):
     """One operation.
 
     Attributes:
-        name: an operation of torch by its full name (``aten.mul.Tensor``), or a function in ``STEPS``.
+        name: an operation of torch by its full name (``aten.mul.Tensor``), or of a function in ``STEPS``.
         args: the arguments, a ``Value`` for each tensor.
         kwargs: those that were passed by name.
         result: the ``Value`` of what came out, several in a list, or for what is no tensor what it was.
@@ -35,21 +36,44 @@ class Step(NamedTuple):
     result: Any
 
 
-STEPS: dict[str, Callable[..., Any]] = {}
-"""The functions of this package that are one step each, whatever they do inside; they write into ``target`` alone."""
+class OneStep(NamedTuple):
+    """A function of this package that is one step, whatever it does inside.
+
+    Attributes:
+        function: the function.
+        shares: its results share the memory of its first argument.
+        writes: it writes into its first argument.
+    """
+
+    function: Callable[..., Any]
+    shares: bool = False
+    writes: bool = False
 
 
-def step(function: F) -> F:
-    """Let a recording note a call as one step: what it does block by block would make many."""
-    name = function.__name__
-    STEPS[name] = function
+STEPS: dict[str, OneStep] = {}
+"""The functions that are one step, by name."""
 
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        mode = _get_current_dispatch_mode()
-        return mode.one_step(name, args) if isinstance(mode, Recording) else function(*args)
 
-    return call  # type: ignore[return-value] # of the same signature
+def step(*, shares: bool = False, writes: bool = False) -> Callable[[F], F]:
+    """Let a recording note a call of a function as one step: all that it does inside would be slow to note.
+
+    Args:
+        shares: its results share the memory of its first argument.
+        writes: it writes into its first argument.
+    """
+
+    def decorated(function: F) -> F:
+        name = function.__name__
+        STEPS[name] = OneStep(function, shares, writes)
+
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            mode = _get_current_dispatch_mode()
+            return mode.one_step(name, args) if isinstance(mode, Recording) else function(*args)
+
+        return call  # type: ignore[return-value] # of the same signature
+
+    return decorated
 
 
 class Recording(TorchDispatchMode):
@@ -71,14 +95,19 @@ class Recording(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.given: dict[Value, Tensor] = {}
         self._numbers: dict[int, Value] = {}  # of what was given, which lives as long as this
         self._count = 0
         self._names: dict[Any, str] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Have no wrapper around each operation that keeps torch.compile away: nothing here is compiled."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do an operation, and note it."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -90,17 +119,17 @@ class Recording(TorchDispatchMode):
 
     def one_step(self, name: str, args: tuple[Any, ...]) -> Any:
         """Call one of ``STEPS``, and note that alone."""
-        self.__exit__(None, None, None)
+        guard = torch._C._DisableTorchDispatch()
         try:
-            result = STEPS[name](*args)
+            result = STEPS[name].function(*args)
         finally:
-            self.__enter__()
+            del guard
         self._note(name, args, {}, result)
         return result
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        read = tuple(map(self._read, args)), {key: self._read(value) for key, value in kwargs.items()}
-        self.steps.append(Step(name, *read, self._made(result)))
+        named = {key: self._read(value) for key, value in kwargs.items()} if kwargs else kwargs
+        self.steps.append(Step(name, tuple(map(self._read, args)), named, self._made(result)))
 
     def value_of(self, tensor: Tensor) -> Value | None:
         """Return the number of a tensor; None for one that this never saw."""

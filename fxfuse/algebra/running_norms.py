@@ -113,8 +113,8 @@ def _computed(norms: Sequence[Norm]) -> list[tuple[Tensor, Tensor]]:
 
 def _joined(vectors: Sequence[Tensor]) -> Tensor:
     """Return vectors one behind another, in float64."""
-    tensors = [vector.detach() for vector in vectors]
-    return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).double()
+    with torch.no_grad():
+        return (torch.cat(list(vectors)) if len(vectors) > 1 else vectors[0].detach()).double()
 
 
 TENSORS = (Tensor, nn.Parameter, nn.Buffer)

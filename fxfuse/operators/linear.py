@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.algebra.geometry import fits
-from fxfuse.algebra.linear_map import LinearMap, is_finite
+from fxfuse.algebra.linear_map import LinearMap, are_finite, converted, empty_weight, split, vector_of
 from fxfuse.graph.plan import Write
 from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Linear
 from fxfuse.operators.windows import changed_arguments, geometry_of, module_attributes, transposed_geometry
-from fxfuse.report.reasons import Reason, require
+from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,12 +45,12 @@ class Convolution(Linear):
     def linear_map(self) -> LinearMap:
         """Return the weight, split into groups, and the bias."""
         bias = self.call.tensor("bias")
-        kernel = self._split(self.weight.detach(), self._groups())
+        kernel = self._split(self.weight, self._groups())
         channels = kernel.shape[0] * kernel.shape[1]
         whole = bias is None or bias.shape == (channels,) or self._broadcasts(bias, channels)
         detail = "" if whole else f"of shape {tuple(bias.shape)}, for {channels} channels"
         require(whole, Reason.MALFORMED, name="bias", value=self.call.path, detail=detail)
-        return LinearMap(kernel, None if bias is None else bias.detach().reshape(-1).expand(channels))
+        return LinearMap(kernel, None if bias is None else vector_of(bias, channels))
 
     def _groups(self) -> Any:
         """Return the number of groups, which may be written as the size of an axis."""
@@ -99,16 +99,17 @@ class Convolution(Linear):
         linear_map.round_into(self._split(weight, shape[0]))
         stored = {"weight": weight}
         if linear_map.bias is not None:
-            stored["bias"] = linear_map.bias.to(weight.device, weight.dtype, copy=True)
-        for name, tensor in stored.items():
-            self._require_finite(name, tensor)
+            stored["bias"] = converted(linear_map.bias, weight)
+        if not are_finite(*stored.values()):
+            name = next(name for name, tensor in stored.items() if not are_finite(tensor))
+            raise Refusal(Reason.NOT_FINITE, value=self.call.path, name=name, dtype=weight.dtype)
         return Write(self.call, stored, attributes=attributes)
 
     def _empty(self, shape: torch.Size) -> Tensor:
         """Return a new weight for a kernel of this shape, in the layout of the present one."""
         like, sizes = self.weight, self._joined(shape)
         if tuple(like.shape) == sizes:
-            return torch.empty_like(like).detach()
+            return empty_weight(like)
         last = like.ndim == _IMAGES and like.is_contiguous(memory_format=torch.channels_last)
         order = torch.channels_last if last and not like.is_contiguous() else torch.contiguous_format
         return torch.empty(sizes, dtype=like.dtype, device=like.device, memory_format=order)
@@ -136,17 +137,12 @@ class Convolution(Linear):
         fit = type(groups) is int and groups > 0 and weight.ndim >= _LINEAR_RANK and len(weight) % groups == 0
         detail = "" if fit else f"of shape {tuple(weight.shape)}, for {groups!r} groups"
         require(fit, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
-        split = weight.unflatten(0, (groups, -1))
-        # The weight of a transposed convolution is (groups * in, out, *taps).
-        return split.transpose(1, 2) if self._transposed else split
+        return split(weight, groups, self._transposed)
 
     def _joined(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of the weight that is split into ``shape``."""
         groups, out, inputs, *taps = shape
         return (groups * inputs, out, *taps) if self._transposed else (groups * out, inputs, *taps)
-
-    def _require_finite(self, name: str, tensor: Tensor) -> None:
-        require(is_finite(tensor), Reason.NOT_FINITE, value=self.call.path, name=name, dtype=tensor.dtype)
 
 
 class TransposedConvolution(Convolution):
@@ -183,7 +179,7 @@ class LinearLayer(Convolution):
         """Return the one group there is."""
         matrix = weight.ndim == _LINEAR_RANK and groups == 1
         require(matrix, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its weight is a vector")
-        return weight[None]
+        return split(weight, 1, False)  # noqa: FBT003 - noted by position
 
     def _joined(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of the matrix."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx
 from torch._ops import OpOverload
 
+from fxfuse.algebra.linear_map import split
 from fxfuse.graph.plan import Write
 from fxfuse.operators.linear import LinearLayer
 from fxfuse.operators.register import row
@@ -69,7 +70,7 @@ class MatrixProduct(LinearLayer):
 
     def _split(self, weight: Tensor, groups: int) -> Tensor:  # noqa: ARG002 - a matrix has none
         """Return the one group there is, as ``(out, in)``."""
-        return (weight.t() if self._in_out else weight)[None]
+        return split(weight.t() if self._in_out else weight, 1, False)  # noqa: FBT003 - noted by position
 
     def _joined(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of the matrix as it is stored."""

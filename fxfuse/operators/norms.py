@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.affine import Affine, shaped
 from fxfuse.algebra.running_norms import CONSTANTS, Norm
 from fxfuse.graph.call import takes_nothing
 from fxfuse.graph.facts import Rank
@@ -46,8 +46,8 @@ class BatchNorm(AffineSource):
         require(isinstance(eps, (int, float)), Reason.MALFORMED, name="eps", value=self.call.path, detail=repr(eps))
         norm = Norm(mean, variance, weight, bias, eps)
         scale, shift = self.call.graph.running_norms.scale_and_shift(norm)
-        shape = (-1, *[1] * (self._rank().axes - 2))
-        return Affine(scale.view(shape), shift.view(shape))
+        scale, shift = shaped(scale, shift, [-1, *[1] * (self._rank().axes - 2)])
+        return Affine(scale, shift)
 
     def _vector(self, name: str, tensor: Any) -> Any:
         """Return a constant with one number for each channel; torch counts these, whatever their shape."""

@@ -23,14 +23,14 @@ class Passage(Carrier):
         >>> from torch import nn
         >>> from fxfuse import fx_fuse
         >>> from fxfuse.extend import Passage, register
-        >>> class Negated(nn.Module):
+        >>> class Mirrored(nn.Module):
         ...     def forward(self, input):
-        ...         return -input
-        >>> class Negation(Passage):
+        ...         return input.flip(-1)
+        >>> class Mirror(Passage):
         ...     def passes(self, affine):
-        ...         self.require(not affine.shifts)  # -(scale * x) == scale * -x
-        >>> row = register("negation", Negation, arguments=["input"], modules=[Negated])
-        >>> layers = nn.Conv2d(3, 8, 3), Negated(), nn.BatchNorm2d(8)
+        ...         self.require(affine.size(-1) == 1)  # the same wherever an element goes
+        >>> row = register("mirror", Mirror, arguments=["input"], modules=[Mirrored])
+        >>> layers = nn.Conv2d(3, 8, 3), Mirrored(), nn.BatchNorm2d(8)
         >>> [name for name, _ in fx_fuse(nn.Sequential(*layers).eval()).named_children()]
         ['0', '1']
     """

@@ -224,7 +224,7 @@ class Carrier(View):
         >>> from torch import fx, nn
         >>> from fxfuse.extend import Affine, Graph
         >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.ReLU())))
-        >>> [(value, pulled)] = graph.view(graph.nodes[1]).pull(Affine(torch.tensor(2.0), torch.tensor(0.0)))
+        >>> [(value, pulled)] = graph.view(graph.nodes[1]).pull(Affine(torch.tensor(2.0), torch.tensor(0.0), False))
         >>> value, pulled.scale  # 2 * relu(x) == relu(2 * x)
         (input_1, tensor(2.))
 

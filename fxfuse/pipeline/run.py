@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from fxfuse.algebra.recording import Recording
 from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
@@ -19,6 +20,7 @@ from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
 from fxfuse.pipeline.norm_kernels import tell_all
+from fxfuse.pipeline.plan_of_weights import code_constants, plan_between
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
@@ -100,10 +102,16 @@ def _fused(
     captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
-    attempt = apply_rules(captured, options, frozen_modules or {})
+    constants = code_constants(captured)
+    with Recording() as recording:
+        attempt = apply_rules(captured, options, frozen_modules or {})
     if attempt.replaced:
         attempt = attempt.without(unfaithful(attempt))
-    return attempt, attempt.finish()
+    result = attempt.finish()
+    plan = plan_between(recording, captured, result, constants)
+    if plan is not None:
+        replace(Report.of(result), plan=plan).attach(result)
+    return attempt, result
 
 
 def _captured(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, options: Options) -> Capture:

@@ -67,7 +67,7 @@ def report_of(fused: nn.Module, layers: tuple[Lowered, ...]) -> LoweringReport:
         folds = Report.of(fused)
     except FuseError:
         folds = Report()
-    return LoweringReport(folds.decisions, folds.structure, folds.notes, folds.renamed, layers)
+    return LoweringReport(folds.decisions, folds.structure, folds.notes, folds.renamed, layers, plan=folds.plan)
 
 
 def _takes(one: Lowered) -> str:

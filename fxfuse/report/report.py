@@ -36,12 +36,14 @@ class Report:
         structure: ``"graph"`` or ``"module"``: which kind of object came back.
         notes: what else a user should know, a sentence each (methods that a GraphModule cannot keep, say).
         renamed: state_dict names of the argument -> names in the result, where they differ.
+        plan: the ``fxfuse.Plan`` of the weights; None where they were computed in a way that could not be recorded.
     """
 
     decisions: tuple[Decision, ...] = ()
     structure: str = "graph"
     notes: tuple[str, ...] = ()
     renamed: dict[str, str] = field(default_factory=dict)
+    plan: Any = field(default=None, repr=False, compare=False, kw_only=True)
 
     @property
     def folded(self) -> tuple[Decision, ...]:
@@ -173,6 +175,7 @@ class Report:
 
     def attach(self, result: fx.GraphModule | Any) -> None:
         """Leave the report where ``of`` finds it, without the nodes, which would keep the graph in memory."""
+        result = result.graph_module if isinstance(result, ExportedProgram) else result
         report = replace(self, decisions=tuple(replace(decision, nodes=()) for decision in self.decisions))
         if isinstance(getattr(result, "meta", None), dict):
             result.meta = {**result.meta, KEY: report}

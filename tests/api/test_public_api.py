@@ -17,7 +17,8 @@ from fxfuse.graph.registry import Columns
 from fxfuse.rules import DEFAULT_RULES
 
 PUBLIC = (
-    "FuseError FusePass Inputs Reason Report explain fuse_conv_bn fuse_graph fx_fuse lower optimize register verify"
+    "FuseError FusePass Inputs Plan Reason Report explain fuse_conv_bn fuse_graph fx_fuse lower optimize refold "
+    "register verify"
 ).split()
 EXTEND = [name for name in extend.__all__ if inspect.isclass(getattr(extend, name)) or name in ("register", "require")]
 MODULES = [m.name for m in pkgutil.walk_packages(fxfuse.__path__, "fxfuse.") if not m.name.endswith("__main__")]

@@ -64,7 +64,9 @@ class SumTree:
     def grow(self) -> None:
         """Find all branches: each begins where a value has other users, or is no sum and no scale of one."""
         one, zero = (torch.tensor(number, dtype=torch.float64, device="cpu") for number in (1.0, 0.0))
-        pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [(self.root.node, Affine(one, zero, shifts=False), None, True)]
+        pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [
+            (self.root.node, Affine(one, zero, shifts=False), None, True)
+        ]
         while pending:
             node, affine, above, plain = pending.pop()
             view = self._between(node, above.node if above is not None else None)

@@ -1,0 +1,94 @@
+"""Whether weights are those of the original model, by their names, shapes and dtypes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fxfuse.report.errors import FuseError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from fxfuse.checkpoints.kind import Kind
+
+_PREFIXES = {
+    "module.": "DataParallel and DistributedDataParallel",
+    "_orig_mod.": "torch.compile",
+    "model.": "Lightning modules, and others that hold the model,",
+}
+
+
+def require_fitting(
+    state: Mapping[str, Tensor],
+    inputs: Mapping[str, Kind],
+    needed: Collection[str],
+    tied: Mapping[str, str],
+    outputs: Collection[str],
+) -> None:
+    """Refuse weights of another model.
+
+    Args:
+        state: the weights.
+        inputs: the names of the original, with what is there.
+        needed: those without which nothing can be computed.
+        tied: other names of the same tensor -> its first name, of which one is enough.
+        outputs: the names of the fused model.
+
+    Raises:
+        FuseError: a sentence that lists what is missing, left over or different.
+    """
+    given = {tied.get(name, name) for name in state}
+    missing = [name for name in needed if name not in given]
+    left_over = [name for name in state if name not in inputs]
+    if missing or left_over:
+        raise FuseError(f"{_about_names(list(state), inputs, outputs, missing, left_over)} Nothing was changed.")
+    wrong = [problem for name in inputs if name in state for problem in _problems(name, state, inputs[name])]
+    if wrong:
+        raise FuseError(f"These weights do not fit the original model: {_listed(wrong, '; ')}. Nothing was changed.")
+    for name, first in tied.items():
+        if name in state and first in state and not _same(state[name], state[first]):
+            raise FuseError(
+                f"{first} and {name} were one tensor when the model was fused, and are two here; nothing was changed. "
+                "Fuse the model again with these weights."
+            )
+
+
+def _about_names(
+    names: list[str], inputs: Mapping[str, Any], outputs: Collection[str], missing: list[str], left_over: list[str]
+) -> str:
+    for prefix, who in _PREFIXES.items():
+        if names and all(name.startswith(prefix) and name.removeprefix(prefix) in inputs for name in names):
+            strip = f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
+            return f"All names begin with {prefix!r}, which {who} put before them; pass {strip}."
+    if "state_dict" in names:
+        return "This is a checkpoint with weights inside, as Lightning writes them; pass checkpoint['state_dict']."
+    if names and set(names) == set(outputs):
+        return "These are weights of the fused model, which load_state_dict loads; pass those of the original model."
+    told = [f"{len(missing)} missing ({_listed(missing)})"] if missing else []
+    told += [f"{len(left_over)} left over ({_listed(left_over)})"] if left_over else []
+    return f"These are not the weights of the original model: {', '.join(told)}."
+
+
+def _problems(name: str, state: Mapping[str, Tensor], kind: Kind) -> Iterable[str]:
+    sketch = getattr(state, "sketch", state.__getitem__)  # of a file, what there is, without reading it
+    tensor: object = sketch(name)
+    if not isinstance(tensor, Tensor):
+        yield f"{name} is no tensor but {type(tensor).__name__}"
+    elif tuple(tensor.shape) != kind.shape:
+        yield f"{name} is of shape {tuple(tensor.shape)} and not {kind.shape}"
+    elif tensor.dtype != kind.dtype:
+        yield f"{name} is {tensor.dtype} and not {kind.dtype} (convert it)"
+    elif tensor.layout != torch.strided:
+        yield f"{name} is {tensor.layout}"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other or bool((one == other.to(one.device)).all())
+
+
+def _listed(items: list[str], between: str = ", ") -> str:
+    more = f"{between}and {len(items) - 5} more" if len(items) > 5 else ""
+    return between.join(items[:5]) + more
