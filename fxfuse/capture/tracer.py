@@ -177,7 +177,7 @@ class Tracer(ManyWays):
 
     def _traced(self, run: Callable[[], Any], last: fx.Node | None = None) -> Any:
         """Trace something behind the ``last`` node; where it branches on a value, in every way."""
-        outer, self.ways = self.ways, None
+        outer = vars(self).pop("ways", None)  # questions of this part alone
         try:
             result = run()
             return result if self.ways is None else self.other_ways(run, last, result)
