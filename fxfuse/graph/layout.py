@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from fxfuse.graph.facts import Facts
 
+_SPATIAL = 2  # the first axis that is none of the batch or the channels
+
 
 class Layout:
     """The strides of the values of one graph, found out in one sweep when somebody asks.
@@ -88,10 +90,17 @@ class Layout:
         for user in users:
             row = self.graph.row(user)
             leaves = user.op == "output" and bool(self.graph.prefix)  # code that is not traced reads it
-            if leaves or (row is not None and row.asks in asks) or self.asks_in_code(user):
+            depends = row is not None and row.asks in asks and not self._is_one_pixel(value)
+            if leaves or depends or self.asks_in_code(user):
                 return user
         behind = (self._dependent[by_layer].get(user) for user in users if not self._has_fixed_strides(user))
         return next((node for node in behind if node is not None), None)
+
+    def _is_one_pixel(self, value: fx.Node) -> bool:
+        """Whether a value is an image of one pixel, which lies in memory in one way if it is dense."""
+        rank, sizes = self.graph.rank(value), self.graph.sizes.all(value)
+        spatial = range(_SPATIAL - rank.axes, 0) if rank is not None else range(0)
+        return bool(spatial) and all(sizes.get(n) == 1 for n in spatial) and self.is_dense(value, elementwise=False)
 
     def asks_in_code(self, node: fx.Node) -> bool:
         """Whether the user's own code runs at a node, and names a method that depends on strides."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fxfuse.algebra.geometry import fits
+from fxfuse.algebra.geometry import Misfit, fits
 from fxfuse.algebra.linear_map import LinearMap, are_finite, converted, empty_weight, split, vector_of
 from fxfuse.graph.plan import Write
 from fxfuse.operators.register import SAME_RANK, row
@@ -119,13 +119,35 @@ class Convolution(Linear):
         """Whether it pads with zeros; a transposed convolution lets fewer taps reach its border."""
         taps = self.weight.shape[_LINEAR_RANK:]
         if self._transposed:
-            return bool(taps)
+            return bool(taps) and not self._reads_each_once
         if self.call.get("padding_mode", "zeros") != "zeros":
             return False
         padding = self.call.get("padding")
         if isinstance(padding, str):
             return padding != "valid" and any(size > 1 for size in taps)
         return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
+
+    @property
+    def _reads_each_once(self) -> bool:
+        """Whether a transposed convolution has one tap, and each output one input."""
+        try:
+            fixed = self.geometry().fixed
+        except Misfit:
+            return False
+        steps, *padded = fixed[:3] if isinstance(fixed, tuple) else ((0,),)
+        return all(size == 1 for size in (*self.weight.shape[_LINEAR_RANK:], *steps)) and not any(map(any, padded))
+
+    def known_sizes(self) -> Mapping[int, int]:
+        """Return the number of channels, and how many positions there are of an input of known size."""
+        found, before = dict(super().known_sizes()), self.sizes_before()
+        try:
+            axes = () if self._transposed else self.geometry().axes
+        except Misfit:
+            return found
+        for number, axis in enumerate(axes, -len(axes)):
+            if number in before:
+                found[number] = (before[number] + axis.margin - 1) // axis.stride + 1
+        return found
 
     @property
     def _transposed(self) -> bool:

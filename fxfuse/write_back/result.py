@@ -51,6 +51,8 @@ def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[
     kept, caller = captured.kept.get(module), captured.opaque_parent(path)
     if kept is not None and kept.reason is Reason.HOOKED:
         return kept.reason, str(kept)
+    if caller is None and module is captured.model:
+        return Reason.NOT_LINEAR, Reason.NOT_LINEAR.sentence(value="the input")
     if caller is None:
         return Reason.NOT_CALLED, Reason.NOT_CALLED.sentence()
     name, why = caller

@@ -7,7 +7,9 @@ it raises.  So the nodes are stored as they are.
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +28,13 @@ class _Operator(NamedTuple):
     """Stands for one of torch's operators, which pickle cannot store: ``aten.add.Tensor``."""
 
     path: str
+
+
+class _Function(NamedTuple):
+    """Stands for a function that pickle would look for where it was made, and not where it is: ``F.max_pool2d``."""
+
+    home: str
+    name: str
 
 
 class SavedNode(NamedTuple):
@@ -83,12 +92,20 @@ def _stand_in(value: Any) -> Any:
     if isinstance(value, fx.Node):
         return _Value(value.name)
     if not isinstance(value, _OPERATORS):
-        return value
+        return _function(value) if "<locals>" in getattr(value, "__qualname__", "") else value
     higher = isinstance(value, torch._ops.HigherOrderOperator)
     return _Operator(f"higher_order.{value._name}" if higher else str(value))
 
 
+def _function(value: Any) -> Any:
+    """Return what stands for a function that was made in another one, if the file that it is of has it."""
+    home, name = value.__module__, value.__name__
+    return _Function(home, name) if getattr(sys.modules.get(home), name, None) is value else value
+
+
 def _operator(value: Any) -> Any:
+    if isinstance(value, _Function):
+        return getattr(importlib.import_module(value.home), value.name)
     if not isinstance(value, _Operator):
         return value
     found: Any = torch.ops
@@ -99,7 +116,7 @@ def _operator(value: Any) -> Any:
 
 def _mapped(value: Any, function: Any) -> Any:
     """Return arguments with every leaf exchanged; named tuples that stand for something are leaves."""
-    if isinstance(value, (_Value, _Operator)):
+    if isinstance(value, (_Value, _Operator, _Function)):
         return function(value)
     if isinstance(value, dict):
         return {key: _mapped(item, function) for key, item in value.items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse import Reason, fx_fuse
+from fxfuse import Reason, Report, fx_fuse
 from tests.support.helpers import STRUCTURES, Model, Structure, assert_fuses, assert_same, folds, trained, values
 
 SHAPE = (2, 3, 6, 5)
@@ -39,3 +39,22 @@ def test_layers_do_not_merge_where_the_size_of_the_result_is_asked_for() -> None
     model = trained(Chained(up=up, last=nn.Conv2d(4, 5, 1)))
     fused = assert_fuses(model, values(2, 3, 6, 6), left={"last": Reason.MISALIGNED})
     assert not folds(fused)
+
+
+POINT = {"kernel_size": 1}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_norm_folds_onwards_into_a_transposed_convolution_of_one_tap(structure: Structure) -> None:
+    model = trained(nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 4, 1), nn.Sigmoid()))
+    assert_fuses(model, values(*SHAPE), folded=["1"], structure=structure)
+
+
+@pytest.mark.parametrize(
+    "more", [{"stride": 2}, {"padding": 1}, {"stride": 2, "output_padding": 1}, {"kernel_size": 2}]
+)
+def test_where_a_transposed_convolution_gives_more_than_it_reads_the_norm_stays(more: dict[str, int]) -> None:
+    layer = nn.ConvTranspose2d(3, 4, **{**POINT, **more})
+    model = trained(nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(3), layer, nn.Sigmoid()))
+    fused = assert_fuses(model, values(*SHAPE), left={"1": Reason.NOT_LINEAR})
+    assert Report.of(fused).skipped[0].downstream is Reason.ZERO_PADDING

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import Report, fuse_graph, fx_fuse
@@ -99,6 +100,22 @@ def fused_input(fused: nn.Module, x: Tensor) -> Tensor:
     mine = x.clone()
     fused(mine)
     return mine
+
+
+class MadeElsewhere(Base):
+    """Functions that torch makes in another function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.max_pool2d(self.bn(self.conv(x)), 2)
+        return F.adaptive_max_pool2d(y, 1) + F.lp_pool2d(y.abs(), 2, 2).sum()
+
+
+def test_functions_of_torch_that_are_made_in_others_are_stored_by_name() -> None:
+    fused = fx_fuse(trained(MadeElsewhere()))
+    again: Any = pickle.loads(pickle.dumps(fused))
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(again(x), fused(x))
+    assert F.max_pool2d in {node.target for node in again.graph.nodes}
 
 
 def test_aten_operators_are_stored_by_name() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
 from tests.hazards.modes.test_memory import Function, conv, made
-from tests.support.helpers import Model, Structure, assert_same, trained, values
+from tests.support.helpers import Model, Structure, assert_same, folds, trained, values
 
 
 def written_if_it_is_a_view(m: Any, x: Tensor) -> Tensor:
@@ -166,3 +166,31 @@ def test_what_is_put_in_order_may_be_the_part_itself(structure: Structure) -> No
     fused = fx_fuse(model, structure=structure)
     for batch in (1, 2):
         assert_same(model, fused, values(batch, 3, 5, 6))
+
+
+class Squeezed(Model):
+    """As squeeze-and-excitation is written: the view is of one pixel, which lies in memory in one way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x) + x
+        weight = torch.relu(self.down(y.mean((2, 3), keepdim=True))).view(-1, 2, 1, 1)
+        return y * torch.sigmoid(self.up(weight))
+
+
+class Viewed(Squeezed):
+    """The view is of more than one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x) + x
+        return y * torch.sigmoid(self.up(torch.relu(self.down(y)).view(-1, 2, 6, 6)))
+
+
+@pytest.mark.parametrize("cls", [Squeezed, Viewed])
+def test_a_view_of_one_pixel_depends_on_no_strides(cls: type[Model]) -> None:
+    model = trained(cls(one=nn.Conv2d(4, 4, 3, padding=1), down=nn.Conv2d(4, 2, 1), up=nn.Conv2d(2, 4, 1)))
+    merged = ["add"] if cls is Squeezed else []
+    x = values(2, 4, 6, 6)
+    fused = fx_fuse(model)
+    assert folds(fused) == merged
+    assert_same(model, fused, x)
+    assert_same(model, fused, x.contiguous(memory_format=torch.channels_last) if merged else x)
