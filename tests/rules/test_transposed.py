@@ -54,7 +54,7 @@ def test_a_norm_folds_onwards_into_a_transposed_convolution_of_one_tap(structure
     "more", [{"stride": 2}, {"padding": 1}, {"stride": 2, "output_padding": 1}, {"kernel_size": 2}]
 )
 def test_where_a_transposed_convolution_gives_more_than_it_reads_the_norm_stays(more: dict[str, int]) -> None:
-    layer = nn.ConvTranspose2d(3, 4, **{**POINT, **more})
+    layer: nn.Module = nn.ConvTranspose2d(3, 4, **{**POINT, **more})  # type: ignore[arg-type] # which takes them
     model = trained(nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(3), layer, nn.Sigmoid()))
     fused = assert_fuses(model, values(*SHAPE), left={"1": Reason.NOT_LINEAR})
     assert Report.of(fused).skipped[0].downstream is Reason.ZERO_PADDING
