@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from fxfuse import fx_fuse
 from fxfuse.cli import models
-from fxfuse.cli.measure import Kernels, ratio, time_in_turn
+from fxfuse.cli.measure import ratio, time_in_turn
+from fxfuse.modules.kernels import Kernels
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -10,6 +10,7 @@ from fxfuse.lowering.lower import lowered
 from fxfuse.pipeline.checks import checked_rules, require_graph
 from fxfuse.pipeline.guarded import guarded
 from fxfuse.pipeline.options import Options, Structure
+from fxfuse.pipeline.sizes import sized_report
 from fxfuse.report.report import Report
 from fxfuse.rules import DEFAULT_RULES, Rule
 
@@ -130,13 +131,13 @@ def explain(model: nn.Module | ExportedProgram, example_inputs: Any = None, **op
         options: the other options of ``fx_fuse``; ``inplace`` changes nothing here.
 
     Returns:
-        The report that ``fx_fuse`` would leave in its result.
+        The report that ``fx_fuse`` would leave in its result, with the sizes of both models.
 
     Raises:
         FuseError: if the model or the inputs cannot be used.
     """
     fuse: Any = fx_fuse  # a model of either kind
-    return Report.of(fuse(model, example_inputs, **{**options, "inplace": False}))
+    return sized_report(model, fuse(model, example_inputs, **{**options, "inplace": False}), example_inputs)
 
 
 def fuse_graph(

@@ -16,7 +16,7 @@ from fxfuse.cli.html_graph import STATES, rows_of
 from fxfuse.pipeline.checks import checked_rules
 from fxfuse.pipeline.guarded import guarded
 from fxfuse.pipeline.options import Options
-from fxfuse.report.report import Report
+from fxfuse.pipeline.sizes import sized_report
 from fxfuse.rules import DEFAULT_RULES, MERGES
 
 if TYPE_CHECKING:
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from torch import nn
     from torch.export import ExportedProgram
+    from typing_extensions import Unpack
 
     from fxfuse.pipeline.attempt import Attempt
+    from fxfuse.pipeline.options import Keywords
     from fxfuse.report.decision import Decision
+    from fxfuse.report.report import Report
 
 EVIDENCE = {
     "traced": "the code of the model proves it",
@@ -42,7 +45,7 @@ def write(
     example_inputs: Any = None,
     *,
     title: str = "",
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> Report:
     """Write a page that shows what ``fx_fuse`` would do; it needs nothing else, and asks for nothing on any network.
 
@@ -65,7 +68,9 @@ def write(
     return report
 
 
-def page(model: nn.Module | ExportedProgram, example_inputs: Any = None, *, title: str = "", **options: Any) -> str:
+def page(
+    model: nn.Module | ExportedProgram, example_inputs: Any = None, *, title: str = "", **options: Unpack[Keywords]
+) -> str:
     """Return the same page as text.
 
     Example:
@@ -88,11 +93,11 @@ def page(model: nn.Module | ExportedProgram, example_inputs: Any = None, *, titl
 
 
 def _explained(
-    model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: dict[str, Any]
+    model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: Keywords
 ) -> tuple[Report, str]:
-    rules = checked_rules(options.pop("rules", DEFAULT_RULES))
-    attempt, result = guarded(model, example_inputs, Options(rules, **{**options, "inplace": False}))
-    report = Report.of(result)
+    given: Any = {**options, "rules": checked_rules(options.get("rules", DEFAULT_RULES)), "inplace": False}
+    attempt, result = guarded(model, example_inputs, Options(**given))
+    report = sized_report(model, result, example_inputs)
     return report, _filled(title or type(model).__name__, report, _data(attempt, report))
 
 

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from fxfuse.report.cost import Cost
 from fxfuse.report.errors import FuseError
+from fxfuse.report.size import Size, summary
 from fxfuse.report.table import counted, table
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Report:
         notes: what else a user should know, a sentence each (methods that a GraphModule cannot keep, say).
         renamed: state_dict names of the argument -> names in the result, where they differ.
         plan: the ``fxfuse.Plan`` of the weights; None where they were computed in a way that could not be recorded.
+        sizes: of the model and of the result; None where they were not asked for: ``explain`` finds them.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -44,6 +46,7 @@ class Report:
     notes: tuple[str, ...] = ()
     renamed: dict[str, str] = field(default_factory=dict)
     plan: Any = field(default=None, repr=False, compare=False, kw_only=True)
+    sizes: tuple[Size, Size] | None = field(default=None, compare=False, kw_only=True)
 
     @property
     def folded(self) -> tuple[Decision, ...]:
@@ -121,7 +124,8 @@ class Report:
         if merges:
             refused = table(("operation", "kind", "why"), [(d.path, d.kind, d.detail) for d in merges], width)
             blocks.append(f"Layers that could not become one:\n\n{refused}")
-        return "\n\n".join([*blocks, "\n".join([self._totals(), *self.notes])])
+        sizes = [] if self.sizes is None else [summary(*self.sizes)]
+        return "\n\n".join([*blocks, "\n".join([*sizes, self._totals(), *self.notes])])
 
     def _totals(self) -> str:
         evidence = Counter(d.evidence for d in self.folded)
@@ -144,6 +148,7 @@ class Report:
             "structure": self.structure,
             "ok": self.ok,
             "norms_left": len(self.norms_left),
+            "sizes": None if self.sizes is None else [dict(size.__dict__) for size in self.sizes],
             "folded": [d.to_dict() for d in self.folded],
             "skipped": [d.to_dict() for d in self.skipped],
             "copied_bytes": self.copied_bytes,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fxfuse.cli.measure import count_kernels
 from fxfuse.graph.call import operator_at
+from fxfuse.modules.kernels import count_kernels
 from tests.support.helpers import Model, trained
 
 if TYPE_CHECKING:

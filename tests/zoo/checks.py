@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxfuse import Report, fx_fuse
-from fxfuse.cli.measure import count_kernels
+from fxfuse.modules.kernels import count_kernels
 from tests.support.helpers import STRUCTURES, Structure, trained
 
 

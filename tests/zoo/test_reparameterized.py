@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fxfuse import fx_fuse
-from fxfuse.cli.measure import Kernels
 from fxfuse.cli.models import randomize
+from fxfuse.modules.kernels import Kernels
 from tests.zoo.checks import error
 
 timm: Any = pytest.importorskip("timm")

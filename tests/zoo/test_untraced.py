@@ -10,8 +10,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fxfuse import fx_fuse
-from fxfuse.cli.measure import Kernels
 from fxfuse.cli.models import randomize
+from fxfuse.modules.kernels import Kernels
 
 pytestmark = pytest.mark.slow
 tasks: Any = pytest.importorskip("ultralytics.nn.tasks")

@@ -1,0 +1,54 @@
+"""The line that says how large a model is, before and after."""
+
+from __future__ import annotations
+
+import html
+import json
+
+import torch
+from torch import nn
+
+from fxfuse import explain, fx_fuse, html_report
+from fxfuse.report.report import Report
+from tests.support.helpers import trained, unchanged, values
+
+
+def net() -> nn.Module:
+    layers = (nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
+    return trained(nn.Sequential(*layers))
+
+
+X = values(2, 3, 8, 8)
+# By hand: 2 images of 6 x 6 outputs; 4 * 27 and 2 * 4 products for each; two operations for a product.
+FLOPS = 2 * 36 * (4 * 27 + 2 * 4) * 2
+
+
+def test_what_a_run_shows() -> None:
+    model = net()
+    with unchanged(model):
+        report = explain(model, X)
+    assert report.sizes is not None
+    before, after = report.sizes
+    assert (before.layers, before.parameters, before.flops) == (5, 108 + 8 + 10 + 4, FLOPS)
+    assert (before.norms, before.kernels) == (2, 5)
+    assert (after.layers, after.parameters, after.flops) == (3, 108 + 4 + 10, FLOPS)
+    assert (after.norms, after.kernels) == (0, 3)
+    line = f"5 -> 3 layers, 130 -> 122 parameters, {FLOPS / 1e9:.3g} GFLOPs, 2 -> 0 norms, 5 -> 3 kernels"
+    assert line in str(report).splitlines()
+    assert json.loads(json.dumps(report.to_dict()))["sizes"][0]["flops"] == FLOPS
+    assert html.escape(line) in html_report.page(model, X)
+
+
+def test_without_inputs_only_what_the_model_has_is_told() -> None:
+    assert "5 -> 3 layers, 130 -> 122 parameters" in str(explain(net())).splitlines()
+    kept = explain(net(), X, structure="module")
+    assert "5 -> 3 layers" in str(kept), "an identity is no layer"
+
+
+def test_an_exported_program_has_no_layers_and_runs() -> None:
+    text = str(explain(torch.export.export(net(), (X,)), X))
+    assert f"130 -> 122 parameters, {FLOPS / 1e9:.3g} GFLOPs, 2 -> 0 norms, 5 -> 3 kernels" in text.splitlines()
+
+
+def test_fusing_alone_counts_nothing() -> None:
+    assert Report.of(fx_fuse(net(), X)).sizes is None
