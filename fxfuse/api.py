@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fxfuse.capture.hooks import Hooks
-    from fxfuse.pipeline.options import GraphKeywords, Keywords
+    from fxfuse.pipeline.options import FuseOptions, GraphOptions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,7 +33,7 @@ def fx_fuse(
     *,
     structure: Structure | None = None,
     inplace: bool = False,
-    **options: Unpack[GraphKeywords],
+    **options: Unpack[GraphOptions],
 ) -> fx.GraphModule: ...
 @overload
 def fx_fuse(
@@ -41,23 +41,19 @@ def fx_fuse(
     example_inputs: Any = None,
     *,
     structure: Literal["graph"] | None = None,
-    **options: Unpack[GraphKeywords],
+    **options: Unpack[GraphOptions],
 ) -> ExportedProgram: ...
 @overload
 def fx_fuse(
-    model: M, example_inputs: Any = None, *, structure: Literal["module"], **options: Unpack[GraphKeywords]
+    model: M, example_inputs: Any = None, *, structure: Literal["module"], **options: Unpack[GraphOptions]
 ) -> M: ...
 @overload
 def fx_fuse(
-    model: nn.Module, example_inputs: Any = None, *, structure: Literal["graph"], **options: Unpack[GraphKeywords]
+    model: nn.Module, example_inputs: Any = None, *, structure: Literal["graph"], **options: Unpack[GraphOptions]
 ) -> fx.GraphModule: ...
 @overload
 def fx_fuse(
-    model: nn.Module,
-    example_inputs: Any = None,
-    *,
-    structure: Structure | None = None,
-    **options: Unpack[GraphKeywords],
+    model: nn.Module, example_inputs: Any = None, *, structure: Structure | None = None, **options: Unpack[GraphOptions]
 ) -> nn.Module: ...
 
 
@@ -115,7 +111,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
     return guarded(model, example_inputs, options)[1]
 
 
-def explain(model: nn.Module | ExportedProgram, example_inputs: Any = None, **options: Unpack[Keywords]) -> Report:
+def explain(model: nn.Module | ExportedProgram, example_inputs: Any = None, **options: Unpack[FuseOptions]) -> Report:
     """Say what ``fx_fuse`` would do, and why it would leave the rest; the model is not changed.
 
     Example:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fxfuse.pipeline.attempt import Attempt
-    from fxfuse.pipeline.options import Keywords
+    from fxfuse.pipeline.options import FuseOptions
     from fxfuse.report.decision import Decision
     from fxfuse.report.report import Report
 
@@ -45,7 +45,7 @@ def write(
     example_inputs: Any = None,
     *,
     title: str = "",
-    **options: Unpack[Keywords],
+    **options: Unpack[FuseOptions],
 ) -> Report:
     """Write a page that shows what ``fx_fuse`` would do; it needs nothing else, and asks for nothing on any network.
 
@@ -69,7 +69,7 @@ def write(
 
 
 def page(
-    model: nn.Module | ExportedProgram, example_inputs: Any = None, *, title: str = "", **options: Unpack[Keywords]
+    model: nn.Module | ExportedProgram, example_inputs: Any = None, *, title: str = "", **options: Unpack[FuseOptions]
 ) -> str:
     """Return the same page as text.
 
@@ -93,7 +93,7 @@ def page(
 
 
 def _explained(
-    model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: Keywords
+    model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: FuseOptions
 ) -> tuple[Report, str]:
     given: Any = {**options, "rules": checked_rules(options.get("rules", DEFAULT_RULES)), "inplace": False}
     attempt, result = guarded(model, example_inputs, Options(**given))

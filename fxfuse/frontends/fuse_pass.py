@@ -8,7 +8,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxfuse.api import fuse_graph
 from fxfuse.pipeline.checks import checked_rules
-from fxfuse.pipeline.options import GraphKeywords
+from fxfuse.pipeline.options import GraphOptions
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
 
@@ -38,7 +38,7 @@ class FusePass(PassBase):
         error: why the last graph was left alone as a whole, None where it was not.
     """
 
-    def __init__(self, constants: Mapping[str, Tensor] | None = None, **options: Unpack[GraphKeywords]) -> None:
+    def __init__(self, constants: Mapping[str, Tensor] | None = None, **options: Unpack[GraphOptions]) -> None:
         """Keep the options of ``fuse_graph``.
 
         Args:
@@ -49,7 +49,7 @@ class FusePass(PassBase):
             FuseError: if a rule is none.
         """
         super().__init__()
-        unknown = sorted(options.keys() - GraphKeywords.__annotations__.keys())
+        unknown = sorted(options.keys() - GraphOptions.__annotations__.keys())
         if unknown:
             raise TypeError(f"FusePass() got an unexpected keyword argument {unknown[0]!r}")
         if "rules" in options:

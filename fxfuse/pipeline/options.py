@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Structure = Literal["graph", "module"]
 
 
-class GraphKeywords(TypedDict, total=False):
+class GraphOptions(TypedDict, total=False):
     """The keywords of ``fuse_graph``."""
 
     rules: Iterable[Rule | str]
@@ -26,7 +26,7 @@ class GraphKeywords(TypedDict, total=False):
     hooks: Hooks
 
 
-class Keywords(GraphKeywords, total=False):
+class FuseOptions(GraphOptions, total=False):
     """Those of ``fx_fuse``."""
 
     structure: Structure | None
