@@ -21,8 +21,8 @@ M = TypeVar("M", nn.Module, ExportedProgram)
 def refold(fused: M, weights: Mapping[str, Tensor] | nn.Module) -> M:
     """Fold other weights of the original model into a fused one, in place, as fusing again would, bit for bit.
 
-    Either all of it happens, or nothing.  The fused model has tensors of its own afterwards, so that nothing that
-    shared some with it (the original, a lowered model) changes.
+    Either all of it happens, or nothing.  What shared tensors with the fused model before (the original, a lowered
+    model) does not change; afterwards it shares those that are not folded with ``weights``, as ``fx_fuse`` does.
 
     Example:
         >>> import torch
@@ -52,8 +52,7 @@ def refold(fused: M, weights: Mapping[str, Tensor] | nn.Module) -> M:
             f"{type(fused).__name__} is not as fx_fuse returned it: its tensors have other names or shapes; nothing "
             "was changed. Refold what fx_fuse returned, and change it afterwards."
         )
-    given = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
-    _put(fused, _own(made, current, given))
+    _put(fused, _placed(made, current))
     return fused
 
 
@@ -104,15 +103,13 @@ def _state(weights: Any) -> Mapping[str, Tensor]:
 _EXTRA = "_extra_state"  # what a module stores besides tensors
 
 
-def _own(made: Mapping[str, Tensor], current: Mapping[str, Tensor], given: set[int]) -> dict[str, Tensor]:
-    """Return the new tensors as the present ones are (a model may have moved), and none of those that were given."""
+def _placed(made: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return new tensors where the present ones are, since a model may have been moved or converted; tied ones tied."""
     found: dict[int, Tensor] = {}
     for name, new in made.items():
-        if id(new) in found:
-            continue
         like = current[name]
-        moved = new.to(like.device, like.dtype)
-        moved = moved.clone() if moved.untyped_storage().data_ptr() in given else moved
-        parameter = isinstance(like, nn.Parameter)
-        found[id(new)] = nn.Parameter(moved, requires_grad=like.requires_grad) if parameter else moved
+        if id(new) not in found:
+            moved = new.to(like.device, like.dtype)
+            parameter = isinstance(like, nn.Parameter)
+            found[id(new)] = nn.Parameter(moved, requires_grad=like.requires_grad) if parameter else moved
     return {name: found[id(new)] for name, new in made.items()}

@@ -117,30 +117,37 @@ class Program:
         if type(step.result) is Value:
             values[step.result] = result
         elif is_answer(step):
-            self._require_same(number, result)
+            self._require_same(number, result, read)
         elif step.result is not None:
             values.update(zip(values_in(step.result), result, strict=True))
 
-    def _require_same(self, number: int, result: Any) -> None:
+    def _require_same(self, number: int, result: Any, read: Callable[[Value], Tensor]) -> None:
         """Refuse values for which the pass would have decided something else."""
         step = self.steps[number]
         if repr(result) == repr(step.result):  # a number that is none equals nothing
             return
-        names = self._origins(number)
-        some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         if step.name == "are_finite" and step.result:
-            what = f"{some} do not give finite numbers any more"
+            made = [name for name, value in self.outputs.items() if value in step.args]
+            what = f"{', '.join(made) or 'A tensor'} of the fused model would hold numbers that are not finite"
+            what += f", since {self._infinite(number, read) or 'a variance is below zero, or a number too large'}"
         else:
+            names = list(self._origins(number).values())
+            some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
             what = f"The model would fold in another way with these values of {some}"
         raise FuseError(f"{what}; nothing was changed. Check the weights, or fuse the model again with them.")
 
-    def _origins(self, number: int) -> list[str]:
-        """Return the names of what went into an answer."""
+    def _infinite(self, number: int, read: Callable[[Value], Tensor]) -> str:
+        """Return the names of given tensors with such numbers, as the beginning of a sentence."""
+        names = [name for value, name in self._origins(number).items() if not read(value).isfinite().all()]
+        return f"{', '.join(names)} hold such numbers" if names else ""
+
+    def _origins(self, number: int) -> dict[Value, str]:
+        """Return what went into an answer, with its name."""
         wanted = set(values_in((self.steps[number].args, self.steps[number].kwargs)))
         for earlier in reversed(self.steps[:number]):
             if not wanted.isdisjoint((*values_in(earlier.result), *written(earlier))):
                 wanted.update(values_in((earlier.args, earlier.kwargs)))
-        return [name for value, name in self.names.items() if value in wanted]
+        return {value: name for value, name in self.names.items() if value in wanted}
 
 
 def _filled(item: Any, values: dict[Value, Tensor]) -> Any:

@@ -80,6 +80,8 @@ def measure(settings: Bench) -> Iterator[Row]:
         FuseError: a model is not known, cannot be built, or does not run on its input.
     """
     tqdm = models.need("tqdm").tqdm
+    if settings.weights is not None and len(settings.models) != 1:
+        raise FuseError(f"--weights are those of one model, and there are {len(settings.models)}; nothing was measured")
     factories = {name: models.find(name) for name in settings.models}
     fx_fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).eval())  # imports are no part of a pass
     threads = torch.get_num_threads()
@@ -139,7 +141,7 @@ def _timed(milliseconds: float | None, speed_up: float | None) -> str:
 
 def _prepare(name: str, factory: Callable[[], nn.Module], settings: Bench) -> Subject:
     """Build a model and fuse it; its norms are counted, and its outputs compared, in float32 on the CPU."""
-    before = models.prepared(name, factory)[0].float()
+    before = models.prepared(name, factory, settings.weights)[0].float()
     if settings.channels_last:
         _to_channels_last(before)
     start = time.perf_counter()

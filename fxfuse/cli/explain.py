@@ -55,14 +55,16 @@ def explain(asked: Explain) -> Report:
 
 
 def _program(asked: Explain) -> Any:
-    if asked.input_size:
-        raise FuseError(f'"{asked.model}" has its shapes in it, so nothing was done; leave out --input-size')
+    if asked.input_size or asked.weights:
+        raise FuseError(
+            f'"{asked.model}" has shapes and weights in it, so nothing was done; leave out --input-size and --weights'
+        )
     return saved_program.load(Path(asked.model))
 
 
 def _model(asked: Explain) -> tuple[Any, Tensor | None, list[str]]:
     """Return a model, an input of the size that is asked for or known, and what to say of them."""
-    model, random = models.prepared(asked.model, models.find(asked.model))
+    model, random = models.prepared(asked.model, models.find(asked.model), asked.weights)
     notes = [RANDOM] if random and models.norms(model) else []
     if asked.input_size:
         return model, models.sample(model, (1, *asked.input_size)), notes

@@ -36,12 +36,13 @@ OTHER_BATCH = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """The model before, both graphs, and the inputs to compare on, of which the first must work."""
+    """The model before, both graphs, the inputs to compare on (the first must work), and whether weights are random."""
 
     original: nn.Module
     unfused: ExportedProgram
     fused: ExportedProgram
     trials: list[Inputs]
+    random: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Result:
         alone: what the exporter makes of the model without fxfuse, in the same format.
         after: the graph that was written.
         errors: the shapes of the inputs -> the relative error of what was written against the original model.
+        random: the weights were never trained.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Result:
     alone: Counts
     after: Counts
     errors: dict[str, float]
+    random: bool = False
 
     def __str__(self) -> str:
         """Return a table with a row for each input."""
@@ -74,7 +77,8 @@ class Result:
         align = ("left", *["right"] * 3, "left", "right")
         table = tabulate(rows, headers, disable_numparse=True, colalign=align)
         fused_before = "It has no norm: it was fused before, or never had one.\n\n" if not self.norms else ""
-        return fused_before + table
+        advice = "\n\nIts weights are random; --weights FILE loads trained ones." if self.random else ""
+        return fused_before + table + advice
 
 
 def export(settings: Export) -> Result:
@@ -101,7 +105,7 @@ def export(settings: Export) -> Result:
             run = written.load(path)
         step("comparing")
         errors = _errors(settings, subject, run)
-    return Result(settings.model, norms, alone, after, errors)
+    return Result(settings.model, norms, alone, after, errors, subject.random)
 
 
 def _of_model(settings: Export) -> Subject:
@@ -109,7 +113,7 @@ def _of_model(settings: Export) -> Subject:
     name, shape = settings.model, settings.input_shape
     if Path(name).is_file():
         raise FuseError(f'"{name}" is no exported program, so nothing was written; torch.export.save writes a .pt2')
-    original, _ = models.prepared(name, models.find(name))
+    original, random = models.prepared(name, models.find(name), settings.weights)
     given = models.sample(original, shape or (1, *models.input_size(original)))
     trials = [Inputs(_read(settings.input) if settings.input else given)]
     sample = trials[0].args[0]
@@ -120,15 +124,16 @@ def _of_model(settings: Export) -> Subject:
         trials[0].call(original)
     fused = fx_fuse(original, sample)
     example = max(trials, key=lambda trial: len(trial.args[0]))  # torch.export takes a batch of one for a constant
-    return Subject(original, _exported(original, example, settings), _exported(fused, example, settings), trials)
+    before, after = (_exported(model, example, settings) for model in (original, fused))
+    return Subject(original, before, after, trials, random)
 
 
 def _of_program(settings: Export) -> Subject:
     """Read a program and fuse it; its shapes are part of it."""
-    if settings.input_shape or settings.dynamic_axes:
+    if settings.input_shape or settings.dynamic_axes or settings.weights:
         raise FuseError(
-            f'"{settings.model}" has its shapes in it, so nothing was written; leave out --input-shape, --input-size,'
-            " --dynamic-batch and --dynamic-axes, or export the model again"
+            f'"{settings.model}" has its shapes and weights in it, so nothing was written; leave out --input-shape,'
+            " --input-size, --dynamic-batch, --dynamic-axes and --weights, or export the model again"
         )
     program = saved_program.load(Path(settings.model))
     with explained(f'"{settings.model}" cannot be run', "run it in Python to see more"):

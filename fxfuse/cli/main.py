@@ -1,4 +1,4 @@
-"""The command line: ``fxfuse bench``, ``fxfuse explain`` and ``fxfuse export``.
+"""The command line: ``fxfuse bench``, ``explain``, ``export`` and ``refold``.
 
 What a command needs is imported when it runs: torch alone takes seconds.
 """
@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
     from fxfuse.report.errors import FuseError  # noqa: PLC0415 - it imports torch
 
     try:
-        return {"bench": run_bench, "explain": run_explain, "export": run_export}[options.command](options)
+        return COMMANDS[options.command](options)
     except FuseError as error:
         sys.stdout.flush()
         print(f"fxfuse: {error}", file=sys.stderr)
@@ -67,6 +67,7 @@ def run_bench(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         input_size=options.input_size,
         lower=options.lower,
+        weights=options.weights,
     )
     if options.plot:
         models.need("matplotlib")  # now, and not after minutes of work
@@ -87,7 +88,7 @@ def run_explain(options: argparse.Namespace) -> int:
     """Print what would be folded, and why the rest would not."""
     from fxfuse.cli import explain  # noqa: PLC0415 - only for this command
 
-    asked = settings.Explain(options.model, options.input_size, options.html, options.lower)
+    asked = settings.Explain(options.model, options.input_size, options.html, options.lower, options.weights)
     report = explain.explain(asked)
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -110,10 +111,23 @@ def run_export(options: argparse.Namespace) -> int:
         input=options.input,
         dynamic_axes={**({0: "batch"} if options.dynamic_batch else {}), **options.dynamic_axes},
         verify=options.verify,
+        weights=options.weights,
     )
     show(str(export.export(asked)))
     print(f"\nwritten to {asked.output}")
     return 0
+
+
+def run_refold(options: argparse.Namespace) -> int:
+    """Put new weights through a saved plan."""
+    from fxfuse.cli import refold  # noqa: PLC0415 - only for this command
+
+    count = refold.refold(options.plan, options.weights, options.output)
+    print(f"{count} tensors written to {options.output}")
+    return 0
+
+
+COMMANDS = {"bench": run_bench, "explain": run_explain, "export": run_export, "refold": run_refold}
 
 
 def _write_json(path: Path, content: Any) -> None:

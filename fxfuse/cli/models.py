@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fxfuse.checkpoints.files import read_weights
 from fxfuse.cli.failures import first_line
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Factory = Callable[[], nn.Module]
 
@@ -56,16 +58,31 @@ def build(name: str, factory: Factory) -> nn.Module:
     return model.eval()
 
 
-def prepared(name: str, factory: Factory) -> tuple[nn.Module, bool]:
+def prepared(name: str, factory: Factory, weights: Path | None = None) -> tuple[nn.Module, bool]:
     """Build a model, and take norms that were never trained far from the identity; say whether they were.
 
     A fresh batch norm hardly changes its input: it would hide every error of a fold, and pass where others do not.
+
+    Args:
+        name: its name.
+        factory: builds it.
+        weights: a file of weights to load into it, which stay as they are.
     """
     model = build(name, factory)
+    if weights is not None:
+        _load(model, name, weights)
+        return model, False
     fresh = weights_are_random(name) or all(map(_is_fresh, norms(model).values()))
     if fresh:
         randomize(model)
     return model, fresh
+
+
+def _load(model: nn.Module, name: str, weights: Path) -> None:
+    try:
+        model.load_state_dict(dict(read_weights(weights)))
+    except RuntimeError as error:
+        raise FuseError(f'"{weights}" holds no weights of {name}: {first_line(error)}') from error
 
 
 def need(package: str, extra: str = "bench") -> Any:

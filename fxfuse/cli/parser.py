@@ -56,6 +56,7 @@ def parser() -> Parser:
     _add_bench(commands.add_parser("bench", help="time models before and after"))
     _add_explain(commands.add_parser("explain", help="print what would be folded, and why not the rest"))
     _add_export(commands.add_parser("export", help="write a fused model to a file: ONNX, or an exported program"))
+    _add_refold(commands.add_parser("refold", help="fold new weights as a saved plan says, from file to file"))
     return made
 
 
@@ -83,6 +84,7 @@ def _add_bench(made: argparse.ArgumentParser) -> None:
     add("--repeats", type=_positive, metavar="N", help="rounds to time; default: what --seconds allows")
     add("--seconds", type=_seconds, metavar="S", default=default.seconds, help="time of a row; default: %(default)g")
     _add_input_size(made)
+    _add_weights(made)
     add("--lower", action="store_true", help="time the fused model with its kernels too")
     add("--json", type=_output, metavar="FILE", help="write settings and rows to this file too")
     add("--plot", type=_image, metavar="FILE", help="draw the speed-ups as a bar chart: .png, .svg or .pdf")
@@ -93,6 +95,7 @@ def _add_explain(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("model", metavar="MODEL", help=f"{MODEL_HELP}, or a saved exported program: FILE.pt2")
     _add_input_size(made)
+    _add_weights(made)
     add("--lower", action="store_true", help="print what each kernel of the lowered model takes in too")
     add("--json", action="store_true", help="print for machines")
     add("--fail-on-left", action="store_true", help="leave with status 3 if a norm is left")
@@ -109,10 +112,24 @@ def _add_export(made: argparse.ArgumentParser) -> None:
     sizes.add_argument("--input-shape", type=_numbers, metavar="B,C,H,W", help="shape of the input, with the batch")
     _add_input_size(sizes)
     sizes.add_argument("--input", type=_array, metavar="FILE.npy", help="an input of yours, to run the file on")
+    _add_weights(made)
     add("--dynamic-batch", action="store_true", help="take batches of any size")
     axes_help = "axes that may have any size, and their names: 0=batch,2=height"
     add("--dynamic-axes", type=_axes, metavar="AXIS=NAME", default={}, help=axes_help)
     add("--verify", action="store_true", help="write nothing that differs from the model by more than rounding")
+
+
+def _add_refold(made: argparse.ArgumentParser) -> None:
+    """The arguments of ``fxfuse refold``."""
+    made.add_argument("plan", type=_file, metavar="PLAN", help="what Plan.save wrote: .json")
+    made.add_argument("weights", type=_file, metavar="IN", help="weights of the original: .safetensors or .pt")
+    made.add_argument("output", type=_output, metavar="OUT", help="weights of the fused model: .safetensors or .pt")
+
+
+def _add_weights(made: argparse._ActionsContainer) -> None:
+    """The option for models that are built by name."""
+    help_text = "weights to load into the model: .safetensors or .pt; default: random ones"
+    made.add_argument("--weights", type=_file, metavar="FILE", help=help_text)
 
 
 def _add_input_size(made: argparse._ActionsContainer) -> None:
@@ -173,6 +190,14 @@ def _output(text: str) -> Path:
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         why = "it is a folder itself" if path.is_dir() else "its folder does not exist, or does not let you write"
         raise argparse.ArgumentTypeError(f'"{text}" cannot be written: {why}')
+    return path
+
+
+def _file(text: str) -> Path:
+    """A file that exists."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f'there is no file "{text}"')
     return path
 
 

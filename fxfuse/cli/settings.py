@@ -31,6 +31,7 @@ class Bench:
         seconds: the time for one row, unless `repeats` is given.
         input_size: the shape of one sample; None for what suits the model.
         lower: whether the fused model is timed with its kernels too.
+        weights: a file of weights of the only model; None for random ones.
     """
 
     models: tuple[str, ...] = DEFAULT_MODELS
@@ -43,6 +44,7 @@ class Bench:
     seconds: float = 10.0
     input_size: tuple[int, ...] | None = None
     lower: bool = False
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Explain:
         input_size: the shape of one sample; None for what suits a model of torchvision or timm.
         html: where to write a page; None for nowhere.
         lower: whether to tell what each kernel of the lowered model takes in.
+        weights: a file of weights; None for random ones.
     """
 
     model: str
     input_size: tuple[int, ...] | None = None
     html: Path | None = None
     lower: bool = False
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Export:
         input: a file of NumPy with the input to compare on; its shape and dtype are those of the export.
         dynamic_axes: axes of the input that may have any size -> what they are called.
         verify: write only what agrees with the original.
+        weights: a file of weights; None for random ones.
     """
 
     model: str
@@ -81,3 +86,4 @@ class Export:
     input: Path | None = None
     dynamic_axes: Mapping[int, str] = field(default_factory=dict)
     verify: bool = False
+    weights: Path | None = None

@@ -51,7 +51,7 @@ def corrupted(path: str) -> None:
         ("own_exports:small old.pt2 --input own_exports.py", "is no file that numpy.save wrote"),
         (
             "corrupted.pt2 old.pt2 --dynamic-batch",
-            "leave out --input-shape, --input-size, --dynamic-batch and",
+            "leave out --input-shape, --input-size, --dynamic-batch, --dynamic-axes and --weights",
         ),
     ],
 )
