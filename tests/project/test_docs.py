@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # What the examples of a page need beside fxfuse, by a word in the code.
-NEEDS = {"torch.onnx": "onnxscript", "torchvision": "torchvision", "timm:": "timm", ".onnx": "onnxruntime", "import onnxruntime": "onnxscript"}
+NEEDS = {"torch.onnx": "onnxscript", "torchvision": "torchvision", "timm:": "timm", ".onnx": "onnxruntime"}
 NEEDS |= {"ultralytics": "ultralytics", "import timm": "timm", "from transformers": "transformers"}
 NEEDS |= {"resnet": "torchvision", 'backend="fxfuse"': "fxfuse:backend"}
 
