@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from measuring import Step
 
 ROLES: dict[type, tuple[str, str]] = {
     Linear: ("linear map", "#cfe2f6"),
@@ -68,6 +69,32 @@ def bars(axes: Axes, groups: Sequence[str], values: Mapping[str, Sequence[float]
     axes.set_xticks(range(len(groups)), groups)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(y=0.12)
+
+
+def draw_steps(rows: Mapping[str, Sequence[Step]]) -> None:
+    """Draw what runs as a row of boxes, each as wide as the bytes that it reads and writes.
+
+    Args:
+        rows: a title for each.
+    """
+    _, axes = plt.subplots(figsize=(9.5, 0.85 * len(rows) + 0.6), layout="constrained")
+    for number, steps in enumerate(rows.values()):
+        left = 0.0
+        for step in steps:
+            width = (step.read + step.written) / 1e6
+            colour = ROLES[Linear][1] if "convolution" in step.name else ROLES[AffineSource][1]
+            colour = colour if "convolution" in step.name or "norm" in step.name else OTHER[1]
+            axes.barh(-number, width, left=left, height=0.7, color=colour, edgecolor="0.45", linewidth=0.8)
+            label = f"{step.name.replace('native_', '').replace('_', chr(10), 1)}\n{width:.1f}"
+            axes.text(left + width / 2, -number, label, ha="center", va="center", fontsize=7)
+            left += width
+        axes.text(left + 0.2, -number, f"{left:.1f} MB", va="center", fontsize=9)
+    axes.set_yticks([-number for number in range(len(rows))], list(rows))
+    axes.set_xlabel("million bytes that are read and written")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    axes.margins(x=0.08)
+    plt.show()
 
 
 def _draw_one(axes: Axes, graph: fx.GraphModule, places: dict[fx.Node, tuple[float, float]], framed: Any) -> None:

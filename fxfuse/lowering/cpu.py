@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from fxfuse.lowering.layer import Layer
 
+FEW_PRODUCTS = 3_000_000
+"""A convolution of one tap with no more products than that is a linear layer: what a call of oneDNN's costs is more."""
+
 MANY_ROWS = 32
 """From so many rows on a linear layer runs with packed weights; below, reading them takes most of the time."""
 
@@ -108,7 +111,7 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
     packed = Packed(lambda size: pack(weight, *numbers, groups, list(size)))
     unary = mkldnn._convolution_transpose_pointwise if transposed else mkldnn._convolution_pointwise
     convolve, (post, after) = unary.default._op, _post(layer, fused=fused)
-    matrix = weight.flatten(1) if layer.is_pointwise and layer.axes == 2 and not layer.sums else None
+    matrix = weight.flatten(1) if layer.is_pointwise and not layer.sums else None
     activation = None if layer.activation is None else layer.activation.plain
     summed = _summed(layer, numbers, lines=lines, fused=fused)
 
@@ -118,8 +121,8 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
                 missed()
                 return steps(x, *other)
             x = (x.unsqueeze(2) if lines else x).contiguous(memory_format=form)
-        if matrix is not None and x.shape[2] == 1 == x.shape[3]:  # on one pixel it is a linear layer
-            y = F.linear(x.flatten(1), matrix, bias)[..., None, None]
+        if matrix is not None and x.shape[0] * x.shape[2] * x.shape[3] * matrix.numel() <= FEW_PRODUCTS:
+            y = F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
             return y if activation is None else activation(y)
         made = packed.value
         made = packed.get(x.shape) if made is None else made

@@ -34,7 +34,7 @@ def count_kernels(run: Callable[[Tensor], object], sample: Tensor) -> Counter[st
 
 
 # What only looks at memory in another way, and is no work.
-_VIEWS = frozenset(
+VIEWS = frozenset(
     "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze detach alias split "
     "split_with_sizes chunk unbind as_strided _to_copy clone contiguous _reshape_alias unfold empty".split()
 )
@@ -57,7 +57,7 @@ class Kernels(NamedTuple):
     @staticmethod
     def among(counts: Counter[str]) -> Kernels:
         """Sum counts by name."""
-        names = {name: count for name, count in counts.items() if name not in _VIEWS}
+        names = {name: count for name, count in counts.items() if name not in VIEWS}
         convolutions, norms = (sum(n for k, n in names.items() if word in k) for word in ("convolution", "batch_norm"))
         return Kernels(convolutions, norms, sum(names.values()))
 
