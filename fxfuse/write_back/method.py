@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING
-
-from torch import nn
 
 from fxfuse.capture.known_objects import functions_of, values_of
 from fxfuse.capture.untraced_code import forwards_of, has_elements
@@ -19,7 +18,9 @@ from fxfuse.modules.origin import is_users
 from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+
+    from torch import nn
 
 _CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
 
@@ -39,36 +40,38 @@ class Method:
         name: its name.
         functions: its functions, each with the class that defines it.
         used: whether the forward uses it.
+        held_as: the names under which modules are held, by module.
     """
 
     module: nn.Module
     name: str
     functions: list[tuple[FunctionType, type | None]]
     used: bool
+    held_as: Mapping[nn.Module, set[str]]
 
     @functools.cached_property
-    def mentions(self) -> list[Mentions]:
-        """What it mentions, and what the other methods of its class and the functions that it names do."""
-        return list(self._reached(helpers=True).values())
+    def _all(self) -> dict[FunctionType, Mentions]:
+        """The functions of the method, the methods that these name, and the helpers that all of them name."""
+        known = [value for function in self._own for value in values_of(function) if not isinstance(value, type)]
+        helpers = [inner for value in known for inner in functions_of(value)]
+        return {**{helper: mentions(helper.__code__) for helper in helpers}, **self._own}
+
+    @property
+    def mentions(self) -> Collection[Mentions]:
+        """What all of these mention."""
+        return self._all.values()
 
     @functools.cached_property
-    def _kinds(self) -> set[type]:
-        """The user's classes in the module: their methods may be called too."""
-        return {type(module) for module in self.module.modules() if is_users(type(module))}
-
-    def _reached(self, *, helpers: bool) -> dict[FunctionType, Mentions]:
-        """Return the functions of the method, the methods that these name, and the helpers that all of them name."""
+    def _own(self) -> dict[FunctionType, Mentions]:
+        """The functions of the method, and the methods that these name, with what they mention."""
         pending, seen = [function for function, _ in self.functions], dict[FunctionType, Mentions]()
+        kinds = {type(module) for module in self.module.modules() if is_users(type(module))}
         while pending:
             function = pending.pop()
             if function not in seen:
                 found = seen[function] = mentions(function.__code__)
-                names = (name for name in found.names if name != "forward")
-                members = (getattr(kind, name, None) for name in names for kind in self._kinds)
-                pending += [inner for value in members for inner in functions_of(value)]
-        known = [value for function in seen if helpers for value in values_of(function) if not isinstance(value, type)]
-        for function in [inner for value in known for inner in functions_of(value)]:
-            seen.setdefault(function, mentions(function.__code__))
+                names = [name for name in found.names if name != "forward"]
+                pending += [inner for kind in kinds for name in names for inner in _defined(kind).get(name, ())]
         return seen
 
     @functools.cached_property
@@ -87,18 +90,13 @@ class Method:
         return frozenset[str]().union(*(found.called | found.own_called for found in self.mentions))
 
     @functools.cached_property
-    def own(self) -> list[Mentions]:
-        """What it mentions, and what the other methods of its class do."""
-        return list(self._reached(helpers=False).values())
-
-    @functools.cached_property
     def calls_values(self) -> bool:
         """Whether it may call what it reads."""
         if not _CALLING.isdisjoint(self.names):
             return True
-        first, *helpers = self.mentions
-        own = any(found.calls_values for found in self.own)
-        return own or first.calls_values or any(found.calls_parameters for found in helpers)
+        own = any(found.calls_values for found in self._own.values())
+        first = self.functions[0][0]  # which may call what somebody gives it
+        return own or any(found.calls_parameters for function, found in self._all.items() if function is not first)
 
     @functools.cached_property
     def opens(self) -> tuple[bool, bool]:
@@ -132,17 +130,21 @@ class Method:
         forward = (mentions(function.__code__).names for function, _ in forwards_of(type(self.module)))
         return runs and any(not stored.isdisjoint(names) for names in forward)
 
-    def names_module(self, module: nn.Module) -> bool:
-        """Whether it mentions a module, with all that hold it, on one of the ways to it."""
+    @functools.cached_property
+    def named(self) -> set[nn.Module]:
+        """The modules that it mentions, each with all that hold it."""
         children, deep = self.opens
-        return deep or any(self._names_way(way, children=children) for way in _ways(self.module, module))
-
-    def _names_way(self, way: list[tuple[nn.Module, str]], *, children: bool) -> bool:
-        for number, (holder, name) in enumerate(way):
-            element = number > 0 and has_elements(holder) and self._reads(way[number - 1][1])
-            if name not in self.names and not element and not (children and number == 0):
-                return False
-        return True
+        if deep:
+            return set(self.module.modules())
+        found, pending = {self.module}, [(self.module, "")]
+        while pending:
+            holder, held_as = pending.pop()
+            elements = has_elements(holder) and self._reads(held_as) if held_as else children
+            for name, child in holder._modules.items():
+                if child is not None and (elements or name in self.names) and child not in found:
+                    found.add(child)
+                    pending.append((child, name))
+        return found
 
     def _reads(self, name: str) -> bool:
         """Whether it does anything with an attribute but to call it at once."""
@@ -150,11 +152,11 @@ class Method:
 
     def uses(self, module: nn.Module) -> bool:
         """Whether it may call a module by itself, or compute with its tensors."""
-        if not self.names_module(module):
+        if module not in self.named:
             return False
         tensors = (*module._parameters, *module._buffers)
         computes = self.takes_input and not self.values.isdisjoint(tensors)
-        return self.calls_values or computes or not self.calls.isdisjoint(self._last_names(module))
+        return self.calls_values or computes or not self.calls.isdisjoint(self.held_as[module])
 
     def joins(self, fold: Collection[nn.Module], *, downstream: bool) -> bool:
         """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
@@ -164,7 +166,7 @@ class Method:
         if len(fold) != 2 or len(linear) != 1 or [len(found) for found in names] != [1, 1] or any(self.opens):
             return False
         (one,), (two,) = names
-        own = self._reached(helpers=False).items()
+        own = self._own.items()
         using = [function for function, found in own if not found.names.isdisjoint((one, two))]
         in_text = any(one in found.read or two in found.read for _, found in own)
         return len(using) == 1 and not in_text and hands_on(using[0].__code__, one, two)
@@ -183,22 +185,21 @@ class Method:
         if found != parts:
             return found
         near = any(module in self.module._modules.values() for module in found)
-        by_name = all(self.names.issuperset(self._last_names(module)) for module in found)
+        by_name = all(self.names.issuperset(self.held_as[module]) for module in found)
         # Layers further below that are mentioned both only share their names with those that are meant.
         return found if (near or not by_name) and not self.joins(fold, downstream=downstream) else set()
 
-    def _last_names(self, module: nn.Module) -> set[str]:
-        return {way[-1][1] for way in _ways(self.module, module) if way}
+
+# Weak, since a class may be made for one model alone.
+_functions_of: weakref.WeakKeyDictionary[type, dict[str, list[FunctionType]]] = weakref.WeakKeyDictionary()
 
 
-def _ways(root: nn.Module, module: nn.Module) -> list[list[tuple[nn.Module, str]]]:
-    """Return the ways from a module to one in it: the holder and the name of each step."""
-    found, pending = [], [(root, list[tuple[nn.Module, str]]())]
-    while pending:
-        holder, way = pending.pop()
-        if holder is module:
-            found.append(way)
-            continue
-        inside = [(name, child) for name, child in holder._modules.items() if child is not None]
-        pending += [(child, [*way, (holder, name)]) for name, child in inside if child is module or child._modules]
-    return found
+def _defined(kind: type) -> dict[str, list[FunctionType]]:
+    """Return the functions that a class of the user's and its bases define, by name."""
+    if kind not in _functions_of:
+        found = _functions_of[kind] = dict[str, list[FunctionType]]()
+        for base in [base for base in kind.__mro__ if is_users(base)]:
+            for name, value in vars(base).items():
+                if name not in found and not isinstance(value, type):
+                    found[name] = list(functions_of(value))
+    return _functions_of[kind]

@@ -38,6 +38,11 @@ class OtherMethods:
         """Look at the classes of the modules at some paths."""
         self._paths = paths
         self._above = ancestors(paths)
+        self._held_as: dict[nn.Module, set[str]] = {module: set() for module in paths}
+        for holder in paths:
+            for name, child in holder._modules.items():
+                if child is not None:
+                    self._held_as[child].add(name)
         self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
         self._methods: dict[nn.Module, list[Method]] = {}
 
@@ -73,7 +78,7 @@ class OtherMethods:
         """
         for method in (m for module in self._above[owner] for m in self.methods_of(module)) if names else ():
             read = names & method.values | gone & method.names
-            if read and method.names_module(owner):
+            if read and owner in method.named:
                 value = self._paths[owner] or type(owner).__name__
                 raise Refusal(Reason.REACHED_INTO, value=value, users=self.name_of(method))
 
@@ -85,7 +90,7 @@ class OtherMethods:
         """Return the methods of a module that may give a value."""
         if module not in self._methods:
             found = self._of_class(type(module))
-            methods = [Method(module, name, *entry) for name, entry in found.items()]
+            methods = [Method(module, name, *entry, self._held_as) for name, entry in found.items()]
             # A private one counts with the public ones that call it.
             self._methods[module] = [m for m in methods if not m.name.startswith("_")]
         return self._methods[module]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from tests.support.helpers import Model, assert_equal, assert_fuses, folds, reasons, run, unchanged, values
+from tests.support.helpers import Model, assert_equal, assert_same, folds, reasons, run, unchanged, values
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -66,8 +66,13 @@ def assert_decided(
     shapes: Sequence[tuple[int, ...]] = SHAPES,
     **options: Any,
 ) -> nn.Module:
-    """Fuse; the decisions are exactly these, and the result is right for every shape."""
-    fused = assert_fuses(model, values(*shapes[0]), folded=folded, left=left, **options)
+    """Fuse; the decisions on norms are exactly these, and the result is right for every shape."""
+    with unchanged(model):
+        fused = fx_fuse(model, **options)
+    assert_same(model, fused, values(*shapes[0]))
+    assert folds(fused) == sorted(folded)
+    stays = {d.path: d.reason for d in Report.of(fused).skipped if d.subject != "merge"}
+    assert stays == dict(left or {})
     assert_right(model, fused, [values(*shape) for shape in shapes[1:]])
     return fused
 
