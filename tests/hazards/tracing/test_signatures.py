@@ -38,7 +38,7 @@ class Starred(Model):
         return y * masks[0] if masks else self.bn(y)
 
 
-class FuseOptions(Model):
+class Keywords(Model):
     def forward(self, x: Tensor, **options: Tensor) -> Tensor:
         y = self.conv(x)
         return y * options["mask"] if "mask" in options else self.bn(y)
@@ -54,7 +54,7 @@ OPTIONAL: list[tuple[type[Model], Any]] = [
     (Optional_, lambda m, x: m(x, x)),
     (KeywordOnly, lambda m, x: m(x, mask=x)),
     (Starred, lambda m, x: m(x, x)),
-    (FuseOptions, lambda m, x: m(x, mask=x)),
+    (Keywords, lambda m, x: m(x, mask=x)),
     (Flag, lambda m, x: m(x, normed=False)),
 ]
 
@@ -111,7 +111,7 @@ class PassesFlag(Model):
 PASSING = [
     (PassesPositional, Optional_), (PassesPositional, Starred), (PassesKeyword, Optional_),
     (PassesKeyword, KeywordOnly),
-    (PassesKeyword, FuseOptions), (PassesUnpacked, KeywordOnly), (PassesUnpacked, FuseOptions), (PassesStarred, Starred),
+    (PassesKeyword, Keywords), (PassesUnpacked, KeywordOnly), (PassesUnpacked, Keywords), (PassesStarred, Starred),
     (PassesStarred, Optional_), (PassesFlag, Flag),
 ]  # fmt: skip
 
@@ -128,7 +128,7 @@ class DefaultsOnly(Model):
         return self.block(x=x) if batch_of(x) > 4 else self.block(x)
 
 
-@pytest.mark.parametrize("child", [Optional_, KeywordOnly, Starred, FuseOptions, Flag])
+@pytest.mark.parametrize("child", [Optional_, KeywordOnly, Starred, Keywords, Flag])
 def test_untraced_code_that_passes_what_is_required_folds_on_a_recorded_run(child: type[Model]) -> None:
     model = trained(DefaultsOnly(block=child(**layers())))
     assert_stays(model, ["block.bn"])
