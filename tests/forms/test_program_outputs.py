@@ -51,13 +51,13 @@ def test_outputs_that_are_the_result_of_a_norm(cls: type[Model], folds: int, dec
     assert_equal(run(model, (x,)), run(saved_and_loaded(result).module(), (x,)))
 
 
-class FuseOptions(Model):
+class Keywords(Model):
     def forward(self, x: Tensor, *, scale: Tensor, more: dict[str, Tensor]) -> Tensor:
         return self.bn(self.conv(x)) * scale + more["shift"]
 
 
 def test_keyword_arguments(decomposed: bool) -> None:
-    model = trained(FuseOptions(**layers()))
+    model = trained(Keywords(**layers()))
     x, named = values(*IMAGE), {"scale": values(4, 1, 1), "more": {"shift": values(1)}}
     given = torch.export.export(model, (x,), named)
     result = fused(given.run_decompositions() if decomposed else given)
