@@ -5,7 +5,10 @@ Only example inputs can show that something has to be undone.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +31,15 @@ from fxfuse.report.report import Report
 from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from fxfuse.capture.captured import Capture
     from fxfuse.modules.example_inputs import Inputs
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
+
+LOG = logging.getLogger("fxfuse")
 
 
 def fuse(
@@ -43,11 +48,14 @@ def fuse(
     """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
     if example_inputs is None:
         return _fused(_captured(model, None, options), options)
-    examples = Examples.of(runnable(model), example_inputs)
+    with _timed("run on the example inputs"):
+        examples = Examples.of(runnable(model), example_inputs)
     captured = _captured(model, examples.calls, options)
     if _records(captured, options):
         try:
-            return _compared(capture_runs(captured, examples.calls, examples.expected), options, examples)
+            with _timed("watched on the example inputs"):
+                watched = capture_runs(captured, examples.calls, examples.expected)
+            return _compared(watched, options, examples)
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -75,7 +83,8 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> tuple[
     """Fold, and undo what makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)
-    gap = examples.gap(result)
+    with _timed("compared on the example inputs"):
+        gap = examples.gap(result)
     if gap is None:
         return attempt, result
     if math.isfinite(gap) and examples.amplified():
@@ -103,18 +112,38 @@ def _fused(
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
     constants = code_constants(captured)
-    with Recording() as recording:
+    with Recording() as recording, _timed("rules applied"):
         attempt = apply_rules(captured, options, frozen_modules or {})
-    if attempt.replaced:
-        attempt = attempt.without(unfaithful(attempt))
-    result = attempt.finish()
+    with _timed("written back"):
+        if attempt.replaced:
+            attempt = attempt.without(unfaithful(attempt))
+        result = attempt.finish()
     plan = plan_between(recording, captured, result, constants)
     if plan is not None:
         replace(Report.of(result), plan=plan).attach(result)
     return attempt, result
 
 
+@contextlib.contextmanager
+def _timed(stage: str) -> Iterator[None]:
+    """Log how long a stage takes."""
+    start = time.perf_counter()
+    yield
+    LOG.info("%s in %.3f s", stage, time.perf_counter() - start)
+
+
 def _captured(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, options: Options) -> Capture:
+    """Capture the model, and log how."""
+    with _timed(f"{type(model).__name__}: captured"):
+        captured = _graphs(model, calls, options)
+    sizes = [len(part.graph_module.graph.nodes) for part in captured.parts]
+    LOG.info("graphs: %d, of %d nodes; modules that run as they are: %d", len(sizes), sum(sizes), len(captured.opaque))
+    for module, why in captured.opaque.items():
+        LOG.info("not traced: %s (%s)", captured.paths[module] or type(module).__name__, why)
+    return captured
+
+
+def _graphs(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, options: Options) -> Capture:
     """Capture the model; with inputs, only graphs that give on them what the model gives."""
     if isinstance(model, ExportedProgram):
         return capture_program(model)
