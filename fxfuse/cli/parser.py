@@ -121,15 +121,15 @@ def _add_export(made: argparse.ArgumentParser) -> None:
 
 def _add_refold(made: argparse.ArgumentParser) -> None:
     """The arguments of ``fxfuse refold``."""
-    made.add_argument("plan", type=_file, metavar="PLAN", help="what Plan.save wrote: .json")
-    made.add_argument("weights", type=_file, metavar="IN", help="weights of the original: .safetensors or .pt")
+    made.add_argument("plan", type=Path, metavar="PLAN", help="what Plan.save wrote: .json")
+    made.add_argument("weights", type=Path, metavar="IN", help="weights of the original: .safetensors or .pt")
     made.add_argument("output", type=_output, metavar="OUT", help="weights of the fused model: .safetensors or .pt")
 
 
 def _add_weights(made: argparse._ActionsContainer) -> None:
     """The option for models that are built by name."""
     help_text = "weights to load into the model: .safetensors or .pt; default: random ones"
-    made.add_argument("--weights", type=_file, metavar="FILE", help=help_text)
+    made.add_argument("--weights", type=Path, metavar="FILE", help=help_text)
 
 
 def _add_input_size(made: argparse._ActionsContainer) -> None:
@@ -190,14 +190,6 @@ def _output(text: str) -> Path:
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         why = "it is a folder itself" if path.is_dir() else "its folder does not exist, or does not let you write"
         raise argparse.ArgumentTypeError(f'"{text}" cannot be written: {why}')
-    return path
-
-
-def _file(text: str) -> Path:
-    """A file that exists."""
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f'there is no file "{text}"')
     return path
 
 

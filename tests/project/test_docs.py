@@ -39,6 +39,7 @@ NOT_RUN = {
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py": "more than an hour",
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py --share 1 --files algebra/affine": "many minutes",
     "OMP_NUM_THREADS=1 python benchmarks/mutation.py --names survivors.txt tests/rules": "minutes",
+    "fxfuse refold plan.json retrained.safetensors fused.safetensors": "it needs files; the page shows it in Python",
     "pre-commit install": "it writes into the checkout",
     "python benchmarks/deployment.py": "many minutes, and four runtimes",
     "python benchmarks/comparison.py": "many minutes; tests/project/test_comparison.py runs a part",
