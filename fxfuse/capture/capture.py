@@ -140,6 +140,10 @@ class _Session:
 
     def _called(self, module: nn.Module, calls: list[fx.Node], reason: str) -> None:
         """Look at a module that a graph calls as a whole."""
+        if isinstance(module, torch.jit.ScriptModule):
+            self.seen.add(module)
+            self.result.as_is[module] = "it is TorchScript, into which nobody can look"
+            return
         required = all(takes_required_only(module, len(call.args), call.kwargs) for call in calls)
         if has_keeping_hooks(module) and not self.looks_only:
             self.seen.add(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _torchs
 
@@ -20,7 +21,8 @@ class Watch:
 
     def __init__(self, root: nn.Module, tensors: Iterable[Tensor], bound: Iterable[Tensor]) -> None:
         """Look at the model: kernels hold copies of some tensors, and the forward has bound some others."""
-        wanted, held, modules = {id(tensor) for tensor in tensors}, {id(tensor) for tensor in bound}, [*root.modules()]
+        wanted, held = {id(tensor) for tensor in tensors}, {id(tensor) for tensor in bound}
+        modules = [m for m in root.modules() if not isinstance(m, torch.jit.ScriptModule)]  # which live in C++
         registries: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers)]
         self._slots = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in wanted]
         self._places: list[tuple[dict[str, Any], str]] = [(m._modules, name) for m in modules for name in m._modules]

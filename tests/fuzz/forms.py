@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from fxfuse import FuseError, Report, fx_fuse
 from tests.forms.exceptions import CORE_ATEN, EXPORTED
 from tests.fuzz.build import REFUSED, Built, built
+from tests.fuzz.nets import UNTRACEABLE
 from tests.fuzz.properties import Broken, assert_close, outcome, told_norms
 from tests.support.graph_forms import FORMS, Form, Fused
 from tests.support.helpers import run
@@ -57,7 +58,6 @@ class Given(Form):
 ALL: dict[str, Form] = {"traced": FORMS["traced"], "module": Kept(), "given": Given()} | {
     name: FORMS[name] for name in EXPORTED
 }
-UNTRACEABLE = ("branching", "direct")
 FOLDED = "folded"
 # What torch raises for a model that it cannot capture.
 FAILURES = (*REFUSED, fx.proxy.TraceError, torch._dynamo.exc.TorchDynamoException)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fxfuse.modules.guards import require_rank
@@ -104,11 +105,38 @@ class Direct(Plain):
         return self._run(x)
 
 
+class Idle(Plain):
+    """Branches on a value, and does the same either way."""
+
+    def forward(self, x: Tensor) -> Any:
+        if x.is_cuda and self.axes > 100:
+            x = -x
+        return self._run(x)
+
+
+class Region(Plain):
+    """Runs in a mode of its own: a region of an exported program, and no trace can say it."""
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return self._run(x)
+
+
+class Chunks(Plain):
+    """Goes through parts of its input, which are put together again."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self._run(torch.cat([*x.chunk(2, -1)], -1))
+
+
 STYLES: dict[str, type[Net]] = {
     "plain": Plain,
     "proven": Proven,
     "optional": Optional,
     "asking": Asking,
     "direct": Direct,
+    "idle": Idle,
+    "region": Region,
+    "chunks": Chunks,
 }
-UNTRACEABLE = ("branching", "direct")
+UNTRACEABLE = ("branching", "direct", "region")

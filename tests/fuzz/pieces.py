@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from tests.fuzz.functions import ARITHMETIC, CASTS, CATS, CURVES, IDLE, PARTS, SUMS, VIEWS, WRITES
@@ -141,6 +142,13 @@ def one_of(modules: list[Callable[[], nn.Module]]) -> Callable[[Tensor, int], nn
     return lambda _x, number: modules[number % len(modules)]()
 
 
+def scripted(x: Tensor, number: int) -> nn.Module:
+    """A layer or an activation that TorchScript has compiled: nobody can look into it."""
+    made = pick(number, layer, linear)(x, number) if number % 3 else nn.ReLU()
+    with torch.no_grad():
+        return torch.jit.trace(made.double().eval(), x.double(), check_trace=False)  # type: ignore[no-any-return, no-untyped-call]
+
+
 PIECES: dict[str, Piece] = {
     "layer": Piece(layer),
     "linear": Piece(linear),
@@ -155,4 +163,5 @@ PIECES: dict[str, Piece] = {
     "cat": Piece(code(CATS), reads=2),
     "part": Piece(code(PARTS), gives=2),
     "cast": Piece(code(CASTS)),
+    "scripted": Piece(scripted),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def check_structure(made: Built, expected: Any, structure: Structure | None, giv
         raise Broken("the result raises", f"{type(error).__name__}: {error}\n{report}") from error
     assert_close(expected, found, made, report)
     assert_right_for_more(made, fused, report)
+    assert_saved(made, fused, found)
     try:
         assert_lowered(fused, made.x)
     except Exception as error:
@@ -87,6 +89,21 @@ def check_structure(made: Built, expected: Any, structure: Structure | None, giv
     if isinstance(made.model, Optional):
         assert_right_or_refused(made, fused, report)
     return Counter({d.rule if d.folded else f"stays: {d.reason.name if d.reason else ''}": 1 for d in report.decisions})
+
+
+def assert_saved(made: Built, fused: nn.Module, found: Any) -> None:
+    """Where the model can be saved, so can the result; what is loaded gives the very same."""
+    try:
+        pickle.dumps(made.model)
+    except Exception:  # noqa: BLE001 - the functions of random models are mostly nameless
+        return
+    try:
+        again: Any = pickle.loads(pickle.dumps(fused))
+        assert_same_numbers(found, outcome(again, made.x), 0.0, "saved and loaded")
+    except Broken:
+        raise
+    except Exception as error:
+        raise Broken("the result cannot be saved", f"{type(error).__name__}: {error}") from error
 
 
 def assert_right_or_refused(made: Built, fused: nn.Module, report: Report) -> None:
