@@ -1,4 +1,4 @@
-"""Copies of modules that share the memory of the user's, and nothing else that could be changed."""
+"""Look things up in modules: attributes, paths, tensors, hooks and kinds; and copy one that shares its tensors."""
 
 from __future__ import annotations
 
