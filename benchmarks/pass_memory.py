@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import optimization
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from fxfuse import fx_fuse
 from fxfuse.cli import models
+from fxfuse.modules.kernels import EachKernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(EachKernel):
     """Counts the bytes of the storages that appear while it is active, as long as they live.
 
     Attributes:
@@ -40,23 +40,14 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self, known: nn.Module) -> None:
         """Leave out the tensors of a module that were there before."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(self._see)
         self.live = self.peak = 0
         self._seen = weakref.WeakSet(t.untyped_storage() for t in tensors(known).values())
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: tuple[type, ...],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run the kernel, and count what it returns."""
-        result = func(*args, **(kwargs or {}))
+    def _see(self, _func: Any, result: Any) -> None:
         for value in pytree.tree_leaves(result):
             if isinstance(value, Tensor):
                 self._count(value.untyped_storage())
-        return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage in self._seen or storage.device.type == "meta":

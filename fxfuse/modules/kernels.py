@@ -27,10 +27,10 @@ def count_kernels(run: Callable[[Tensor], object], sample: Tensor) -> Counter[st
         run: a model, or what else can be called with a tensor.
         sample: the tensor.
     """
-    counter = _Counter()
-    with torch.no_grad(), counter:
+    names: Counter[str] = Counter()
+    with torch.no_grad(), _counting(names):
         run(sample)
-    return counter.names
+    return names
 
 
 # What only looks at memory in another way, and is no work.
@@ -67,18 +67,19 @@ class Kernels(NamedTuple):
 
 def run_counted(model: nn.Module, inputs: Inputs) -> tuple[int, Kernels]:
     """Run a model once, and return its floating-point operations and its kernels."""
-    flops, counter = FlopCounterMode(display=False), _Counter()
-    with untouched(model), flops, counter:
+    flops, names = FlopCounterMode(display=False), Counter[str]()
+    with untouched(model), flops, _counting(names):
         inputs.call(model)
-    return flops.get_total_flops(), Kernels.among(counter.names)
+    return flops.get_total_flops(), Kernels.among(names)
 
 
-class _Counter(TorchDispatchMode):
-    """Counts the calls that reach a kernel."""
+class EachKernel(TorchDispatchMode):
+    """Tells of every call that reaches a kernel, and of what it returns."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Any, Any], None]) -> None:
+        """Tell a function of the overload of ATen that was called, and of its result."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names: Counter[str] = Counter()
+        self.tell = tell
 
     def __torch_dispatch__(
         self,
@@ -87,6 +88,11 @@ class _Counter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the kernel, and count it."""
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        """Run the kernel, and tell of it."""
+        result = func(*args, **(kwargs or {}))
+        self.tell(func, result)
+        return result
+
+
+def _counting(names: Counter[str]) -> EachKernel:
+    return EachKernel(lambda func, _result: names.update([func.overloadpacket.__name__]))
