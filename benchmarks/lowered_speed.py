@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import common
@@ -169,6 +170,7 @@ def main() -> None:
     made.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
     made.add_argument("--turns", type=int, default=7, help="at least so many turns")
     made.add_argument("--seconds", type=float, default=0.0, help="go on at least so long")
+    made.add_argument("--plot", type=Path, metavar="FILE", help="draw the speeds there")
     options = common.parse(made)
     names, rows = options.models or DEFAULT, []
     with torch.no_grad():
@@ -187,6 +189,23 @@ def main() -> None:
         if spent:
             print(f"{tool}: prepared in {min(spent):.2f} to {max(spent):.2f} s of processor time")  # noqa: T201
     common.write(options.json, rows)
+    if options.plot:
+        plot(rows, options.tools, options.plot)
+
+
+def plot(rows: list[Row], tools: list[str], path: Path) -> None:
+    """Draw a group of bars for each model and batch, and write the picture."""
+    figure, axes = models.need("matplotlib.pyplot").subplots(figsize=(1.6 + 1.5 * len(rows), 4), layout="constrained")
+    width = 0.8 / len(tools)
+    for number, tool in enumerate(tools):
+        known = [(place, row.speed_up[tool]) for place, row in enumerate(rows) if tool in row.speed_up]
+        places = [place + (number - (len(tools) - 1) / 2) * width for place, _ in known]
+        axes.bar(places, [speed for _, speed in known], width=0.92 * width, label=tool)
+    axes.axhline(1, color="grey", linewidth=0.8)
+    axes.set_xticks(range(len(rows)), [f"{row.model}\nbatch {row.batch}" for row in rows])
+    axes.set_ylabel("times as fast as the model before, in eager mode")
+    axes.legend(ncols=len(tools), fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def _ratio(row: Row, tool: str) -> str:

@@ -103,7 +103,7 @@ class Layout:
         return bool(spatial) and all(sizes.get(n) == 1 for n in spatial) and self.is_dense(value, elementwise=False)
 
     def asks_in_code(self, node: fx.Node) -> bool:
-        """Whether the user's own code runs at a node, and names a method that depends on strides."""
+        """Whether the user's own code runs at a node, and names a method that depends on strides, or ``torch.ops``."""
         if not runs_user_code(self.graph, node):
             return False
         module = self.graph.module(node)
@@ -114,8 +114,8 @@ class Layout:
             own = (cls for cls in classes if not is_torchs(cls) and cls is not object)
             functions = [member for cls in own for member in vars(cls).values() if callable(member)]
         codes = list(_codes(functions))
-        rows = (OPERATORS.get(name) for code in codes for name in code.co_names)
-        return not codes or any(row is not None and row.asks == "strides" for row in rows)
+        names = {name for code in codes for name in code.co_names}
+        return not codes or "ops" in names or any(row.asks == "strides" for row in map(OPERATORS.get, names) if row)
 
 
 def _codes(functions: list[Any]) -> Iterator[CodeType]:

@@ -123,11 +123,12 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
             x = (x.unsqueeze(2) if lines else x).contiguous(memory_format=form)
         if matrix is not None and x.shape[0] * x.shape[2] * x.shape[3] * matrix.numel() <= FEW_PRODUCTS:
             y = F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
-            return y if activation is None else activation(y)
-        made = packed.value
-        made = packed.get(x.shape) if made is None else made
-        y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, groups, *post)
-        y = y if after is None else after(y)
+            y = y if activation is None else activation(y)
+        else:
+            made = packed.value
+            made = packed.get(x.shape) if made is None else made
+            y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, groups, *post)
+            y = y if after is None else after(y)
         return y.squeeze(2) if lines else y
 
     return run

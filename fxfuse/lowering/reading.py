@@ -156,8 +156,8 @@ class Reading:
         row = self.graph.row(node)
         if node.op not in _CALLS or asks_shape(node) or self.numbers.issuperset(node.all_input_nodes):
             return False
-        if runs_user_code(self.graph, node):
-            return self.graph.layout.asks_in_code(node)
+        if runs_user_code(self.graph, node):  # what it returns may hold tensors that nobody else finds
+            return self.graph.layout.asks_in_code(node) or any(user.op == "output" for user in node.users)
         if row is None or row.asks in ("strides", "dense strides"):
             return True
         if issubclass(row.view, PixelShuffle):  # torch has it for images alone in every order

@@ -163,10 +163,10 @@ def is_traced(leaves: Iterable[Any]) -> bool:
 
 def _ordered(result: Any, orders: list[tuple[int, ...] | None]) -> Any:
     """Return a result with the axes of each tensor in the order that they have in the fused model."""
-    if isinstance(result, Tensor):
+    if isinstance(result, Tensor) and len(orders) == 1:
         return in_order_of(result, orders[0])
     leaves, structure = pytree.tree_flatten(result)
-    return structure.unflatten(map(in_order_of, leaves, orders))
+    return structure.unflatten(map(in_order_of, leaves, orders)) if len(leaves) == len(orders) else result
 
 
 def _is_plain(tensor: Tensor) -> bool:
