@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 import fxfuse
 from fxfuse.cli import failures, html_report, models, saved_program
@@ -19,7 +21,7 @@ from fxfuse.report.table import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from fxfuse.cli.settings import Explain
 
@@ -34,8 +36,10 @@ def explain(asked: Explain) -> Report:
     """
     with steps(asked.model, 4) as step:
         step("building")
+        model: Any
+        example: Any
         if Path(asked.model).suffix == ".pt2":
-            model, example, notes = _program(asked), None, list[str]()
+            model, example, notes = *_program(asked), list[str]()
         else:
             model, example, notes = _model(asked)
         step("fusing")
@@ -46,7 +50,8 @@ def explain(asked: Explain) -> Report:
         if asked.lower:
             step("lowering")
             fused = fxfuse.fx_fuse(model, example)
-            report = Report.of(fxfuse.lower(getattr(fused, "module", lambda: fused)(), example))
+            lowered = fxfuse.lower(getattr(fused, "module", lambda: fused)(), example)
+            report = replace(Report.of(lowered), sizes=report.sizes)
         step("trying other ways")
         notes += _better(model, example, report)
     for note in notes:
@@ -54,12 +59,17 @@ def explain(asked: Explain) -> Report:
     return report
 
 
-def _program(asked: Explain) -> Any:
+def _program(asked: Explain) -> tuple[Any, Inputs | None]:
+    """Return a saved program, and a call that fits it, if one is found."""
     if asked.input_size or asked.weights:
         raise FuseError(
             f'"{asked.model}" has shapes and weights in it, so nothing was done; leave out --input-size and --weights'
         )
-    return saved_program.load(Path(asked.model))
+    program = saved_program.load(Path(asked.model))
+    try:
+        return program, saved_program.inputs_of(program, program.module())[0]
+    except FuseError:  # it does not run on what was made up for it
+        return program, None
 
 
 def _model(asked: Explain) -> tuple[Any, Tensor | None, list[str]]:
@@ -81,13 +91,13 @@ def _model(asked: Explain) -> tuple[Any, Tensor | None, list[str]]:
     return model, example, notes
 
 
-def _better(model: Any, example: Tensor | None, report: Report) -> Iterator[str]:
+def _better(model: Any, example: Any, report: Report) -> Iterator[str]:
     """Yield the other ways of calling that leave fewer norms, each with the number; none that does not help."""
     left = _running(report)
     ways: dict[str, Callable[[], Report]] = {}
     if report.structure == "module":
         ways["structure='graph'"] = lambda: fxfuse.explain(model, example, structure="graph")
-    if example is not None:
+    if isinstance(example, Tensor):
         ways["fusing the exported program"] = lambda: fxfuse.explain(_exported(model, example))
     for way, run in ways.items() if left else ():
         try:

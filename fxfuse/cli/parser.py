@@ -174,6 +174,8 @@ def _axes(text: str) -> dict[int, str]:
 
 def _device(text: str) -> str:
     """A device that torch can use here."""
+    if text == "cpu":
+        return text
     import torch  # noqa: PLC0415 - only whoever asks for a device waits for it
 
     found = torch.accelerator.current_accelerator(check_available=True)

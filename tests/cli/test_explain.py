@@ -46,7 +46,9 @@ def test_a_saved_program(capsys: pytest.CaptureFixture[str]) -> None:
     model, _ = models.prepared("", models.find("own_models:small"))
     torch.export.save(torch.export.export(model, (torch.randn(2, 3, 8, 8),)), "in.pt2")
     assert main(["explain", "in.pt2"]) == 0
-    assert "1 folded, 1 norm left" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 folded, 1 norm left" in printed
+    assert "2 -> 1 norms" in printed, "it runs on the inputs that are saved with it"
     assert main(["explain", "in.pt2", "--input-size", "8"]) == 2
     assert main(["explain", "missing.pt2"]) == 2
     assert '"missing.pt2" is not a file' in capsys.readouterr().err

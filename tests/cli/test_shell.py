@@ -26,7 +26,9 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, **options)
 
 
-@pytest.mark.parametrize("argument", ["--version", "--help", "bench --help", "export --nonsense"])
+@pytest.mark.parametrize(
+    "argument", ["--version", "--help", "bench --help", "bench --seconds soon", "export --nonsense"]
+)
 def test_what_needs_no_torch_does_not_import_it(argument: str) -> None:
     code = f"""
 import sys
