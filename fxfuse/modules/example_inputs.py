@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxfuse.modules.mutable_state import State, unwritten
-from fxfuse.report.errors import FuseError, sentence
+from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -93,6 +93,8 @@ def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
         try:
             return inputs.call(model)
         except Exception as error:
+            if out_of_memory(error):
+                raise
             told = f"{name or type(model).__name__} raises on the example inputs by itself ({sentence(error)})"
             advice = "Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
             raise FuseError(f"{told}, so nothing was changed. {advice}") from error

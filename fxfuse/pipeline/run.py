@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import fx, nn
 from torch.export import ExportedProgram
@@ -27,6 +27,7 @@ from fxfuse.pipeline.plan_of_weights import code_constants, plan_between
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
+from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Report
 from fxfuse.write_back.replacements import changed_modules
 
@@ -39,31 +40,51 @@ if TYPE_CHECKING:
     from fxfuse.pipeline.options import Options
     from fxfuse.report.reasons import Refusal
 
+    Fused: TypeAlias = tuple[Attempt, nn.Module | ExportedProgram]
+
 LOG = logging.getLogger("fxfuse")
 
 
-def fuse(
-    model: nn.Module | ExportedProgram, example_inputs: Any, options: Options
-) -> tuple[Attempt, nn.Module | ExportedProgram]:
+def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Options) -> Fused:
     """Return what was done, and the fused model; with example inputs, one that was compared with the model on them."""
     if example_inputs is None:
         return _fused(_captured(model, None, options), options)
     with _timed("run on the example inputs"):
         examples = Examples.of(runnable(model), example_inputs)
     captured = _captured(model, examples.calls, options)
-    if _records(captured, options):
-        try:
-            with _timed("watched on the example inputs"):
-                watched = capture_runs(captured, examples.calls, examples.expected)
-            return _compared(watched, options, examples)
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            attempt, result = _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
-            why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
-            Report.of(result).noted(why).attach(result)
-            return attempt, result
-    return _compared(captured, options, examples)
+    if not _records(captured, options):
+        return _compared(captured, options, examples)
+    try:
+        with _timed("watched on the example inputs"):
+            runs = capture_runs(captured, examples.calls, examples.expected)
+        watched = _compared(runs, options, examples)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        plain = _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
+        why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
+        Report.of(plain[1]).noted(why).attach(plain[1])
+        return plain
+    return watched if _norms_left(watched) == 0 else _fewest(watched, captured, options, examples)
+
+
+def _fewest(watched: Fused, captured: Capture, options: Options, examples: Examples) -> Fused:
+    """Return what folds without watching the model, if that leaves fewer norms; else what folds with it."""
+    try:
+        plain = _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
+    except FuseError:  # it differs on the example inputs
+        return watched
+    if _norms_left(plain) >= _norms_left(watched):
+        return watched
+    why = (
+        "By its code alone more of the model folds than by what it does on the example inputs, so the folds are those."
+    )
+    Report.of(plain[1]).noted(why).attach(plain[1])
+    return plain
+
+
+def _norms_left(fused: Fused) -> int:
+    return sum(decision.reason is not Reason.NOT_CALLED for decision in Report.of(fused[1]).norms_left)
 
 
 def _records(captured: Capture, options: Options) -> bool:
@@ -72,14 +93,14 @@ def _records(captured: Capture, options: Options) -> bool:
     return not given and not captured.whole and options.structure != "graph"
 
 
-def _compared(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
+def _compared(captured: Capture, options: Options, examples: Examples) -> Fused:
     """Fold, undo what makes a difference on the example inputs, and tell of every norm that runs on them."""
     attempt, result = _agreeing(captured, options, examples)
     tell_all(result, examples.calls)
     return attempt, result
 
 
-def _agreeing(captured: Capture, options: Options, examples: Examples) -> tuple[Attempt, nn.Module | ExportedProgram]:
+def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
     """Fold, and undo what makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)
@@ -107,9 +128,7 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> tuple[
     return attempt, result
 
 
-def _fused(
-    captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None
-) -> tuple[Attempt, nn.Module | ExportedProgram]:
+def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None) -> Fused:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
     constants = code_constants(captured)
     with Recording() as recording, _timed("rules applied"):
@@ -155,7 +174,7 @@ def _graphs(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, opti
     if calls is None:
         return capture(model, hooks=options.hooks)
     captured = capture(model, calls[0].bound(model), hooks=options.hooks)
-    return captured if _records(captured, options) else _proven(model, captured, calls, options)
+    return captured if _records(captured, options) else _proven(captured.model, captured, calls, options)
 
 
 def _proven(model: nn.Module, captured: Capture, calls: list[Inputs], options: Options) -> Capture:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import Inputs, Report, fx_fuse
+from fxfuse import Inputs, Reason, Report, fx_fuse
 from fxfuse.capture.recording import Recording
+from fxfuse.pipeline import run
+from fxfuse.pipeline.recorded import capture_runs
+from fxfuse.report.reasons import Refusal
 from tests.capture.test_recording import Generated, X, assert_folds, branch, layers
 from tests.support.helpers import Model, trained
 
 if TYPE_CHECKING:
     import pytest
+
+    from fxfuse.capture.captured import Capture
 
 
 class Merging(Model):
@@ -63,3 +69,23 @@ def test_a_recording_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     report = Report.of(fx_fuse(model, X))
     assert "could not be watched" in report.notes[0]
     assert len(report.folded) >= len(Report.of(fx_fuse(model)).folded)
+
+
+def test_a_run_never_leaves_more_norms_than_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keeps_all(static: Capture, *others: Any) -> Capture:
+        captured = capture_runs(static, *others)
+        return replace(captured, kept={m: Refusal(Reason.OWN_FORWARD, value="it") for m in static.paths})
+
+    model = trained(Sequence(blocks=nn.Sequential(*layers().values())))
+    assert not Report.of(fx_fuse(model, X)).norms_left
+    monkeypatch.setattr(run, "capture_runs", keeps_all)
+    result = fx_fuse(model, X)
+    report = Report.of(result)
+    assert not report.norms_left
+    assert "By its code alone more of the model folds" in report.notes[0]
+    torch.testing.assert_close(result(X), model(X), rtol=1e-11, atol=1e-11)
+
+
+class Sequence(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(branch(x))
