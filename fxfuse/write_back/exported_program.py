@@ -123,9 +123,12 @@ def _output_specs(program: ExportedProgram, names: list[str | None]) -> list[Out
 
 
 def _replaced(state: dict[str, Any], before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the state, in its order, with new entries behind those of the same module."""
+    """Return the state, in its order, with new entries behind those of the same module.
+
+    A constant that is no parameter of the model, and so not in its state, is one after something was folded into it.
+    """
     added: dict[str, list[str]] = {}
-    for path in (path for path in after if path not in before):
+    for path in (path for path in after if path not in state and after[path] is not before.get(path)):
         added.setdefault(_module(path), []).append(path)
     result: dict[str, Any] = {}
     for path, value in state.items():

@@ -206,3 +206,27 @@ def test_a_norm_in_training_mode_is_told(decomposed: bool) -> None:
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).train()
     report = Report.of(fused(program(model, values(*IMAGE), decomposed=decomposed)))
     assert only(report.skipped).reason is Reason.TRAINING
+
+
+class PlainTensors(nn.Module):
+    """Its weights are plain tensors: constants of a program, which are not in its state."""
+
+    def __init__(self, *, merges: bool) -> None:
+        super().__init__()
+        self.first, self.second = values(4, 3), values(5, 4)
+        self.bias, self.mean, self.variance = values(4), values(4), values(4).abs() + 0.1
+        self.merges = merges
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.first, self.bias)
+        y = y + 5 if self.merges else F.batch_norm(y, self.mean, self.variance).sin()
+        return F.linear(y, self.second)
+
+
+@pytest.mark.parametrize("merges", [False, True])
+def test_weights_that_are_plain_tensors_become_parameters(merges: bool) -> None:
+    model, x = PlainTensors(merges=merges).eval(), values(2, 3)
+    result = fused(program(model, x))
+    assert Report.of(result).folded
+    for either in (result, saved_and_loaded(result)):
+        assert_equal(run(model, (x,)), run(either.module(), (x,)))
