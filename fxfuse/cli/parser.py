@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import fxfuse
 from fxfuse.cli.settings import DTYPES, EXPORT_FORMATS, PAGE_FORMATS, PLOT_FORMATS, Bench
@@ -25,6 +26,21 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print ``message`` and leave."""
         self.exit(BAD_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Completion(argparse.Action):
+    """Let shtab write the completion of a shell."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _namespace: Any, shell: Any, _option: str | None = None
+    ) -> None:
+        """Print it, and leave."""
+        try:
+            import shtab  # noqa: PLC0415 - an optional package, which only this needs
+        except ImportError:
+            parser.error('shtab is not installed; it comes with the extra "bench": pip install "fxfuse[bench]"')
+        sys.stdout.write(shtab.complete(parser, shell) + "\n")
+        parser.exit(0)
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
@@ -51,23 +67,14 @@ def parser() -> Parser:
     purpose = "Fold batch norms into the convolutions and linears around them."
     made = Parser(prog="fxfuse", description=purpose)
     made.add_argument("--version", action="version", version=f"fxfuse {fxfuse.__version__}")
-    _add_completion(made)
+    shell_help = 'print what completes the options in a shell: eval "$(fxfuse --print-completion bash)"'
+    made.add_argument("--print-completion", action=_Completion, choices=("bash", "zsh", "tcsh"), help=shell_help)
     commands = made.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_bench(commands.add_parser("bench", help="time models before and after"))
     _add_explain(commands.add_parser("explain", help="print what would be folded, and why not the rest"))
     _add_export(commands.add_parser("export", help="write a fused model to a file: ONNX, or an exported program"))
     _add_refold(commands.add_parser("refold", help="fold new weights as a saved plan says, from file to file"))
     return made
-
-
-def _add_completion(made: Parser) -> None:
-    """Let shtab write the completion of a shell, where it is installed."""
-    try:
-        import shtab  # noqa: PLC0415 - an optional package
-    except ImportError:
-        return
-    help_text = 'print what completes the options in a shell: eval "$(fxfuse --print-completion bash)"'
-    shtab.add_argument_to(made, ["--print-completion"], help=help_text)
 
 
 def _add_bench(made: argparse.ArgumentParser) -> None:

@@ -132,3 +132,8 @@ def test_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--print-completion", shell])
     assert "--fail-on-left" in capsys.readouterr().out
+
+
+def test_completion_names_the_extra_that_it_takes(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert 'shtab is not installed; it comes with the extra "bench"' in sentence(capsys, "--print-completion", "bash")
