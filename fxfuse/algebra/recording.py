@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode, _pop_mode, _push_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,11 +118,11 @@ class Recording(TorchDispatchMode):
 
     def one_step(self, name: str, args: tuple[Any, ...]) -> Any:
         """Call one of ``STEPS``, and note that alone."""
-        guard = torch._C._DisableTorchDispatch()
+        _pop_mode()  # this one, and no other that may be around it; to leave and enter again costs much more
         try:
             result = STEPS[name].function(*args)
         finally:
-            del guard
+            _push_mode(self)
         self._note(name, args, {}, result)
         return result
 

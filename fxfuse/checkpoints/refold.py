@@ -66,9 +66,10 @@ def _put(fused: nn.Module | ExportedProgram, new: dict[str, Tensor]) -> None:
     if isinstance(fused, ExportedProgram):
         fused.state_dict.update(new)
         return
-    before = fused.state_dict(keep_vars=True)
+    before, after = (fused.state_dict(keep_vars=True) for _ in range(2))  # with versions, which some models read
+    after.update(new)
     try:
-        fused.load_state_dict({**before, **new}, assign=True)
+        fused.load_state_dict(after, assign=True)
     except Exception as error:  # hooks of the user's can do anything
         fused.load_state_dict(before, assign=True)
         name = type(fused).__name__

@@ -169,3 +169,36 @@ def test_what_leaves_torch_is_no_part_of_a_plan() -> None:
     fused = fx_fuse(model, rules=[outside])
     with pytest.raises(FuseError, match=r"computed where that could not be recorded.*nothing was changed"):
         refold(fused, other(model, 1))
+
+
+def test_models_that_read_the_version_of_a_state_dict() -> None:
+    class Versioned(nn.Sequential):
+        _version = 2
+
+        def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *args: Any) -> None:
+            assert metadata.get("version") == 2
+            super()._load_from_state_dict(state, prefix, metadata, *args)
+
+    model = trained(Versioned(conv(), norm()))
+    fused, retrained = fx_fuse(model, structure="module"), other(model, 1)
+    assert_identical(refold(fused, retrained), fx_fuse(retrained, structure="module"))
+
+
+def test_a_model_that_does_not_take_its_weights_keeps_those_it_has() -> None:
+    class Picky(nn.Sequential):
+        picky = False
+
+        def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().load_state_dict(*args, **kwargs)
+            if self.picky:
+                self.picky = False
+                raise ValueError("not today")
+            return result
+
+    model = trained(Picky(conv(), norm()))
+    fused = fx_fuse(model, structure="module")
+    before = copy.deepcopy(fused.state_dict())
+    fused.picky = True
+    with pytest.raises(FuseError, match=r"did not take its new weights \(ValueError: not today\); nothing was changed"):
+        refold(fused, other(model, 1))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fused.state_dict().items())
