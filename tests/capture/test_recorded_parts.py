@@ -89,3 +89,21 @@ def test_a_run_never_leaves_more_norms_than_the_code(monkeypatch: pytest.MonkeyP
 class Sequence(Model):
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(branch(x))
+
+
+class Counting(Model):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).calls += 1
+        return self.blocks(branch(x))
+
+
+def test_a_model_runs_three_times_at_most() -> None:
+    model = trained(Counting(blocks=nn.Sequential(*layers().values())))
+    fx_fuse(model)
+    tried = Counting.calls  # a trace calls it too
+    Counting.calls = 0
+    assert not Report.of(fx_fuse(model, X)).norms_left
+    # Once by itself, once watched, once as the result, and the traces that are tried.
+    assert Counting.calls <= 3 + 2 * tried
