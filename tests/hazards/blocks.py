@@ -95,6 +95,15 @@ def assert_stays(
     return fused
 
 
+def assert_sequence_needs_a_run(model: nn.Module, always: str, path: str, example: tuple[int, ...] | None) -> nn.Module:
+    """A block folds in any case; a sequence that untraced code might open folds with example inputs."""
+    if example is None:
+        fused = assert_stays(model, [path], because={Reason.OPAQUE})
+        assert folds(fused) == [always]
+        return fused
+    return assert_decided(model, folded=[always, path], example_inputs=values(*example))
+
+
 def assert_right(model: nn.Module, fused: nn.Module, inputs: Sequence[Any]) -> None:
     """Both give the same for each input, with the same random numbers."""
     for inner in inputs:
