@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode, _pop_mode, _push_mode
 
@@ -33,6 +34,16 @@ class Step(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
+
+    def __reduce__(self) -> Any:
+        """Store memory formats by name: the protocol of pickle that torch.save takes cannot store them."""
+        formats = {n: str(v).removeprefix("torch.") for n, v in self.kwargs.items() if type(v) is torch.memory_format}
+        others = {name: value for name, value in self.kwargs.items() if name not in formats}
+        return _restored, (self.name, self.args, others, formats, self.result)
+
+
+def _restored(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], formats: dict[str, str], result: Any) -> Step:
+    return Step(name, args, {**kwargs, **{key: getattr(torch, word) for key, word in formats.items()}}, result)
 
 
 class OneStep(NamedTuple):

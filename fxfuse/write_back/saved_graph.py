@@ -31,7 +31,7 @@ class _Operator(NamedTuple):
 
 
 class _Function(NamedTuple):
-    """Stands for a function that pickle would look for where it was made, and not where it is: ``F.max_pool2d``."""
+    """Stands for what pickle would look for elsewhere than where it is: ``F.max_pool2d``, ``torch.channels_last``."""
 
     home: str
     name: str
@@ -91,6 +91,8 @@ def _saved(node: fx.Node) -> SavedNode:
 def _stand_in(value: Any) -> Any:
     if isinstance(value, fx.Node):
         return _Value(value.name)
+    if isinstance(value, torch.memory_format):  # pickle's older protocols, which torch.save takes, know none
+        return _Function("torch", str(value).removeprefix("torch."))
     if not isinstance(value, _OPERATORS):
         return _function(value) if "<locals>" in getattr(value, "__qualname__", "") else value
     higher = isinstance(value, torch._ops.HigherOrderOperator)
