@@ -158,6 +158,11 @@ def test_weights_that_were_packed_for_one_size_are_right_at_another(size: int, b
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("size", [1, 4, 40])
 def test_convolutions_of_one_tap(axes: int, size: int) -> None:
-    one = {"weight": image(120, 60, *[1] * axes), "bias": image(120), "stride": (1,) * axes, "padding": (0,) * axes}
+    one: dict[str, Any] = {
+        "weight": image(120, 60, *[1] * axes),
+        "bias": image(120),
+        "stride": (1,) * axes,
+        "padding": (0,) * axes,
+    }
     for layer in (conv(axes, **one), conv(axes, **one, activation=RELU), conv(axes, **{**one, "stride": (2,) * axes})):
         check(layer, image(2, 60, *[size if axes < 3 else min(size, 9)] * axes))
