@@ -55,6 +55,8 @@ class Regroup(Carrier):
             into = self._completed(new, self._product(old))
             full = full.rearrange(lambda t: t.expand(*t.shape[:left], *old, *t.shape[left + len(old) :]))
         full = full.rearrange(lambda t: t.reshape(*t.shape[:left], *into, *t.shape[left + len(old) :]))
+        if len(into) == 1:
+            return full.trimmed()
         # Norms of instances are written out with a copy of the constants for each of the batch.
         return full.collapsed(range(left, left + len(into))).trimmed()
 

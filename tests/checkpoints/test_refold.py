@@ -202,3 +202,14 @@ def test_a_model_that_does_not_take_its_weights_keeps_those_it_has() -> None:
     with pytest.raises(FuseError, match=r"did not take its new weights \(ValueError: not today\); nothing was changed"):
         refold(fused, other(model, 1))
     assert all(torch.equal(tensor, before[name]) for name, tensor in fused.state_dict().items())
+
+
+def test_a_fresh_norm_before_a_flatten_asks_nothing_about_its_values() -> None:
+    def head() -> nn.Module:
+        layers = nn.AdaptiveAvgPool2d(1), nn.LayerNorm([4, 1, 1]), nn.Flatten(1), nn.Linear(4, 3)
+        return nn.Sequential(*layers).double().eval()
+
+    x, retrained = values(*IMAGE), other(head(), 1)
+    fused = fx_fuse(export(head(), (x,)))
+    assert [decision.path for decision in Report.of(fused).folded] == ["1"]
+    assert_identical(refold(fused, retrained), fx_fuse(export(retrained, (x,))))
