@@ -27,7 +27,7 @@ def last_variable(step: dis.Instruction) -> Any:
 
 
 def asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
-    """Yield where a function asks for the number of elements; or for children of what it found to be a container.
+    """Yield where a function asks for a number of elements, for None, or for children of what it found a container.
 
     Example:
         >>> def parts(x): return x.children() if isinstance(x, nn.Sequential) else x
@@ -37,6 +37,12 @@ def asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
     steps = [step for step in steps if step.opname != "PUSH_NULL"]
     for function, _, value, call in zip(steps, steps[1:], steps[2:], steps[3:], strict=False):
         if function.argval == "len" and value.opname == "LOAD_ATTR" and call.opname in CALLS:
+            yield value.offset
+    for value, none, test in zip(steps, steps[1:], [*steps[2:], steps[0]], strict=False):
+        is_none = "NONE" in none.opname or (
+            none.opname == "LOAD_CONST" and none.argval is None and "IS_OP" in test.opname
+        )
+        if value.opname == "LOAD_ATTR" and is_none:
             yield value.offset
     for number, step in enumerate(steps[:-8]):
         if step.opname != "LOAD_GLOBAL" or step.argval != "isinstance":

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from fxfuse.capture.known_objects import functions_of, values_of
 from fxfuse.capture.untraced_code import forwards_of, has_elements
 from fxfuse.graph.registry import operator_of
@@ -19,8 +21,6 @@ from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    from torch import nn
 
 _CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
 
@@ -70,7 +70,7 @@ class Method:
             function = pending.pop()
             if function not in seen:
                 found = seen[function] = mentions(function.__code__)
-                names = [name for name in found.names if name != "forward"]
+                names = [name for name in found.names if not hasattr(nn.Module, name)]  # these do all as a whole
                 pending += [inner for kind in kinds for name in names for inner in _defined(kind).get(name, ())]
         return seen
 

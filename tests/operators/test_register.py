@@ -44,7 +44,6 @@ class Tap(nn.Module):
         ({}, "it has no targets; pass modules, functions or methods"),
         ({"functions": [torch.relu]}, "has a row already, 'relu'; nothing was registered. Pass replace=True"),
     ],
-    ids=str,
 )
 @pytest.mark.usefixtures("restored_operators")
 def test_what_is_no_row_is_told_and_changes_nothing(options: dict[str, Any], told: str) -> None:

@@ -83,4 +83,5 @@ def test_every_assumed_fold_says_what_would_prove_it() -> None:
         assert "2 folds on an assumption (example_inputs or the exported program prove it)" in str(report)
         proven = explain(model, values(5, 3))
         assert not any(d.assumed for d in proven.folded)
-        assert "assum" not in str(proven)
+        assert "assumption" not in str(proven)
+        assert "assumed" not in str(proven)
