@@ -103,6 +103,8 @@ class Recording(TorchDispatchMode):
         given: the tensors that were not made here.
     """
 
+    supports_higher_order_operators = True  # they are noted as any other, and no plan repeats them
+
     def __init__(self) -> None:
         """Know nothing yet."""
         super().__init__()  # type: ignore[no-untyped-call]

@@ -105,6 +105,8 @@ _NUMBERS = frozenset([int, float, bool, str, type(None)])
 
 def written(step: Step) -> list[Value]:
     """Return the tensors that a step writes into."""
+    if _is_unknown(step.name):
+        return values_in((step.args, step.kwargs))  # it may do anything
     return [v for place in _aliases(step.name)[1] for v in values_in(argument(step, place))]
 
 
@@ -125,11 +127,22 @@ def _aliases(name: str) -> tuple[tuple[tuple[int, str], ...], tuple[tuple[int, s
     if name in STEPS:
         _, shares, writes = STEPS[name]
         return ((0, ""),) * shares, ((0, ""),) * writes
+    if _is_unknown(name):
+        return (), ()
     function: Any = function_of(name)
     arguments: list[Any] = function._schema.arguments
     found = [(n, a) for n, a in enumerate(arguments) if a.alias_info is not None]
     shared = tuple((n, a.name) for n, a in found)
     return shared, tuple((n, a.name) for n, a in found if a.alias_info.is_write)
+
+
+@functools.cache
+def _is_unknown(name: str) -> bool:
+    """Whether it is a function of functions, of which nothing is known; whoever needs it is told when it is called."""
+    try:
+        return name not in STEPS and not hasattr(function_of(name), "_schema")
+    except LookupError:
+        return True
 
 
 @functools.cache

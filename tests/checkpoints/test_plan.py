@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -130,3 +131,15 @@ def test_what_json_cannot_hold_is_not_written() -> None:
         encoded(object())
     with pytest.raises(FuseError, match="is too large for a plan"):
         encoded(torch.zeros(1 << 21))
+
+
+def test_an_operation_that_is_not_there_is_told_when_it_is_needed(tmp_path: Path) -> None:
+    plan = Report.of(fx_fuse(made("chain", 0))).plan
+    steps = tuple(step._replace(name="no.such.thing") if step.name == "rounded" else step for step in plan.steps)
+    with pytest.raises(
+        FuseError, match=r"cannot be carried out here \(LookupError: no.such.thing\); nothing was changed"
+    ):
+        dataclasses.replace(plan, steps=steps).apply(made("chain", 1).state_dict())
+    dataclasses.replace(plan, steps=steps).save(tmp_path / "plan.json")
+    with pytest.raises(FuseError, match="cannot be read as a plan"):
+        Plan.load(tmp_path / "plan.json")
