@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fxfuse.modules.handed_on import unmarked
 from fxfuse.modules.mutable_state import State, unwritten
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
@@ -124,7 +125,8 @@ def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> 
     seen: dict[nn.Module, list[Inputs]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.setdefault(module, []).append(Inputs(*args, **kwargs).copied())
+        plain = unmarked((args, kwargs))
+        seen.setdefault(module, []).append(Inputs(*plain[0], **plain[1]).copied())
 
     with untouched(model), contextlib.ExitStack() as hooks:
         for module in modules:

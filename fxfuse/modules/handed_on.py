@@ -98,8 +98,7 @@ class Handing:
         if isinstance(value, HandedOn):
             if value.giver not in self.givers:
                 raise _violation(f"'{self.path}' gets what '{value.giver}' gave", value.giver, value.takers)
-            with torch._C.DisableTorchFunctionSubclass():
-                return value.as_subclass(Tensor)
+            return _plain(value)
         if isinstance(value, Tensor) and _is_checked(value):
             raise _violation(f"'{self.path}' gets another value", self.givers[0], [self.path])
         return value
@@ -129,6 +128,16 @@ class Closing:
             return result
 
         return forward
+
+
+def unmarked(value: Any) -> Any:
+    """Return a value, or what holds some, without marks: for who only looks at what a module gets or gives."""
+    return pytree.tree_map_only(HandedOn, _plain, value)
+
+
+def _plain(value: HandedOn) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
 
 
 def _is_checked(value: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,21 @@ DECOMPOSED_RESIZES = frozenset(
     "upsample_bicubic2d.vec upsample_bicubic2d.default upsample_trilinear3d.vec".split()
 )
 ROWS = (
+    Row(
+        _of("einsum", "Linear"),
+        (*CORE_ATEN, "made"),
+        "It is decomposed to a batched product of one matrix, between views of both factors.",
+    ),
+    Row(
+        lambda sample: _of("tensordot", "Linear")(sample) and bool(re.search(r"\(\[\d+\], \[", _told(sample))),
+        ("traced",),
+        "Without inputs nobody knows which of its axes is the last.",
+    ),
+    Row(
+        _of("lerp lerp_"),
+        CORE_ATEN,
+        "It is decomposed to a choice between two sums, by the size of the weight.",
+    ),
     Row(
         lambda sample: _of("linear", "Linear")(sample) and sample.x.ndim == 1 and "bias=false" in _told(sample),
         ("made",),

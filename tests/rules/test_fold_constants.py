@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from fxfuse import Report, fx_fuse
+from fxfuse import Reason, Report, fx_fuse
 from tests.support.helpers import Model, Structure, assert_fuses, assert_same, trained, unchanged, values
 from tests.support.samples import graph_text, lines, only, parameter
 
@@ -84,12 +84,16 @@ class Plain(Model):
         return F.conv2d(x, self.weight)
 
 
-@pytest.mark.parametrize("cls", [FromInput, Drawn, ChangedInPlace, Plain])
-def test_what_is_not_computed_from_constants_alone_stays(cls: type[Model]) -> None:
+@pytest.mark.parametrize(
+    ("cls", "reasons"),
+    [(FromInput, set()), (Plain, set()), (Drawn, {Reason.COMPUTED}), (ChangedInPlace, {Reason.MUTATED})],
+)
+def test_what_is_not_computed_from_constants_alone_stays(cls: type[Model], reasons: set[Reason]) -> None:
     model = cls(weight=parameter(4, 3, 3, 3), steps=torch.ones(1).double())
     with unchanged(model):
         fused = fx_fuse(model)
-    assert not Report.of(fused).decisions
+    assert {d.reason for d in Report.of(fused).decisions} == reasons
+    assert not Report.of(fused).folded
     x = values(2, 3, 6, 6)
     for _ in range(2):
         state = torch.get_rng_state()
