@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SIZE = 96
 NAMES = (
     "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn smp/UnetPlusPlus "
-    "smp/Linknet smp/FPN smp/PSPNet smp/PAN smp/DeepLabV3Plus smp/UPerNet transformers/MobileNetV1Model "
+    "smp/Linknet smp/FPN smp/PSPNet smp/DeepLabV3Plus smp/UPerNet transformers/MobileNetV1Model "
     "transformers/MobileNetV2Model transformers/MobileViTModel transformers/ResNetModel transformers/RegNetModel "
     "transformers/SwiftFormerModel transformers/CvtModel transformers/HGNetV2Backbone "
     "transformers/UperNetForSemanticSegmentation transformers/DetrModel transformers/RTDetrModel"
