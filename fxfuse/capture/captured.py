@@ -73,6 +73,7 @@ class Capture:
         as_is: other modules that run as they are, and why: in them there is nothing to fold, or it stays.
         kept: modules that must stay what they are, and why.
         given: whether example inputs were given.
+        by_name: what untraced code may use by itself, where it was watched as well.
         program: the exported program that was captured, if it was one.
         lifted: paths in the captured graph -> tensors that its caller passes at every call.
         placeholders: the same paths -> the placeholders for these.
@@ -84,6 +85,7 @@ class Capture:
     as_is: dict[nn.Module, str] = field(default_factory=dict)
     kept: dict[nn.Module, Refusal] = field(default_factory=dict)
     given: bool = False
+    by_name: Names | None = None
     program: ExportedProgram | None = None
     lifted: Mapping[str, Tensor] = field(default_factory=dict)
     placeholders: Mapping[str, str] = field(default_factory=dict)

@@ -72,6 +72,10 @@ class Names:
                 return self._refusal_of(outermost)
         return None
 
+    def touches(self, module: nn.Module) -> bool:
+        """Whether untraced code may come to a module by itself."""
+        return any(module in touched for _, _, touched in self._codes)
+
     def require(self, modules: Collection[nn.Module]) -> None:
         """Refuse a fold that untraced code forbids; see ``refusal``."""
         refusal = self.refusal(modules)

@@ -185,7 +185,7 @@ class Code:
         of_module = owner is None or issubclass(owner, nn.Module)
         self.computed |= found.computed
         own |= {_ALL} if of_module and found.own_opens & {"modules", "tensors", "sets_own"} else set()
-        own |= {_CHILDREN} if of_module and "children" in found.own_opens else set()
+        own |= {_CHILDREN} if of_module and found.own_opens & {"children", "texts"} else set()
         self.opens = self.opens or bool(found.opens) or not found.names.isdisjoint(("train", "eval"))
 
     @property
@@ -222,14 +222,17 @@ class Code:
         if _ALL in read:
             yield from module.modules()
         for name, child in [(name, child) for name, child in module._modules.items() if child is not None]:
-            if everything or name in read:
+            # A class of the user's may have other elements than its children.
+            opened = name in elements and type(child) not in CONTAINERS
+            if everything or opened or name in read:
                 yield child
             elif name in called or name in elements:
                 touched.update((child, *(child.children() if name in elements else ())))
             if name in self.computed:
                 yield from child.children()
+        known = read | called | elements
         for name, value in module.__dict__.items():
-            if name not in REGISTRIES and type(value) not in ATOMS and (self.opens or name in read or name in called):
+            if name not in REGISTRIES and type(value) not in ATOMS and (self.opens or name in known):
                 yield from (held for held in objects_in(value) if isinstance(held, nn.Module))
 
 

@@ -55,8 +55,12 @@ def _sources(steps: list[dis.Instruction], own: str) -> list[int | None]:
         elif step.opname == "LOAD_GLOBAL" and step.argval in ("enumerate", "zip", "reversed"):
             found += [None] if step.argval == "enumerate" else []
         elif step.opname != "LOAD_CONST" and step.opname not in CALLS:
-            break
+            # Anything but the end of the statement before may take the elements apart.
+            return found[::-1] if step.opname.startswith(_ENDS) else []
     return found[::-1]
+
+
+_ENDS = ("STORE", "POP", "JUMP", "FOR_ITER", "END_FOR", "DELETE", "MAKE_CELL", "COPY_FREE_VARS", "RETURN_GENERATOR")
 
 
 def _targets(steps: list[dis.Instruction]) -> list[str]:

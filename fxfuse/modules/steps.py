@@ -36,7 +36,8 @@ def asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
     """
     steps = [step for step in steps if step.opname != "PUSH_NULL"]
     for function, _, value, call in zip(steps, steps[1:], steps[2:], steps[3:], strict=False):
-        if function.argval == "len" and value.opname == "LOAD_ATTR" and call.opname in CALLS:
+        counts = function.opname == "LOAD_GLOBAL" and function.argval == "len" and call.opname in CALLS
+        if counts and value.opname == "LOAD_ATTR":
             yield value.offset
     for value, none, test in zip(steps, steps[1:], [*steps[2:], steps[0]], strict=False):
         is_none = "NONE" in none.opname or (

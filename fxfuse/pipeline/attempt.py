@@ -173,8 +173,8 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
     rules = [rule for rule in options.rules if rule is not drop_noops]
     found: list[Edited] = []
     for part, editor in edits:
-        kind = RecordedVetoes if part.recorded else Vetoes
-        vetoes = kind(part, editor, rules, calls, methods, captured.paths)
+        asked = (part, editor, rules, calls, methods, captured.paths)
+        vetoes = RecordedVetoes(*asked, names=captured.by_name) if part.recorded else Vetoes(*asked)
         decisions, links = run(editor, rules, [*_untraced(captured, part, editor), vetoes]), dict[Link, None]()
         if isinstance(vetoes, RecordedVetoes):
             links, nodes = vetoes.links()

@@ -42,10 +42,11 @@ def capture_runs(static: Capture, calls: Sequence[Inputs], expected: Sequence[An
     parts = [Part(model, "", draft, recorded=True), *unseen]
     left = {module for part in unseen for module in paths_below(part.module)}
     kept = {m: refusal for m, refusal in static.kept.items() if m in left or refusal.reason is Reason.HOOKED}
-    kept |= replace(static, given=True).names.read()  # by what other inputs may run
+    names = replace(static, given=True).names  # of what other inputs may run
+    kept |= names.read()
     kept |= _read_by_untraced(model, draft)
     opaque = {m: why for m, why in static.opaque.items() if m not in called}
-    return Capture(model, parts, {**opaque, model: static.opaque.get(model, WHY)}, kept=kept)
+    return Capture(model, parts, {**opaque, model: static.opaque.get(model, WHY)}, kept=kept, by_name=names)
 
 
 def _record(model: nn.Module, calls: Sequence[Inputs], expected: Sequence[Any]) -> tuple[set[nn.Module], Draft]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import fx, nn
 
+    from fxfuse.capture.names import Names
     from fxfuse.capture.replay import Call
     from fxfuse.edit.editor import Editor
     from fxfuse.graph.plan import Plan
@@ -43,9 +44,15 @@ class RecordedVetoes(Vetoes):
     Python code between the modules did in this run; it is told as recorded, and checked whenever the model runs.
     """
 
-    def __init__(self, *args: Any) -> None:
-        """Keep what is asked about; see ``Vetoes``."""
+    def __init__(self, *args: Any, names: Names | None = None) -> None:
+        """Keep what is asked about; see ``Vetoes``.
+
+        Args:
+            args: those of ``Vetoes``.
+            names: what untraced code may use by itself when other inputs come.
+        """
         super().__init__(*args)
+        self._names_of_code = names
         self._known: list[tuple[Plan, list[Link] | None]] = []
 
     def __call__(self, plan: Plan) -> None:
@@ -91,7 +98,8 @@ class RecordedVetoes(Vetoes):
                 raise self._untraced(node)
         between = _between(changed)
         parts = {node.meta.get(PART) for node in (*changed, *between)}
-        if len(parts) == 1 and None not in parts:
+        layers = not isinstance(plan, Merge) and all(node.op == "call_module" for node in changed)
+        if len(parts) == 1 and None not in parts and not (layers and not between and self._may_be_split(changed)):
             return None
         if len(changed) == 1 and changed[0].op == "call_module":
             return []  # it changes by itself
@@ -99,13 +107,27 @@ class RecordedVetoes(Vetoes):
         for node in changed:
             if node.op != "call_module":
                 raise self._untraced(node)
+        for node in changed if between else ():
+            self._require_alone(node)
         inside = {*changed, *between}
         return [
             Link(self._giver(value, between), self._taker(node, between))
             for node in (*changed, *between)
             for value in self.editor.origin[node].inputs
-            if (value in inside or self.editor.gone(value)) and not _in_one_call(value, node)
+            if (value in inside or self.editor.gone(value)) and (len(parts) == 1 or not _in_one_call(value, node))
         ]
+
+    def _may_be_split(self, changed: Collection[fx.Node]) -> bool:
+        """Whether untraced code may use one of some layers by itself, though all are in one traced forward."""
+        modules = {module for node in changed if (module := self.editor.origin[node].module) is not None}
+        return self._names_of_code is not None and self._names_of_code.refusal(modules) is not None
+
+    def _require_alone(self, node: fx.Node) -> None:
+        """Refuse a layer in a traced forward to which untraced code may come by itself: the check is outside of it."""
+        module = self.editor.origin[node].module
+        names = self._names_of_code
+        if PART in node.meta and module is not None and names is not None and names.touches(module):
+            raise self._untraced(node)
 
     def _giver(self, value: fx.Node, between: Collection[fx.Node]) -> str:
         """Return the path of the module that gives a value to untraced code: a layer, or one whose forward ends so."""

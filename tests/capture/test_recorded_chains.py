@@ -112,3 +112,41 @@ class IntoTwo(Untraced):
 )
 def test_blocks_that_give_or_take_several_values_keep_their_norms(model: nn.Module) -> None:
     fused_on_a_run(trained(model))
+
+
+class Block(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class TakesApart(Model):
+    wrong = False
+
+    def forward(self, x: Tensor) -> Any:
+        x = x if float(x.sum()) > 1e9 else x.clone()
+        return self.block.conv(x) if self.wrong else self.block(x)
+
+
+@torch.no_grad()
+def test_a_fold_in_a_traced_block_is_checked_where_code_may_take_the_block_apart() -> None:
+    model = trained(TakesApart(block=Block(conv=nn.Linear(6, 6), bn=nn.BatchNorm1d(4))))
+    model.block.bn = trained(nn.Sequential(nn.BatchNorm1d(6)))[0]
+    x = values(5, 6)
+    result: Any = fx_fuse(model, x)
+    assert [d.evidence for d in Report.of(result).folded] == ["recorded"]
+    assert_equal(model(x), result(x))
+    result.wrong = True
+    with pytest.raises(ValueError, match=r"'block.bn'.*'block.conv'.*example_inputs"):
+        result(x)
+
+
+class CallsInside(Untraced):
+    wrong = False
+
+    def _use(self, x: Tensor) -> Any:
+        return self.norm.bn(x.transpose(1, 2)) if self.wrong else self.linear(self.norm(x))
+
+
+@torch.no_grad()
+def test_a_layer_that_code_may_call_inside_of_its_block_takes_part_in_no_chain() -> None:
+    fused_on_a_run(trained(CallsInside(norm=norm(), linear=nn.Linear(6, 3))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from typing import Any
 
 import pytest
@@ -147,7 +149,8 @@ def test_children_of_a_container_fold(cls: type[Model], container: Any, example:
     children = [block(), sequence()]
     model = trained(cls(blocks=container(*children) if container is nn.Sequential else container(children)))
     fused: Any = assert_sequence_needs_a_run(model, "blocks.0.bn", "blocks.1.1", example)
-    assert (type(fused), type(fused.blocks), type(fused.blocks[0])) == (cls, container, Block)
+    assert isinstance(fused, cls)
+    assert (type(fused.blocks), type(fused.blocks[0])) == (container, Block)
     assert len(fused.blocks) == 2
 
 
@@ -155,3 +158,89 @@ def test_children_that_are_listed_fold_on_a_run() -> None:
     model = trained(ListsChildren(blocks=nn.ModuleList([block(), sequence()])))
     assert_stays(model, ["blocks.0.bn", "blocks.1.1"], because={Reason.OPAQUE})
     assert_decided(model, folded=["blocks.0.bn", "blocks.1.1"], example_inputs=values(2, 3, 6, 6))
+
+
+# -- what is not known to leave elements as they are
+
+
+def flattened(blocks: Any) -> list[Any]:
+    return [layer for inner in blocks for layer in (inner.children() if isinstance(inner, Block) else inner)]
+
+
+class Flattens(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for layer in flattened(self.blocks):
+            taps.append(layer(taps[-1]))
+        return taps
+
+
+class Chains(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for layer in itertools.chain(*self.blocks):
+            taps.append(layer(taps[-1]))
+        return taps
+
+
+class OpensByAFunction(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for conv in map(operator.itemgetter(0), self.blocks):
+            taps.append(conv(taps[-1]))
+        return taps
+
+
+class NamesOfItsOwn(Model):
+    order = ("blocks",)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for name in self.order:
+            taps += [layer[0](taps[-1]) for layer in getattr(self, name)]
+        return taps
+
+
+class Bag(Model):
+    def __iter__(self) -> Any:
+        return iter(self.inner)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x)
+
+
+class LoopsOverABag(Model):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = [x * batch_of(x)]
+        for layer in self.blocks:
+            taps.append(layer(taps[-1]))
+        return [*taps, self.blocks(x)]
+
+
+class KeepsAList(Model):
+    taps: list[nn.Module]
+
+    def forward(self, x: Tensor) -> tuple[Any, Any]:
+        return self.taps[0](x) * batch_of(x), self.blocks[0](x)
+
+
+def two() -> nn.ModuleList:
+    return nn.ModuleList([sequence(), sequence()])
+
+
+def keeping() -> Model:
+    model = KeepsAList(blocks=two())
+    model.taps = [model.blocks[0][0]]
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(cls(blocks=two()) for cls in (Flattens, Chains, OpensByAFunction, NamesOfItsOwn)),
+        LoopsOverABag(blocks=Bag(inner=sequence())),
+        keeping(),
+    ],
+)
+def test_elements_that_code_takes_apart_stay(model: nn.Module) -> None:
+    assert {"blocks.0.1", "blocks.inner.1"}.isdisjoint(folds(assert_stays(trained(model), [])))
