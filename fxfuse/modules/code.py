@@ -125,9 +125,10 @@ def _mentions(code: CodeType) -> Mentions:
         kinds_of_names |= computed_names(steps, own, inner, found["computed"])
         called |= called_values(inner, steps)
     found["asked"] -= values
+    once = sum(step.argval == "parameters" for inner in codes_in(code) for step in steps_of(inner)) == 1
     selves = found["own_read"] | found["own_called"] | found["own_elements"]
     others = found["read"] | found["called"]
-    asks = "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
+    asks = once and "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
     weights = set() if asks else {"parameters"} & (found["called"] | found["own_called"])
     words = {"modules": _MODULES, "tensors": _TENSORS | weights}
     kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (others, selves)]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
 
 
+_NOT, _CALLED, _APART = "not reached", "called", "taken apart"  # the elements of a container
+
 _CHILDREN = frozenset(["children", "named_children"])
 
 
@@ -73,6 +75,17 @@ class Method:
                 names = [name for name in found.names if not hasattr(nn.Module, name)]  # these do all as a whole
                 pending += [inner for kind in kinds for name in names for inner in _defined(kind).get(name, ())]
         return seen
+
+    def _names_at(self, kind: type) -> set[str]:
+        """Return the names that it mentions of a module of some class: ``self.bn`` means that of its own class."""
+        own = {function for function, _ in self.functions} if kind is type(self.module) else set[FunctionType]()
+        own |= {function for functions in _defined(kind).values() for function in functions}
+        names = set[str]()
+        for function, found in self._all.items():
+            names |= found.read | found.called
+            if function in own or function not in self._own:
+                names |= found.names
+        return names
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
@@ -136,19 +149,24 @@ class Method:
         children, deep = self.opens
         if deep:
             return set(self.module.modules())
-        found, pending = {self.module}, [(self.module, "")]
+        found, pending = {self.module}, [(self.module, _APART if children else _NOT)]
+        names_at: dict[type, set[str]] = {}
         while pending:
-            holder, held_as = pending.pop()
-            elements = has_elements(holder) and self._reads(held_as) if held_as else children
+            holder, how = pending.pop()
+            kind = type(holder)
+            names = names_at[kind] = names_at[kind] if kind in names_at else self._names_at(kind)
+            elements = how != _NOT and (has_elements(holder) or holder is self.module)
             for name, child in holder._modules.items():
-                if child is not None and (elements or name in self.names) and child not in found:
+                if child is not None and (elements or name in names) and child not in found:
                     found.add(child)
-                    pending.append((child, name))
+                    pending.append((child, self._takes(name) if not elements else how if how == _APART else _NOT))
         return found
 
-    def _reads(self, name: str) -> bool:
-        """Whether it does anything with an attribute but to call it at once."""
-        return any(name in found.read | found.own_read | found.own_elements for found in self.mentions)
+    def _takes(self, name: str) -> str:
+        """Return what it does with the elements of an attribute."""
+        if any(name in found.read | found.own_read for found in self.mentions):
+            return _APART
+        return _CALLED if any(name in found.own_elements for found in self.mentions) else _NOT
 
     def uses(self, module: nn.Module) -> bool:
         """Whether it may call a module by itself, or compute with its tensors."""

@@ -215,3 +215,33 @@ def test_a_method_that_cannot_be_read_is_no_fault() -> None:
     with torch.no_grad():
         assert_equal(model(x), fused(x))
         assert_equal(model.other(x), fused.other(x))
+
+
+class TapsElements(Model):
+    def forward(self, x: Tensor) -> Any:
+        return self.blocks(x)
+
+    def firsts(self, x: Tensor) -> Any:
+        return [block[0](x) for block in self.blocks]
+
+    def first(self, x: Tensor) -> Any:
+        return self.blocks[0][0](x)
+
+    def all(self, x: Tensor) -> Any:
+        found = [x]
+        for block in self.blocks:
+            for layer in block:
+                found.append(layer(found[-1]))
+        return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["firsts", "first", "all"])
+def test_methods_that_take_elements_of_elements_apart_give_what_they_gave(name: str) -> None:
+    cls = type("Taps", (Model,), {"forward": TapsElements.forward, name: vars(TapsElements)[name]})
+    cls.__module__ = __name__
+    model: Any = trained(cls(blocks=nn.Sequential(sequence(), sequence())))
+    fused: Any = fx_fuse(model, structure="module")
+    x = values(2, 3, 6, 6)
+    assert_equal(getattr(model, name)(x), getattr(fused, name)(x))
+    assert_equal(model(x), fused(x))
