@@ -59,6 +59,11 @@ def test_no_more_kernels_than_by_hand(name: str) -> None:
     assert ours[2] < theirs[2] or not FAMILIES[name]
 
 
+# Public methods of these use some layers by themselves, so that more of them stay where the class does: convolutions,
+# norms and kernels in all.
+MORE_IN_THE_CLASS = {"fastvit_t8": [3, 6, 12], "repghostnet_100": [0, 2, 2]}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(deprecated|Overwriting)")
 @pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s1", "fastvit_t8", "repghostnet_100", "lcnetv2_base"])
@@ -74,8 +79,4 @@ def test_as_many_in_an_exported_program_and_in_the_class(name: str) -> None:
         assert max(error(expected, program(x)), error(expected, kept(x))) <= 1e-12
     left = Kernels.of(fx_fuse(model), x)
     assert Kernels.of(program, x) == left
-    # A public method of RepGhostNet reads the first norm and its convolution by itself, so that both stay.
-    assert [a - b for a, b in zip(Kernels.of(kept, x), left, strict=True)] in (
-        [0, 0, 0],
-        [0, 1, 2] if "ghost" in name else [],
-    )
+    assert [a - b for a, b in zip(Kernels.of(kept, x), left, strict=True)] == MORE_IN_THE_CLASS.get(name, [0, 0, 0])

@@ -28,14 +28,16 @@ SMALL = [
     ("eca_nfnet_l0", 64, 0),
     ("repvgg_a0", 64, 0),
 ]
+# What stays where the class is kept: public methods of these (forward_intermediates, as_sequential) list layers, and
+# may hand out what is between two of them.
 LARGER = [
     ("hiera_tiny_224", 224, 0),
     ("nest_tiny_jx", 224, 0),
     ("levit_128s", 224, 0),
-    ("dla34", 64, 0),
-    ("hrnet_w18_small", 64, 0),
+    ("dla34", 64, 2),
+    ("hrnet_w18_small", 64, 7),
     ("regnety_002", 64, 0),
-    ("efficientnet_lite0", 64, 0),
+    ("efficientnet_lite0", 64, 2),
 ]
 
 
