@@ -44,7 +44,8 @@ except SystemExit:
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     command = f"{sys.executable} -m fxfuse explain own_models:small | head -c 1"
     done = subprocess.run(command, shell=True, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)  # noqa: S602
-    assert (done.stdout, done.stderr) == ("o", "")
+    assert done.stdout == "o"
+    assert "Error" not in done.stderr  # torch may warn that there is no numpy
 
 
 def test_an_interruption_while_torch_is_imported_is_quiet() -> None:
