@@ -120,6 +120,7 @@ class Branches(Model):
         return torch.cond(x.sum() > 0, lambda x: self.b(self.a(x)), lambda x: self.b(self.a(-x)), (x,))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.14", reason="torch 2.13 cannot export these branches")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_norms_in_branches_fold(sign: int) -> None:
     model, x = trained(Branches(**blocks())), values(*SHAPE).abs() * sign
