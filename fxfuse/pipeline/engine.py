@@ -167,11 +167,8 @@ class _Engine:
             yield self._stays(None, node, Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
 
     def _stays(self, rule: Rule | None, node: fx.Node, reason: Reason, detail: str) -> Decision:
-        name, path, kind = (
-            "rules" if rule is None else name_of(rule),
-            self.graph.path(node),
-            self.graph.owner_kind(node),
-        )
+        name = "rules" if rule is None else name_of(rule)
+        path, kind = self.graph.path(node), self.graph.owner_kind(node)
         about = _subject(self.graph, rule, [node])
         return Decision(name, path, kind, reason=reason, detail=detail, nodes=(node,), subject=about)
 

@@ -61,17 +61,15 @@ def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Optio
     except Exception as error:
         if out_of_memory(error):
             raise
-        plain = _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
         why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
-        Report.of(plain[1]).noted(why).attach(plain[1])
-        return plain
+        return _noted(_unwatched(captured, options, examples), why)
     return watched if _norms_left(watched) == 0 else _fewest(watched, captured, options, examples)
 
 
 def _fewest(watched: Fused, captured: Capture, options: Options, examples: Examples) -> Fused:
     """Return what folds without watching the model, if that leaves fewer norms; else what folds with it."""
     try:
-        plain = _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
+        plain = _unwatched(captured, options, examples)
     except FuseError:  # it differs on the example inputs
         return watched
     if _norms_left(plain) >= _norms_left(watched):
@@ -79,8 +77,18 @@ def _fewest(watched: Fused, captured: Capture, options: Options, examples: Examp
     why = (
         "By its code alone more of the model folds than by what it does on the example inputs, so the folds are those."
     )
-    Report.of(plain[1]).noted(why).attach(plain[1])
-    return plain
+    return _noted(plain, why)
+
+
+def _unwatched(captured: Capture, options: Options, examples: Examples) -> Fused:
+    """Return what folds by the code alone, with the example inputs to compare on."""
+    return _compared(_proven(captured.model, captured, examples.calls, options), options, examples)
+
+
+def _noted(fused: Fused, why: str) -> Fused:
+    """Return the same, with a note in the report."""
+    Report.of(fused[1]).noted(why).attach(fused[1])
+    return fused
 
 
 def _norms_left(fused: Fused) -> int:
@@ -112,8 +120,7 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
         note = (
             f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
         )
-        Report.of(result).noted(note).attach(result)
-        return attempt, result
+        return _noted((attempt, result), note)
 
     def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
         return examples.gap(_fused(captured.copied(), options, frozen_modules)[1])

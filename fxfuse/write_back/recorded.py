@@ -40,8 +40,9 @@ class Link(NamedTuple):
 class RecordedVetoes(Vetoes):
     """The questions to a plan for a recorded run.
 
-    A plan whose nodes all belong to one call of a traced forward holds for every input.  Any other rests on what the
-    Python code between the modules did in this run; it is told as recorded, and checked whenever the model runs.
+    A plan whose nodes all belong to one call of a traced forward holds for every input, unless untraced code may come
+    to one of its layers by itself.  Any other rests on what the Python code between the modules did in this run; it is
+    told as recorded, and checked whenever the model runs.
     """
 
     def __init__(self, *args: Any, names: Names | None = None) -> None:
