@@ -23,13 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _CALLING = frozenset(["forward", "__call__", *(container.__name__ for container in CONTAINERS)])
-
-
 _NOT, _CALLED, _APART = "not reached", "called", "taken apart"  # the elements of a container
-
 _CHILDREN = frozenset(["children", "named_children"])
-
-
 _DEEP = frozenset("modules named_modules get_submodule __dict__ _modules apply".split())
 
 

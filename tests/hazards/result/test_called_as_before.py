@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fxfuse import Reason, Report, fx_fuse
-from fxfuse.extend import DEFAULT_RULES, Graph, Linear, Plan, Write
+from fxfuse.extend import DEFAULT_RULES
+from tests.report.reason_models import halves
 from tests.support.helpers import Model, assert_fuses, assert_same, folds, trained, values
 from tests.support.samples import parameter
 
@@ -90,15 +91,6 @@ class Third(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x / 3
-
-
-def halves(graph: Graph, node: fx.Node) -> Plan | None:
-    """A rule that is wrong, and asks whether the layer may change."""
-    if not graph.plays(node, Linear):
-        return None
-    graph.require_changeable(node)
-    call = graph.read(node)
-    return Plan(writes=(Write(call, {"weight": call.tensor("weight") / 2}),))
 
 
 def test_a_fold_in_a_module_that_a_graph_has_no_longer_is_undone() -> None:
