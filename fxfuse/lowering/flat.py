@@ -32,6 +32,7 @@ class Writer:
 
     Attributes:
         tensors: the tensors that the forward has bound.
+        called: the modules of which nothing is known, which it calls.
     """
 
     def __init__(self, reading: Reading, plan: Plan, kernels: Mapping[fx.Node, Callable[..., Any]]) -> None:
@@ -40,6 +41,7 @@ class Writer:
         self.graph, self.bound = fx.Graph(), dict[str, Any]()
         self.written: dict[fx.Node, fx.Node] = {}
         self.tensors: list[Tensor] = []
+        self.called: set[nn.Module] = set()
 
     def function(self) -> Callable[..., Any]:
         """Return the forward."""
@@ -65,8 +67,7 @@ class Writer:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda value: self._stand_in(node, value))
         module = self.reading.module(node)
         if module is not None:
-            torchs = type(module).__module__.startswith("torch.nn.modules.") and not is_hooked(module)
-            return self._call(module.forward if torchs else module, *args, **kwargs)
+            return self._call(self._callable(node, module), *args, **kwargs)
         if node.op == "get_attr":
             return self._constant(str(node.target))
         if self.reading.copies_in_order(node):
@@ -74,6 +75,12 @@ class Writer:
         target = _IN_ANY_ORDER[node.target] if in_any_order else node.target
         result = self.graph.create_node(node.op, target, args, kwargs)
         return self._call(as_images, result) if in_any_order else result
+
+    def _callable(self, node: fx.Node, module: nn.Module) -> Callable[..., Any]:
+        if self.reading.graph.row(node) is None:
+            self.called.add(module)
+        torchs = type(module).__module__.startswith("torch.nn.modules.") and not is_hooked(module)
+        return module.forward if torchs else module
 
     def _stand_in(self, reader: fx.Node, value: fx.Node) -> fx.Node:
         """Return what is read; what is asked in place of a value that is never made has the same shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from fxfuse.lowering.cpu import CpuEmitter
@@ -49,7 +50,8 @@ def lowered(fused: Any, example_inputs: Any, *, exact_nan: bool, emitter: Any = 
 
 def _lower_graph(fused: fx.GraphModule, emitter: Any) -> LoweredModule:
     """Return a lowered copy that shares all tensors, so that converting either leaves the other as it is."""
-    shared = {id(tensor): tensor for tensor in (*fused.parameters(), *fused.buffers())}
+    scripted = (module for module in fused.modules() if isinstance(module, torch.jit.ScriptModule))  # lives in C++
+    shared: Any = {id(kept): kept for kept in (*fused.parameters(), *fused.buffers(), *scripted)}
     copied = copy.deepcopy(fused, shared)
     renew_parameters(copied)
     result = LoweredModule(copied, emitter)

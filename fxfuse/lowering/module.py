@@ -44,7 +44,7 @@ class LoweredModule(nn.Module):
         """Share all that ``fused`` holds, and own it; the kernels are made when they are needed."""
         super().__init__()
         self.__dict__.update({name: fused.__dict__[name] for name in REGISTRIES if name in fused.__dict__})
-        runner = Runner(fused, fused.forward, lambda: fused, emitter, self._tell)
+        runner = Runner(fused, self._run_fused, lambda: fused, emitter, self._tell)
         self.__dict__.update(fused=fused, _runner=runner, _made_of=(fused, emitter))  # the fused model is no child
 
     if TYPE_CHECKING:
@@ -67,6 +67,9 @@ class LoweredModule(nn.Module):
         if not compiles and (is_traced([args]) or is_traced(pytree.tree_leaves(kwargs) if kwargs else args)):
             raise FuseError(_EXPORT)
         return self._runner(*args, **kwargs)
+
+    def _run_fused(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fused.forward(*args, **kwargs)  # by the code that it has now
 
     def _tell(self, layers: tuple[Lowered, ...]) -> None:
         report_of(self.fused, layers).attach(self)

@@ -37,15 +37,17 @@ class Built:
         trains: it depends on whether the model trains; an exported program does not.
     """
 
-    def __init__(self, graph: fx.GraphModule, path: str, emitter: Any, missed: Callable[[str], None]) -> None:
-        """Build it; ``missed`` is told the path of a layer that got a value which its kernel does not take."""
-        reading = Reading(graph, path)
+    def __init__(self, graph: fx.GraphModule, runner: Runner, emitter: Any) -> None:
+        """Build it."""
+        reading = Reading(graph, runner.path)
         plan = make_plan(reading, emitter)
         kernels = plan.kernels.items()
-        made = {node: emitter.emit(k.layer, functools.partial(missed, k.layer.path)) for node, k in kernels}
+        made = {node: emitter.emit(k.layer, functools.partial(runner.note, k.layer.path)) for node, k in kernels}
         writer = Writer(reading, plan, made)
         self.forward = writer.function()
-        self.watch = Watch(graph, [tensor for _, kernel in kernels for tensor in kernel.tensors], writer.tensors)
+        self.watch = Watch(
+            runner.module, [t for _, kernel in kernels for t in kernel.tensors], writer.tensors, writer.called
+        )
         self.layers, self.empty = plan.told(reading), not made
         self.trains = not hasattr(graph.graph._codegen, "pytree_info")
         self.orders: dict[Any, list[tuple[int, ...] | None]] = {}
@@ -125,12 +127,13 @@ class Runner:
                 if built is None or not built.watch.unchanged():
                     on_gpu = any(parameter.is_cuda for parameter in self.module.parameters())
                     emitter = GpuEmitter() if on_gpu and type(self._emitter) is CpuEmitter else self._emitter
-                    built = Built(self._graph(), self.path, emitter, self._note)
+                    built = Built(self._graph(), self, emitter)
                     self._built = built
                     self._tell(built.layers)
         return built
 
-    def _note(self, missed: str) -> None:
+    def note(self, missed: str) -> None:
+        """Note the path of a layer that got a value which its kernel does not take."""
         self._local.missed = missed
 
     def _obstacle(self, built: Built, tensors: list[Tensor]) -> str:
