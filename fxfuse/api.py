@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from torch import Tensor, fx, nn
 
 from fxfuse.lowering.lower import lowered
-from fxfuse.pipeline.checks import checked_rules, require_graph
-from fxfuse.pipeline.guarded import guarded
+from fxfuse.pipeline.entry import checked_rules, require_graph, run_pass
 from fxfuse.pipeline.options import Options, Structure
 from fxfuse.pipeline.sizes import sized_report
 from fxfuse.report.report import Report
@@ -108,7 +107,7 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
         FuseError: if the model or the inputs cannot be used; nothing is changed then.
     """
     options = Options(checked_rules(rules), structure, allow_copies, guards, inplace, allow_growth, hooks=hooks)
-    return guarded(model, example_inputs, options)[1]
+    return run_pass(model, example_inputs, options)[1]
 
 
 def explain(model: nn.Module | ExportedProgram, example_inputs: Any = None, **options: Unpack[FuseOptions]) -> Report:
@@ -185,7 +184,7 @@ def fuse_graph(
         constants=constants or {},
         hooks=hooks,
     )
-    return Report.of(guarded(graph_module, None, options)[1])
+    return Report.of(run_pass(graph_module, None, options)[1])
 
 
 def lower(fused: nn.Module, example_inputs: Any = None, *, exact_nan: bool = False) -> Any:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from fxfuse.capture.process import OneThread
 from fxfuse.capture.proxies import Untraceable
-from fxfuse.capture.threads import OneThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fxfuse.capture.proxies import Untraceable
-from fxfuse.graph.mutations import mutated
+from fxfuse.graph.uses import mutated
 from fxfuse.modules.code import wrappers_of
 from fxfuse.modules.steps import steps_of
 

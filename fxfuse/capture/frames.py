@@ -5,17 +5,13 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
-import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
-
-from fxfuse.modules.code import wrappers_of
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _SILENT = ("CACHE", "TO_BOOL", "NOT_TAKEN", "PRECALL", "PUSH_NULL")
-_STATES = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_inference".split())
 
 
 @functools.cache
@@ -113,24 +109,3 @@ def _loaded(frame: FrameType, step: dis.Instruction) -> Any:
     if step.opname != "LOAD_GLOBAL":
         return None
     return frame.f_globals.get(step.argval, getattr(builtins, str(step.argval), None))
-
-
-def asks_what_a_graph_cannot_say(function: Any) -> str:
-    """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
-    wrappers = wrappers_of(function) if hasattr(function, "__wrapped__") else ()
-    functions = (*wrappers, inspect.unwrap(function))
-    codes = (getattr(inner, "__code__", None) for inner in functions)
-    return next(filter(None, (_asked(code) for code in codes if code is not None)), "")
-
-
-@functools.cache
-def _asked(code: CodeType) -> str:
-    asked = _STATES & set(code.co_names)
-    if asked:
-        return f"it calls {min(asked)}"
-    before = None
-    for step in dis.get_instructions(code):
-        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
-            return "it compares by identity"
-        before = step
-    return ""

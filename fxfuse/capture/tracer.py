@@ -25,10 +25,9 @@ from fxfuse.capture.forward_arguments import (
     resolve_types,
     traced_value,
 )
-from fxfuse.capture.frames import asks_what_a_graph_cannot_say, is_assertion
-from fxfuse.capture.patches import traced_extremes
-from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
-from fxfuse.capture.threads import one_at_a_time
+from fxfuse.capture.frames import is_assertion
+from fxfuse.capture.process import one_at_a_time, traced_extremes
+from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
 from fxfuse.modules.derived_class import UNCHECKED, Derived
@@ -77,13 +76,14 @@ class Tracer(ManyWays):
         """
         self._names = {id(tensor): name for tensor, name in tensor_paths(root)}
         self._require_traceable(root)
-        forbidden = forbids_a_graph(root)
-        if forbidden:
+        if forbidden := forbids_a_graph(root):
             raise Untraceable(forbidden)
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         before, names = State(root), set(root.__dict__)
         try:
-            with traced_extremes(root):
+            with traced_extremes(root) as uses_math:
+                if not uses_math:
+                    self.leave_math_alone()
                 graph = self._traced(lambda: self.trace(root))
                 self.require_no_failure()
             literals = literals_of(root, names)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import fxfuse
 from fxfuse.cli.export_formats import replacing
 from fxfuse.cli.html_graph import STATES, rows_of
-from fxfuse.pipeline.checks import checked_rules
-from fxfuse.pipeline.guarded import guarded
+from fxfuse.pipeline.entry import checked_rules, run_pass
 from fxfuse.pipeline.options import Options
 from fxfuse.pipeline.sizes import sized_report
 from fxfuse.rules import DEFAULT_RULES, MERGES
@@ -96,7 +95,7 @@ def _explained(
     model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: FuseOptions
 ) -> tuple[Report, str]:
     given: Any = {**options, "rules": checked_rules(options.get("rules", DEFAULT_RULES)), "inplace": False}
-    attempt, result = guarded(model, example_inputs, Options(**given))
+    attempt, result = run_pass(model, example_inputs, Options(**given))
     report = sized_report(model, result, example_inputs)
     return report, _filled(title or type(model).__name__, report, _data(attempt, report))
 

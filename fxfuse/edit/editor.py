@@ -200,7 +200,7 @@ class Editor:
             checked.meta = dict(node.meta)
             value = checked
         node.replace_all_uses_with(value)
-        self.graph.layout.forget(node)
+        self.graph.taken_out(node)
         self._erase_unused(node)
 
     def _erase_unused(self, node: fx.Node) -> None:

@@ -16,7 +16,7 @@ from fxfuse.api import fuse_graph
 from fxfuse.capture.lifted import attributes_as_inputs, inputs_as_attributes
 from fxfuse.frontends.snapshot import Snapshot
 from fxfuse.modules.lookup import fetch
-from fxfuse.pipeline.checks import checked_rules
+from fxfuse.pipeline.entry import checked_rules
 from fxfuse.report.errors import FuseError, sentence
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxfuse.api import fuse_graph
-from fxfuse.pipeline.checks import checked_rules
+from fxfuse.pipeline.entry import checked_rules
 from fxfuse.pipeline.options import GraphOptions
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report

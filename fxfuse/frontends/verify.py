@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.modules.comparison import TOLERANCE, alike, gap, largest, leaves
 from fxfuse.modules.example_inputs import Inputs, reference, untouched
-from fxfuse.pipeline.guarded import as_fuse_errors
+from fxfuse.pipeline.entry import as_fuse_errors
 from fxfuse.report.errors import FuseError, sentence
 
 if TYPE_CHECKING:

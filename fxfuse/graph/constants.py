@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.graph.mutations import mutated
 from fxfuse.graph.nodes import UNTRACED
 from fxfuse.graph.registry import COMPUTES, operator_of
+from fxfuse.graph.uses import mutated
 from fxfuse.modules.lookup import fetch, look_up
+from fxfuse.modules.mutable_state import RandomState
 from fxfuse.modules.origin import is_torchs
-from fxfuse.modules.random_state import chance, same_chance, set_chance
 from fxfuse.report.errors import out_of_memory
 from fxfuse.report.reasons import Reason, Refusal, require
 
@@ -99,17 +99,17 @@ class Constants:
         return self._computed[node]
 
     def _compute(self, node: fx.Node, name: str, of: str) -> Tensor:
-        before = chance()
+        before = RandomState.now()
         try:
             with torch.no_grad():
                 result = self._evaluate(node)
-            deterministic = same_chance(chance(), before)
+            deterministic = before.is_same(RandomState.now())
         except Exception as error:
             if out_of_memory(error):
                 raise
             raise Refusal(Reason.COMPUTED, name=name, value=of) from error
         finally:
-            set_chance(before)
+            before.put_back()
         require(deterministic and isinstance(result, Tensor), Reason.COMPUTED, name=name, value=of)
         return result
 

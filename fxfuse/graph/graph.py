@@ -12,13 +12,12 @@ from fxfuse.algebra.running_norms import RunningNorms
 from fxfuse.graph.call import call_of, operator_at
 from fxfuse.graph.constants import Constants
 from fxfuse.graph.layout import Layout
-from fxfuse.graph.mutations import mutated
 from fxfuse.graph.nodes import UNTRACED, Nodes
 from fxfuse.graph.ranks import ranks
 from fxfuse.graph.readers import Readers
 from fxfuse.graph.registry import tuple_row
 from fxfuse.graph.sizes import Sizes
-from fxfuse.graph.uses import asks_shape, uses
+from fxfuse.graph.uses import asks_shape, mutated, uses
 from fxfuse.modules.lookup import fetch, is_hooked, owner_at
 from fxfuse.report.reasons import Reason, Refusal, require
 
@@ -78,13 +77,17 @@ class Graph(Nodes):
         self.constants = Constants(graph_module, self.module)
         self.running_norms = RunningNorms(self._modules.values())
         self._ranks = ranks(self)
-        self.layout = Layout(self)
         self.dead_ends: dict[fx.Node, Refusal] = {}  # values from which no walk upstream comes to an end, and why
         self._operators: dict[fx.Node, Operator | None] = {}
         self._views: dict[fx.Node, NodeView | None] = {}
         self._uses: dict[fx.Node, tuple[object, object, object, Counter[fx.Node]]] = {}
         self.readers = Readers(self, holders or {})
         self._dead = self.find_dead()
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """How values lie in memory."""
+        return Layout(self)
 
     @functools.cached_property
     def sizes(self) -> Sizes:
@@ -117,6 +120,11 @@ class Graph(Nodes):
     def changed(self) -> None:
         """Take into account that nodes read other values, or have other constants, than before."""
         self._views.clear()
+
+    def taken_out(self, node: fx.Node) -> None:
+        """Take into account that nobody reads a node any more."""
+        if "layout" in self.__dict__:  # else nobody has asked for it yet
+            self.layout.forget(node)
 
     def view(self, node: fx.Node) -> NodeView | None:
         """Return the node in its role, or None if it plays none that is known.

@@ -1,12 +1,21 @@
-"""What a node reads, and whether it sees values at all."""
+"""What a node reads and writes into, and whether it sees values at all."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
-from fxfuse.graph.registry import row_at
+from fxfuse.graph.registry import COMPUTES, row_at
+from fxfuse.modules.lookup import look_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import nn
 
 
 def uses(node: fx.Node) -> list[fx.Node]:
@@ -56,3 +65,78 @@ def _asks(node: fx.Node, answers: tuple[str, ...], attributes: tuple[str, ...]) 
         # A check returns its input, which somebody may read.
         return row.asks in answers and not (row.result == "view" and node.users)
     return node.op == "call_function" and node.target is getattr and node.args[1] in attributes
+
+
+def mutated(node: fx.Node, module: nn.Module | None) -> Iterable[fx.Node]:
+    """Yield the inputs that a node changes in place, also those in lists.
+
+    Args:
+        node: the node.
+        module: the module that it calls, if it calls one.
+    """
+    if module is not None:
+        if look_up(module, "inplace", default=False):
+            yield from _first_argument(node)
+        return
+    schema = _schema(node.target) if node.op == "call_function" else None
+    if schema is not None and schema.name not in _CHANGE_NO_VALUES:
+        writes = {argument.name: argument.is_write for argument in schema.arguments}
+        passed = [*zip(writes.values(), node.args, strict=False), *((writes[n], a) for n, a in node.kwargs.items())]
+        yield from (value for written, argument in passed if written for value in nodes_in(argument))
+    elif schema is None:
+        if _changes_first_argument(node):
+            yield from _first_argument(node)
+        yield from nodes_in(node.kwargs.get("out"))
+    yield from _moved_statistics(node)
+
+
+def _schema(target: Any) -> Any:
+    """Return what an overload says of itself; of a custom operator called without one, its only one says it."""
+    packet = isinstance(target, torch._ops.OpOverloadPacket)
+    return getattr(getattr(target, target.overloads()[0]) if packet else target, "_schema", None)
+
+
+def _first_argument(node: fx.Node) -> list[fx.Node]:
+    return nodes_in(node.args[0] if node.args else node.kwargs.get("input"))
+
+
+def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
+    """Yield the running statistics that a norm in training mode moves, of which no schema tells."""
+    row = row_at(node)
+    if row is None or "running_mean" not in row.arguments:
+        return
+    passed = row.passed(node)
+    # torch's defaults: F.batch_norm does not train, F.instance_norm does.
+    flags = [(name, default) for name, default in _TRAINS.items() if name in row.arguments]
+    if any(passed.get(name, default) is not False for name, default in flags):
+        yield from nodes_in(passed.get("running_mean"), passed.get("running_var"))
+
+
+_CHANGE_NO_VALUES = ("aten::detach_", "aten::requires_grad_")
+_TRAINS = {"training": False, "use_input_stats": True}
+
+
+def _changes_first_argument(node: fx.Node) -> bool:
+    if node.op not in COMPUTES:
+        return False
+    row = row_at(node)
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")  # torch's own convention
+    return in_place or (row is not None and row.result == "in place") or _passes_inplace(node)
+
+
+def _passes_inplace(node: fx.Node) -> bool:
+    """Whether ``F.relu(x, inplace=True)`` was meant, by name or by position."""
+    if "inplace" in node.kwargs:
+        return bool(node.kwargs["inplace"])
+    position = _inplace_position(node.target) if node.op == "call_function" else None
+    return position is not None and len(node.args) > position and bool(node.args[position])
+
+
+@functools.cache
+def _inplace_position(function: Any) -> int | None:
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (ValueError, TypeError):
+        return None
+    return names.index("inplace") if "inplace" in names else None

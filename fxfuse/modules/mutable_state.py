@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import collections
 import operator
-from typing import Any
+import random
+import sys
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from fxfuse.modules.lookup import ATOMS, paths_below
 from fxfuse.modules.origin import is_torchs
-from fxfuse.modules.random_state import chance, same_chance, set_chance
 
 _DEPTH = 4  # of containers in containers
 _CONTAINERS = (dict, list, set, collections.deque)
@@ -25,7 +26,7 @@ class State:
 
         Args:
             root: the module.
-            alone: remember the attributes of this module only: neither those of others, nor chance.
+            alone: remember the attributes of this module only: neither those of others, nor the random generators.
             runs: remember the values of tensors that are plain attributes too, since the forward is to run.
         """
         self.holders: dict[int, tuple[Any, Any, str]] = {}
@@ -39,7 +40,7 @@ class State:
             self._remember_module(module)
         classes = set() if alone else {type(module) for module in modules}
         self.classes = {cls: dict(vars(cls)) for cls in {c for known in classes for c in _own_classes(known)}}
-        self.chance = None if alone else chance()
+        self.random = None if alone else RandomState.now()
 
     def _remember_module(self, module: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule):  # its state is TorchScript's own
@@ -98,8 +99,8 @@ class State:
         for generator, before in self.generators:
             drawn = drawn or not torch.equal(generator.get_state(), before)
             generator.set_state(before)
-        if self.chance is not None and not same_chance(chance(), self.chance):
-            set_chance(self.chance)
+        if self.random is not None and not self.random.is_same(RandomState.now()):
+            self.random.put_back()
             return True
         return drawn
 
@@ -149,3 +150,56 @@ def _refill(value: Any, content: Any) -> None:
         value.extend(content)
     else:
         value.update(content)
+
+
+class RandomState(NamedTuple):
+    """The state of the generators of torch, on the CPU and on each GPU, of Python, and of NumPy where it is in use."""
+
+    cpu: torch.Tensor
+    gpus: tuple[torch.Tensor, ...]
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]
+
+    @staticmethod
+    def now() -> RandomState:
+        """Return the state of the generators as they are now."""
+        numpy = sys.modules.get("numpy")
+        drawn = numpy.random.get_state(legacy=True) if numpy is not None else ()
+        gpu = _gpu()
+        states = () if gpu is None else gpu.get_rng_state_all() if _counts_devices(gpu) else (gpu.get_rng_state(),)
+        words = (drawn[1].tobytes(), drawn[2]) if drawn else ()
+        return RandomState(torch.get_rng_state(), tuple(states), random.getstate(), words)
+
+    def is_same(self, other: RandomState) -> bool:
+        """Whether nothing was drawn between two states."""
+        same = torch.equal(self.cpu, other.cpu) and (self.python, self.numpy) == (other.python, other.numpy)
+        return same and len(self.gpus) == len(other.gpus) and all(map(torch.equal, self.gpus, other.gpus))
+
+    def put_back(self) -> None:
+        """Give the generators this state."""
+        torch.set_rng_state(self.cpu)
+        random.setstate(self.python)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and self.numpy:
+            words = numpy.frombuffer(self.numpy[0], dtype=numpy.uint32)
+            numpy.random.set_state(("MT19937", words, self.numpy[1]))
+        gpu = _gpu()
+        if gpu is not None and self.gpus:
+            if _counts_devices(gpu):
+                gpu.set_rng_state_all(self.gpus)
+            else:
+                gpu.set_rng_state(self.gpus[0])
+
+
+def _gpu() -> Any:
+    """Return torch's module for the accelerator, None without one or before it is in use: to ask would start it."""
+    device = torch.accelerator.current_accelerator()
+    if device is None:
+        return None
+    module = torch.get_device_module(device)
+    in_use = getattr(module, "is_initialized", None)  # Metal has one device, which is always there
+    return module if hasattr(module, "get_rng_state") and (in_use is None or in_use()) else None
+
+
+def _counts_devices(gpu: Any) -> bool:
+    return hasattr(gpu, "get_rng_state_all")

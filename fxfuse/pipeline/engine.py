@@ -11,7 +11,7 @@ from fxfuse.operators.roles import AffineSource
 from fxfuse.report.decision import Decision
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.rules import MERGES, RULES, STARTS, name_of
+from fxfuse.rules import MERGES, OF_FUNCTIONS, RULES, STARTS
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
@@ -88,7 +88,8 @@ class _Engine:
         for number, rule in enumerate(self.rules):
             start = STARTS.get(id(rule))  # a rule of the user's may start anywhere
             for node in reversed(self.graph.nodes):
-                if self.editor.gone(node) or (start is not None and not self.graph.may_be(node, start)):
+                may_start = start is None or self.graph.may_be(node, start)
+                if self.editor.gone(node) or not may_start or (node.op == "call_module" and id(rule) in OF_FUNCTIONS):
                     continue
                 try:
                     offer = self._offer(rule, node)
@@ -138,7 +139,7 @@ class _Engine:
         kind_of = self.graph.owner_kind if plan.removed else self.graph.kind
         for number, (path, nodes) in enumerate(removed.items()):
             yield Decision(
-                rule=name_of(rule),
+                rule=_name_of(rule),
                 path=path,
                 kind=kind_of(nodes[-1]),
                 into=tuple(map(self.editor.path, plan.hosts)),
@@ -167,10 +168,16 @@ class _Engine:
             yield self._stays(None, node, Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
 
     def _stays(self, rule: Rule | None, node: fx.Node, reason: Reason, detail: str) -> Decision:
-        name = "rules" if rule is None else name_of(rule)
+        name = "rules" if rule is None else _name_of(rule)
         path, kind = self.graph.path(node), self.graph.owner_kind(node)
         about = _subject(self.graph, rule, [node])
         return Decision(name, path, kind, reason=reason, detail=detail, nodes=(node,), subject=about)
+
+
+def _name_of(rule: Rule) -> str:
+    """Return what a rule is called in a report: its name, or that of the class of an object."""
+    name: str = getattr(rule, "__name__", type(rule).__name__)
+    return name
 
 
 def _detail(offer: _Offer) -> str:
@@ -204,12 +211,12 @@ def _plan_of_theirs(graph: Graph, node: fx.Node, rule: Rule) -> Plan | None:
     except Exception as error:
         if out_of_memory(error):
             raise
-        name, where = name_of(rule), graph.path(node)
+        name, where = _name_of(rule), graph.path(node)
         raise FuseError(f"The rule {name} failed ({sentence(error)}) at {where}; nothing was changed.") from error
     if plan is None or (isinstance(plan, Plan) and (plan.writes or plan.bypass)):
         return plan
     raise FuseError(
-        f"The rule {name_of(rule)} returned {plan!r} at {graph.path(node)}; nothing was changed. "
+        f"The rule {_name_of(rule)} returned {plan!r} at {graph.path(node)}; nothing was changed. "
         "A rule returns a fxfuse.extend.Plan with writes or with nodes to bypass, or None where it has nothing to do."
     )
 

@@ -17,7 +17,7 @@ from fxfuse.report.decision import Decision
 from fxfuse.report.errors import FuseError, out_of_memory
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Report
-from fxfuse.rules import MERGES, name_of
+from fxfuse.rules import MERGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,7 @@ def tell_all(result: nn.Module | ExportedProgram, calls: Iterable[Inputs]) -> No
 
 def _untold(model: nn.Module, report: Report, means: dict[int, Tensor]) -> list[Decision]:
     """Return a decision for each norm that ran and of which the report says nothing."""
-    merges = set(map(name_of, MERGES))
+    merges = {rule.__name__ for rule in MERGES}
     told = [decision.path for decision in report.skipped if decision.rule not in merges]
     owners = {tensor.data_ptr(): name.rpartition(".")[0] for tensor, name in tensor_paths(model)}
     paths = [owners.get(address, "") for address in means]

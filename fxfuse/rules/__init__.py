@@ -59,9 +59,5 @@ STARTS: dict[int, type[View]] = {
         (stack_parallel, Linear),
     )
 }
-
-
-def name_of(rule: Rule) -> str:
-    """Return what a rule is called in a report: its name, or that of the class of an object."""
-    name: str = getattr(rule, "__name__", type(rule).__name__)
-    return name
+# Rules that never start at a module: its weights are parameters, and nothing has computed them.
+OF_FUNCTIONS = frozenset({id(fold_constants)})

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def fold_constants(graph: Graph, node: fx.Node) -> Plan | None:
     """``conv(x, standardised(w))`` becomes ``conv(x, w')`` with ``w' = standardised(w)``."""
-    if node.op == "call_module" or not graph.plays(node, Linear):
-        return None  # the weights of a module are parameters
-    view = graph.view(node)
+    view = None if node.op == "call_module" else graph.view(node)  # the weights of a module are parameters
     if not isinstance(view, Linear):
         return None
     values = view.computed()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, Report, fx_fuse
-from fxfuse.capture.patches import traced_extremes
+from fxfuse.capture.process import traced_extremes
 from tests.support.helpers import Model, Structure, assert_same, folds, trained, values
 
 if TYPE_CHECKING:

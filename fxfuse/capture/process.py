@@ -1,29 +1,37 @@
-"""What other threads do while a model is traced.
+"""What a trace changes in the process while it runs, and what other threads do meanwhile.
 
 For a trace, torch.fx and this package exchange methods of ``nn.Module`` and other classes, for all threads of the
 process.  A second trace at the same time would take those of the first for torch's own, and leave them in place for
 ever, so it waits.  What other threads run in the meantime is theirs, and is let alone.
+
+``max`` and ``min`` of sizes become nodes of the graph: the builtins would branch on which of the sizes is larger.  The
+Python files of the functions that a model runs have variables of these names meanwhile, as torch.fx does it for
+functions of ``math``.  The builtins themselves stay as they are, for every thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-from torch import fx
+from torch import fx, nn
 from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
+from fxfuse.capture.known_objects import functions_of, values_of
 from fxfuse.capture.proxies import Untraceable
-from fxfuse.modules.code import handles_exceptions
+from fxfuse.capture.symbolic_sizes import ORIGINALS, number_class
+from fxfuse.modules.code import handles_exceptions, mentions
+from fxfuse.modules.origin import home_of, is_users
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import CodeType, FrameType
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType, FunctionType
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -99,6 +107,11 @@ class OneThread(fx.Tracer):
         finally:
             _say_under_way(before)
 
+    def leave_math_alone(self) -> None:
+        """Let torch.fx not exchange the functions of ``math``, which takes as long as a short trace."""
+        self._autowrap_search.clear()
+        self._autowrap_function_ids.clear()
+
     def is_bystander(self, *computed: Any) -> bool:
         """Whether this is another thread that was there before, and what it computes with has nothing to do with us."""
         other = threading.get_ident() != self._thread and threading.current_thread() in self._others
@@ -127,3 +140,65 @@ class OneThread(fx.Tracer):
             raise self.failure
         if changed:
             raise Untraceable(changed)
+
+
+# -- functions of numbers
+
+
+class Numbers(NamedTuple):
+    """How the methods of a class, and what they call, compute with numbers.
+
+    Attributes:
+        scopes: the variables of the Python files in which ``max`` or ``min`` is named.
+        math: whether ``math``, or a function of it, is named.
+    """
+
+    scopes: tuple[dict[str, Any], ...]
+    math: bool
+
+
+@functools.lru_cache(maxsize=1024)
+def _numbers_of(cls: Any) -> Numbers:
+    pending = [f for base in cls.__mro__ if is_users(base) for v in vars(base).values() for f in functions_of(v)]
+    seen: set[FunctionType] = set()
+    scopes: list[dict[str, Any]] = []
+    known: list[Any] = []
+    while pending:
+        function = pending.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        if not ORIGINALS.keys().isdisjoint(mentions(function.__code__).variables):
+            scopes.append(function.__globals__)
+        values = list(values_of(function))
+        known += values
+        pending += [inner for value in values for inner in functions_of(value)]
+    return Numbers(tuple(scopes), any(home_of(value) == "math" for value in known))
+
+
+@contextlib.contextmanager
+def traced_extremes(root: nn.Module) -> Iterator[bool]:
+    """Make ``max`` and ``min`` of sizes nodes of the graph; yield whether the model computes with ``math`` as well."""
+    classes: set[Any] = {type(module) for module in root.modules()}
+    found = [_numbers_of(cls) for cls in classes]
+    scopes = {id(scope): scope for numbers in found for scope in numbers.scopes}
+    placed = [(scope, name) for scope in scopes.values() for name in ORIGINALS if name not in scope]
+    try:
+        for scope, name in placed:
+            scope[name] = _traced(ORIGINALS[name])
+        yield any(numbers.math for numbers in found)
+    finally:
+        for scope, name in placed:
+            scope.pop(name, None)
+
+
+def _traced(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def extreme(*args: Any, **kwargs: Any) -> Any:
+        proxies = [a for a in args if issubclass(type(a), fx.Proxy)]  # isinstance would ask the proxy
+        numbers = all(number_class(a.node) if issubclass(type(a), fx.Proxy) else type(a) in (int, float) for a in args)
+        if proxies and len(args) > 1 and not kwargs and numbers:
+            return proxies[0].tracer.create_proxy("call_function", original, args, {})
+        return original(*args, **kwargs)
+
+    return extreme

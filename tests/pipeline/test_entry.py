@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fxfuse import FuseError
-from fxfuse.pipeline.guarded import as_fuse_errors
+from fxfuse.pipeline.entry import as_fuse_errors
 
 
 def test_other_errors_are_faults_of_fxfuse_and_memory_is_not() -> None:
