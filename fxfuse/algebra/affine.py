@@ -55,6 +55,8 @@ class Affine:
 
     def with_rank(self, rank: int) -> Affine:
         """Return the same affine with leading axes of size one, up to ``rank`` axes."""
+        if self.scale.ndim == self.shift.ndim == rank:
+            return self
         return self.rearrange(lambda t: t.reshape((1,) * (rank - t.ndim) + tuple(t.shape)))
 
     def trimmed(self) -> Affine:
@@ -63,7 +65,7 @@ class Affine:
         full = self.with_rank(rank)
         sizes = [max(pair) for pair in zip(full.scale.shape, full.shift.shape, strict=True)]
         lead = next((axis for axis, size in enumerate(sizes) if size != 1), rank)
-        return full.rearrange(lambda t: t.reshape(t.shape[lead:]))
+        return full.rearrange(lambda t: t.reshape(t.shape[lead:])) if lead else full
 
     def equals(self, other: Affine) -> bool:
         """Whether another affine has the same elements in the same shapes."""
@@ -146,6 +148,12 @@ class Affine:
 def vectors(scale: Tensor, shift: Tensor, size: int) -> list[Tensor]:
     """Return a scale and a shift of one or ``size`` elements as vectors."""
     return [t.reshape(-1) if t.numel() == size else t.reshape(-1).expand(size) for t in (scale, shift)]
+
+
+@step()
+def numbers(*values: float) -> list[Tensor]:
+    """Return numbers as tensors without axes, in float64 on the CPU."""
+    return [torch.tensor(value, dtype=torch.float64, device="cpu") for value in values]
 
 
 @step(shares=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fxfuse.algebra.affine import numbers
 from fxfuse.algebra.geometry import Axis, Geometry, fits, union
 from fxfuse.algebra.linear_map import LinearMap
 
@@ -76,7 +77,7 @@ class Filter:
     @staticmethod
     def average(channels: int, geometry: Geometry, divisor: int) -> Filter:
         """Return an average pool: each channel by itself, all taps ``1 / divisor``."""
-        tap = torch.tensor(1 / divisor, dtype=torch.float64, device="cpu")
+        [tap] = numbers(1 / divisor)
         return Filter(LinearMap(tap.expand(channels, 1, 1, *geometry.taps), None), geometry)
 
     @property

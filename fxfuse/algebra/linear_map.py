@@ -85,13 +85,14 @@ class LinearMap:
         shift = applied(self.stored, self.factor, affine.shift.reshape(groups, inputs))
         return LinearMap(self.stored, shift if self.bias is None else shift + self.bias, factor)
 
-    def round_into(self, target: Tensor) -> None:
-        """Store the kernel in the dtype, device and layout of ``target``: the one rounding there is.
+    def rounded(self, like: Tensor, *, inputs_first: bool = False) -> list[Tensor]:
+        """Return a new weight, and the bias if there is one: the one rounding there is.
 
         Args:
-            target: of the shape of ``stored``.
+            like: has the shape, dtype, device and layout that the weight gets.
+            inputs_first: it is ``(groups * in, out, *taps)``, and not ``(groups * out, in, *taps)``.
         """
-        rounded(target, self.stored, self.factor)
+        return rounded(like, self.stored, self.factor, self.bias, inputs_first)
 
 
 @step()
@@ -108,15 +109,28 @@ def moved(scale: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
 
 
 @step(shares=True)
-def split(weight: Tensor, groups: int, transposed: bool) -> Tensor:  # noqa: FBT001 - noted by position
-    """Return a view of a weight as ``(groups, out, in, *taps)``; that of a transposed convolution has ``in`` first."""
+def split(weight: Tensor, groups: int, inputs_first: bool) -> Tensor:  # noqa: FBT001 - noted by position
+    """Return a view of a weight as ``(groups, out, in, *taps)``."""
     view = weight.detach().unflatten(0, (groups, -1))
-    return view.transpose(1, 2) if transposed else view
+    return view.transpose(1, 2) if inputs_first else view
 
 
-@step(writes=True)
-def rounded(target: Tensor, stored: Tensor, factor: Tensor | None) -> None:
-    """Write ``stored * factor``, computed in float64, into ``target``: block by block along its longer channel axis."""
+@step()
+def rounded(
+    like: Tensor,
+    stored: Tensor,
+    factor: Tensor | None,
+    bias: Tensor | None,
+    inputs_first: bool,  # noqa: FBT001
+) -> list[Tensor]:
+    """Return ``stored * factor``, computed in float64, in a weight of its own, and the bias in its dtype, if any."""
+    weight = torch.empty_like(like).detach()
+    _round_into(split(weight, stored.shape[0], inputs_first), stored, factor)
+    return [weight] if bias is None else [weight, bias.detach().to(like.device, like.dtype, copy=True)]
+
+
+def _round_into(target: Tensor, stored: Tensor, factor: Tensor | None) -> None:
+    """Write ``stored * factor`` into ``target``, block by block along its longer channel axis."""
     if factor is not None and stored.numel() <= _SMALL:
         torch.mul(stored, factor, out=target)  # computed in float64, and rounded
         return
@@ -176,19 +190,7 @@ def _summed_taps(kernel: Tensor) -> Tensor:
     return kernel.sum(-1) if kernel.shape[-1] != 1 else kernel.squeeze(-1)
 
 
-@step()
-def converted(bias: Tensor, like: Tensor) -> Tensor:
-    """Return a bias in memory of its own, where a weight is and in its dtype."""
-    return bias.detach().to(like.device, like.dtype, copy=True)
-
-
 @step(shares=True)
 def vector_of(bias: Tensor, channels: int) -> Tensor:
     """Return a bias as a vector with an element for each channel."""
     return bias.detach().reshape(-1).expand(channels)
-
-
-@step()
-def empty_weight(like: Tensor) -> Tensor:
-    """Return a new weight in the shape and layout of another one, without values."""
-    return torch.empty_like(like).detach()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode, _pop_mode, _push_mode
+from torch._C import _pop_torch_dispatch_stack, _push_on_torch_dispatch_stack
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,11 +132,11 @@ class Recording(TorchDispatchMode):
 
     def one_step(self, name: str, args: tuple[Any, ...]) -> Any:
         """Call one of ``STEPS``, and note that alone."""
-        _pop_mode()  # this one, and no other that may be around it; to leave and enter again costs much more
+        _pop_torch_dispatch_stack(None)  # this one, and no other around it; to leave and enter again costs much more
         try:
             result = STEPS[name].function(*args)
         finally:
-            _push_mode(self)
+            _push_on_torch_dispatch_stack(self)
         self._note(name, args, {}, result)
         return result
 
@@ -145,12 +146,14 @@ class Recording(TorchDispatchMode):
 
     def value_of(self, tensor: Tensor) -> Value | None:
         """Return the number of a tensor; None for one that this never saw."""
-        recording, number = tensor.__dict__.get(_NUMBER, (None, None))
+        recording, number = tensor.__dict__.get(_NUMBER, _NONE)
         return number if recording is self else self._numbers.get(id(tensor))
 
     def _read(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            number = self.value_of(value)
+            recording, number = value.__dict__.get(_NUMBER, _NONE)
+            if recording is not self:
+                number = self._numbers.get(id(value))
             return self._given(value) if number is None else number
         return [self._read(item) for item in value] if isinstance(value, (list, tuple)) else value
 
@@ -173,7 +176,7 @@ class Recording(TorchDispatchMode):
         return Value(self._count)
 
 
-_NUMBER = "_fxfuse_value"
+_NUMBER, _NONE = "_fxfuse_value", (None, None)
 
 
 def parameter_of(tensor: Tensor, *, requires_grad: bool) -> nn.Parameter:
@@ -186,5 +189,5 @@ def parameter_of(tensor: Tensor, *, requires_grad: bool) -> nn.Parameter:
 
 def taken_number(tensor: Tensor) -> Value | None:
     """Return the number of a tensor in its recording, and forget it."""
-    found: Value | None = tensor.__dict__.pop(_NUMBER, (None, None))[1]
+    found: Value | None = tensor.__dict__.pop(_NUMBER, _NONE)[1]
     return found

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from fxfuse.checkpoints.settings import Settings
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -47,6 +49,7 @@ class Plan:
         steps: what is computed, in order.
         outputs: the names in the state dict of the fused model -> numbers of tensors.
         unknown: tensors that came from elsewhere, so that nothing that needs them can be computed.
+        settings: what the original was besides its weights, where that is known; it is in no file.
     """
 
     inputs: dict[str, Kind]
@@ -56,6 +59,7 @@ class Plan:
     steps: tuple[Step, ...]
     outputs: dict[str, Value]
     unknown: frozenset[Value] = frozenset()
+    settings: Settings | None = None
 
     def apply(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the state dict of the fused model for one of the original.
@@ -82,9 +86,20 @@ class Plan:
         Raises:
             FuseError: as ``apply``, perhaps after some tensors.
         """
+        self.require_names(state_dict)
+        return self._needed._stream(state_dict)
+
+    def require_names(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Refuse a state dict with other names, shapes or dtypes than the original's.
+
+        Args:
+            state_dict: as for ``apply``.
+
+        Raises:
+            FuseError: a sentence that lists what is missing, left over or different.
+        """
         plan = self._needed
         require_fitting(state_dict, plan.inputs, dict.fromkeys(plan.sources.values()), plan.tied, plan.outputs)
-        return plan._stream(state_dict)
 
     def _stream(self, state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         named = {self.tied.get(name, name): name for name in state_dict}  # of tied names the last one counts

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from fxfuse.checkpoints.settings import require_same
 from fxfuse.report.errors import FuseError, sentence
 from fxfuse.report.report import Report
 
@@ -36,16 +37,20 @@ def refold(fused: M, weights: Mapping[str, Tensor] | nn.Module) -> M:
 
     Args:
         fused: what ``fx_fuse`` or ``lower`` returned.
-        weights: a state dict with the names of the original model, or a model of its architecture.
+        weights: a state dict with the names of the original model, or a model of its classes and settings (eps,
+            stride and so on).  A model in training mode gives its weights, and is fused as the original was.
 
     Returns:
         The fused model.
 
     Raises:
-        FuseError: if names, shapes or dtypes are others, or values for which the model would fold in another way;
-            nothing is changed then.
+        FuseError: if names, shapes, dtypes or settings are others, or values for which the model would fold in another
+            way; nothing is changed then.
     """
     plan, state = _plan(fused), _state(weights)
+    plan.require_names(state)
+    if isinstance(weights, nn.Module):
+        require_same(weights, plan.settings)
     made, current = plan.apply(state), _tensors(fused)
     if made.keys() != current.keys() or any(made[name].shape != tensor.shape for name, tensor in current.items()):
         raise FuseError(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fxfuse.algebra.geometry import Misfit, fits
-from fxfuse.algebra.linear_map import LinearMap, are_finite, converted, empty_weight, split, vector_of
+from fxfuse.algebra.linear_map import LinearMap, are_finite, split, vector_of
 from fxfuse.graph.plan import Write
 from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Linear
@@ -94,22 +94,18 @@ class Convolution(Linear):
         return changed if self.call.module is None else module_attributes(changed, geometry, shape)
 
     def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
-        shape = linear_map.stored.shape
-        weight = self._empty(shape)
-        linear_map.round_into(self._split(weight, shape[0]))
-        stored = {"weight": weight}
-        if linear_map.bias is not None:
-            stored["bias"] = converted(linear_map.bias, weight)
+        tensors = linear_map.rounded(self._like(linear_map.stored.shape), inputs_first=self._inputs_first)
+        stored = dict(zip(("weight", "bias"), tensors, strict=False))
         if not are_finite(*stored.values()):
             name = next(name for name, tensor in stored.items() if not are_finite(tensor))
-            raise Refusal(Reason.NOT_FINITE, value=self.call.path, name=name, dtype=weight.dtype)
+            raise Refusal(Reason.NOT_FINITE, value=self.call.path, name=name, dtype=self.weight.dtype)
         return Write(self.call, stored, attributes=attributes)
 
-    def _empty(self, shape: torch.Size) -> Tensor:
-        """Return a new weight for a kernel of this shape, in the layout of the present one."""
+    def _like(self, shape: torch.Size) -> Tensor:
+        """Return a weight for a kernel of this shape, in the layout of the present one; its values do not matter."""
         like, sizes = self.weight, self._joined(shape)
         if tuple(like.shape) == sizes:
-            return empty_weight(like)
+            return like
         last = like.ndim == _IMAGES and like.is_contiguous(memory_format=torch.channels_last)
         order = torch.channels_last if last and not like.is_contiguous() else torch.contiguous_format
         return torch.empty(sizes, dtype=like.dtype, device=like.device, memory_format=order)
@@ -159,12 +155,17 @@ class Convolution(Linear):
         fit = type(groups) is int and groups > 0 and weight.ndim >= _LINEAR_RANK and len(weight) % groups == 0
         detail = "" if fit else f"of shape {tuple(weight.shape)}, for {groups!r} groups"
         require(fit, Reason.MALFORMED, name="weight", value=self.call.path, detail=detail)
-        return split(weight, groups, self._transposed)
+        return split(weight, groups, self._inputs_first)
+
+    @property
+    def _inputs_first(self) -> bool:
+        """Whether the first axis of the weight is that of the inputs."""
+        return self._transposed
 
     def _joined(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of the weight that is split into ``shape``."""
         groups, out, inputs, *taps = shape
-        return (groups * inputs, out, *taps) if self._transposed else (groups * out, inputs, *taps)
+        return (groups * inputs, out, *taps) if self._inputs_first else (groups * out, inputs, *taps)
 
 
 class TransposedConvolution(Convolution):
@@ -201,11 +202,7 @@ class LinearLayer(Convolution):
         """Return the one group there is."""
         matrix = weight.ndim == _LINEAR_RANK and groups == 1
         require(matrix, Reason.NOT_PER_CHANNEL, value=self.call.path, detail="its weight is a vector")
-        return split(weight, 1, False)  # noqa: FBT003 - noted by position
-
-    def _joined(self, shape: torch.Size) -> tuple[int, ...]:
-        """Return the shape of the matrix."""
-        return tuple(shape[1:])
+        return split(weight, 1, self._inputs_first)
 
 
 _aten = torch.ops.aten

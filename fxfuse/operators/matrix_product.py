@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import fx
 from torch._ops import OpOverload
 
-from fxfuse.algebra.linear_map import split
 from fxfuse.graph.plan import Write
 from fxfuse.operators.linear import LinearLayer
 from fxfuse.operators.register import row
@@ -64,18 +63,9 @@ class MatrixProduct(LinearLayer):
         return matrix if self._permutation is None else matrix.t()
 
     @property
-    def _in_out(self) -> bool:
+    def _inputs_first(self) -> bool:
         """Whether what is stored is ``(in, out)``, and not ``(out, in)``."""
         return self._permutation is None
-
-    def _split(self, weight: Tensor, groups: int) -> Tensor:  # noqa: ARG002 - a matrix has none
-        """Return the one group there is, as ``(out, in)``."""
-        return split(weight.t() if self._in_out else weight, 1, False)  # noqa: FBT003 - noted by position
-
-    def _joined(self, shape: torch.Size) -> tuple[int, ...]:
-        """Return the shape of the matrix as it is stored."""
-        _, out, inputs = shape
-        return (inputs, out) if self._in_out else (out, inputs)
 
     def _write(self, linear_map: LinearMap, attributes: Mapping[str, Any]) -> Write:
         """Keep the permutation, and call the function with a bias where there is one now."""
@@ -87,7 +77,7 @@ class MatrixProduct(LinearLayer):
     def _as_linear(self, write: Write) -> Write:
         """Return the same edit, which lets the call be one of ``linear``, with the weight as that reads it."""
         weight = write.constants["weight"]
-        if weight is not None and self._in_out:
+        if weight is not None and self._inputs_first:
             weight = weight.t().contiguous()
         target = _aten.linear.default if isinstance(self.node.target, OpOverload) else F.linear
         return Write(write.call, {**write.constants, "weight": weight}, {}, target)
@@ -125,7 +115,7 @@ class Contraction(MatrixProduct):
         raise NotImplementedError
 
     @property
-    def _in_out(self) -> bool:
+    def _inputs_first(self) -> bool:
         roles = self._roles
         return roles is not None and roles.in_out == (self._permutation is None)
 

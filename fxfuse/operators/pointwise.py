@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.affine import Affine, numbers
 from fxfuse.graph.ranks import is_size, recorded_value
 from fxfuse.operators.register import row
 from fxfuse.operators.roles import AffineSource
@@ -149,7 +149,7 @@ class Negate(AffineSource):
 
     def affine(self) -> Affine:
         """Return the scale -1."""
-        scale, shift = (torch.tensor(value, dtype=torch.float64, device="cpu") for value in (-1.0, 0.0))
+        scale, shift = numbers(-1.0, 0.0)
         return Affine(scale, shift, shifts=False)
 
 

@@ -23,7 +23,7 @@ from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
 from fxfuse.pipeline.norm_kernels import tell_all
-from fxfuse.pipeline.plan_of_weights import code_constants, plan_between
+from fxfuse.pipeline.plan_of_weights import graph_constants, plan_between
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
@@ -137,7 +137,7 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
 
 def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None) -> Fused:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
-    constants = code_constants(captured)
+    constants = graph_constants(captured)
     with Recording() as recording, _timed("rules applied"):
         attempt = apply_rules(captured, options, frozen_modules or {})
     with _timed("written back"):

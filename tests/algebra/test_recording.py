@@ -52,7 +52,7 @@ def test_a_step_of_our_own_is_noted_alone_and_other_modes_see_inside() -> None:
 def test_a_step_that_fails_leaves_the_recording_on() -> None:
     with Recording() as recording:
         with pytest.raises(RuntimeError):
-            LinearMap(randn(1, 2, 3), None).round_into(torch.empty(1, 2, 4))
+            LinearMap(randn(1, 2, 3), None).rounded(torch.empty(2, 4))
         randn(2) + 1
     assert recording.steps[-1].name == "aten.add.Tensor"
 

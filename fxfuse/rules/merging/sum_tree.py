@@ -6,9 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from fxfuse.algebra.affine import Affine
+from fxfuse.algebra.affine import Affine, numbers
 from fxfuse.operators.joins import Stack
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.roles import AffineSource, Linear
@@ -63,7 +61,7 @@ class SumTree:
 
     def grow(self) -> None:
         """Find all branches: each begins where a value has other users, or is no sum and no scale of one."""
-        one, zero = (torch.tensor(number, dtype=torch.float64, device="cpu") for number in (1.0, 0.0))
+        one, zero = numbers(1.0, 0.0)
         pending: list[tuple[fx.Node, Affine, Step | None, bool]] = [
             (self.root.node, Affine(one, zero, shifts=False), None, True)
         ]
@@ -74,8 +72,9 @@ class SumTree:
                 shift, shifts = affine.shift, affine.shifts
                 for value, factor in view.terms():
                     step = self._step(view, value, above)
-                    pending.append((value, Affine(affine.scale * factor, shift, shifts), step, plain))
-                    shift, shifts = torch.zeros_like(shift), False  # it is added once
+                    scale = affine.scale if factor == 1 else affine.scale * factor
+                    pending.append((value, Affine(scale, shift, shifts), step, plain))
+                    shift, shifts = zero, False  # it is added once
             elif isinstance(view, AffineSource) and self._leads_to_sum(view):
                 self.scales.append(view)
                 first = view.affine().rearrange(lambda t: t.cpu())  # they meet the weights where these are

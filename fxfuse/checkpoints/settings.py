@@ -1,0 +1,87 @@
+"""What a model is besides its weights: the classes of its modules, and the numbers and words that they hold."""
+
+from __future__ import annotations
+
+import reprlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fxfuse.report.errors import FuseError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Settings = dict[str, dict[str, Any]]
+
+_SIMPLE = frozenset([bool, int, float, str, torch.dtype, torch.device])
+_SKIPPED = frozenset([dict, OrderedDict, set, type(None)])
+_OF_WEIGHTS = frozenset(["training", "momentum", "name_or_path"])
+"""What says how weights are made and where they come from, and not what is computed with them."""
+
+
+def settings_of(paths: Mapping[nn.Module, str]) -> Settings:
+    """Return what each module holds besides weights, by its path and the name of the attribute."""
+    return {path: _own(module) for module, path in paths.items()}
+
+
+def require_same(model: nn.Module, settings: Settings | None) -> None:
+    """Refuse the weights of a model that computes something else with them than the one that was fused.
+
+    Raises:
+        FuseError: if a class, a number, a word, or a tensor that no state dict holds, is another.
+    """
+    if settings is None:
+        raise FuseError(
+            "An exported program does not tell the settings of its layers, so that those of a model cannot be compared; "
+            "nothing was changed. Pass the state_dict() of the model if it is the one that was exported, or fuse again."
+        )
+    paths: dict[nn.Module, str] = {}
+    for path, module in model.named_modules():
+        paths.setdefault(module, path)
+    now = settings_of(paths)
+    for path in (*settings, *(now.keys() - settings.keys())):
+        before, after = settings.get(path, {}), now.get(path, {})
+        for name in (*before, *(after.keys() - before.keys())):
+            if not _equal(before.get(name), after.get(name)):
+                what = f"{path}.{name}".strip(".")
+                told = ", and was ".join(map(reprlib.repr, (after.get(name), before.get(name))))
+                raise FuseError(
+                    f"{what} is {told} when the model was fused; nothing was changed. Fuse the model again, or pass "
+                    "its state_dict() if that makes no difference."
+                )
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    own: dict[str, Any] = {"class": f"{type(module).__module__}.{type(module).__qualname__}"}
+    for name, value in vars(module).items():
+        if type(value) not in _SKIPPED and name not in _OF_WEIGHTS:
+            found = _setting(value)
+            if found is not None:
+                own[name] = found
+    for name in module._non_persistent_buffers_set:
+        own[name] = _setting(module._buffers.get(name))
+    return own
+
+
+def _setting(value: Any) -> Any:
+    """Return a value that can be compared and does not change; None for one that cannot."""
+    if type(value) in _SIMPLE:
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(value) if all(type(one) in _SIMPLE or one is None for one in value) else None
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, (bool, int, float, str)):  # classes of their own: enumerations, NumPy's numbers
+        return value
+    name = getattr(value, "__qualname__", None)  # a function
+    return None if name is None else f"{value.__module__}.{name}"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and bool(one == other)
+    same = one.shape == other.shape and one.is_meta == other.is_meta
+    return same and (one.is_meta or torch.equal(one, other.to(one)))
