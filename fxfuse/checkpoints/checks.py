@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxfuse.report.errors import FuseError
 
@@ -73,16 +73,21 @@ def _about_names(
 
 
 def _problems(name: str, state: Mapping[str, Tensor], kind: Kind) -> Iterable[str]:
-    sketch = getattr(state, "sketch", state.__getitem__)  # of a file, what there is, without reading it
-    tensor: object = sketch(name)
+    sketch = getattr(state, "sketch", None)  # of a file: what there is, without reading it
+    tensor: object = sketch(name) if sketch else state[name]
     if not isinstance(tensor, Tensor):
         yield f"{name} is no tensor but {type(tensor).__name__}"
     elif tuple(tensor.shape) != kind.shape:
         yield f"{name} is of shape {tuple(tensor.shape)} and not {kind.shape}"
     elif tensor.dtype != kind.dtype:
         yield f"{name} is {tensor.dtype} and not {kind.dtype} (convert it)"
-    elif tensor.layout != torch.strided:
-        yield f"{name} is {tensor.layout}"
+    elif tensor.layout != torch.strided or type(tensor) not in _PLAIN:
+        yield f"{name} is {tensor.layout} of class {type(tensor).__name__}"
+    elif tensor.is_meta and not sketch:
+        yield f"{name} has no values"
+
+
+_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

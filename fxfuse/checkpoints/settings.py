@@ -35,8 +35,8 @@ def require_same(model: nn.Module, settings: Settings | None) -> None:
     """
     if settings is None:
         raise FuseError(
-            "An exported program does not tell the settings of its layers, so that those of a model cannot be compared; "
-            "nothing was changed. Pass the state_dict() of the model if it is the one that was exported, or fuse again."
+            "An exported program does not tell the settings of its layers, so that a model cannot be compared with it; "
+            "nothing was changed. Pass the state_dict() of the model that was exported, or fuse again."
         )
     paths: dict[nn.Module, str] = {}
     for path, module in model.named_modules():

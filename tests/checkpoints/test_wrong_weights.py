@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 
+class Marked(Tensor):
+    """A tensor that may mean anything."""
+
+
 def changed(state: State, name: str, change: Callable[[Tensor], Tensor]) -> State:
     return {**state, name: change(state[name].clone())}
 
@@ -59,6 +63,16 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "no state dict": (lambda _: [1], r"a state dict or a model of the original architecture, and got list"),
     "a checkpoint of Lightning": (lambda s: {"state_dict": s, "epoch": 3}, r"pass checkpoint\['state_dict'\]"),
     "no tensor": (lambda s: {**s, "0.weight": 3}, r"0.weight is no tensor but int"),
+    "a tensor of a class of its own": (
+        lambda s: changed(s, "0.weight", lambda t: t.as_subclass(Marked)),
+        r"0.weight is torch.strided of class Marked",
+    ),
+    "a sparse tensor": (lambda s: changed(s, "0.weight", Tensor.to_sparse), r"0.weight is torch.sparse_coo of class"),
+    "a quantized tensor": (
+        lambda s: changed(s, "0.weight", lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8)),
+        r"0.weight is torch.qint8 and not torch.float64",
+    ),
+    "no values": (lambda s: changed(s, "0.weight", lambda t: t.to("meta")), r"0.weight has no values"),
     "weights of the fused model": (lambda _: fx_fuse(made("chain", 0)).state_dict(), r"weights of the fused model"),
     "another model": (lambda _: nn.Linear(2, 2), r"missing .*2 left over \(weight, bias\)"),
 }
@@ -67,6 +81,7 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_wrong_weights_change_nothing(what: str) -> None:
     spoil, told = WRONG[what]
     fused = fx_fuse(made("chain", 0))
