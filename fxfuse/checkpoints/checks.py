@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from fxfuse.checkpoints.kind import Kind
 
 _PREFIXES = {
-    "module.": "DataParallel and DistributedDataParallel",
-    "_orig_mod.": "torch.compile",
-    "model.": "Lightning modules, and others that hold the model,",
+    "module.": "DataParallel, DistributedDataParallel and AveragedModel put",
+    "_orig_mod.": "torch.compile puts",
+    "model.": "Lightning modules mostly put",
 }
 
 
@@ -41,7 +41,7 @@ def require_fitting(
         FuseError: a sentence that lists what is missing, left over or different.
     """
     given = {tied.get(name, name) for name in state}
-    missing = [name for name in needed if name not in given]
+    missing = [name for name in inputs if name in needed and name not in given]
     left_over = [name for name in state if name not in inputs]
     if missing or left_over:
         raise FuseError(f"{_about_names(list(state), inputs, outputs, missing, left_over)} Nothing was changed.")
@@ -59,10 +59,11 @@ def require_fitting(
 def _about_names(
     names: list[str], inputs: Mapping[str, Any], outputs: Collection[str], missing: list[str], left_over: list[str]
 ) -> str:
-    for prefix, who in _PREFIXES.items():
-        if names and all(name.startswith(prefix) and name.removeprefix(prefix) in inputs for name in names):
-            strip = f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
-            return f"All names begin with {prefix!r}, which {who} put before them; pass {strip}."
+    prefix = _prefix(names, inputs)
+    if prefix:
+        who = _PREFIXES.get(prefix, "a module that holds the model puts")
+        strip = f"{{n.removeprefix({prefix!r}): t for n, t in state.items() if n.startswith({prefix!r})}}"
+        return f"The names begin with {prefix!r}, which {who} before them; pass {strip}."
     if "state_dict" in names:
         return "This is a checkpoint with weights inside, as Lightning writes them; pass checkpoint['state_dict']."
     if names and set(names) == set(outputs):
@@ -70,6 +71,13 @@ def _about_names(
     told = [f"{len(missing)} missing ({_listed(missing)})"] if missing else []
     told += [f"{len(left_over)} left over ({_listed(left_over)})"] if left_over else []
     return f"These are not the weights of the original model: {', '.join(told)}."
+
+
+def _prefix(names: list[str], inputs: Mapping[str, Any]) -> str:
+    """Return what is before all names of the original."""
+    first, there = next(iter(inputs), ""), set(names)
+    found = (name.removesuffix(first) for name in names if name.endswith(f".{first}"))
+    return next((prefix for prefix in found if all(prefix + name in there for name in inputs)), "")
 
 
 def _problems(name: str, state: Mapping[str, Tensor], kind: Kind) -> Iterable[str]:

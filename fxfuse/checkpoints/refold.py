@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,28 +52,29 @@ def refold(fused: M, weights: Mapping[str, Tensor] | nn.Module) -> M:
     plan.require_names(state)
     if isinstance(weights, nn.Module):
         require_same(weights, plan.settings)
-    made, current = plan.apply(state), _tensors(fused)
+    made, before = plan.apply(state), _state_of(fused)
+    current = {name: tensor for name, tensor in before.items() if isinstance(tensor, Tensor)}
     if made.keys() != current.keys() or any(made[name].shape != tensor.shape for name, tensor in current.items()):
         raise FuseError(
             f"{type(fused).__name__} is not as fx_fuse returned it: its tensors have other names or shapes; nothing "
             "was changed. Refold what fx_fuse returned, and change it afterwards."
         )
-    _put(fused, _placed(made, current))
+    _put(fused, before, _placed(made, current))
     return fused
 
 
-def _tensors(fused: nn.Module | ExportedProgram) -> dict[str, Tensor]:
-    state = fused.state_dict(keep_vars=True) if isinstance(fused, nn.Module) else fused.state_dict
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+def _state_of(fused: nn.Module | ExportedProgram) -> dict[str, Any]:
+    return fused.state_dict(keep_vars=True) if isinstance(fused, nn.Module) else fused.state_dict
 
 
-def _put(fused: nn.Module | ExportedProgram, new: dict[str, Tensor]) -> None:
+def _put(fused: nn.Module | ExportedProgram, before: dict[str, Any], new: dict[str, Tensor]) -> None:
     """Let a model or a program hold other tensors, all or none."""
     if isinstance(fused, ExportedProgram):
-        fused.state_dict.update(new)
+        before.update(new)
         return
-    before, after = (fused.state_dict(keep_vars=True) for _ in range(2))  # with versions, which some models read
+    after: Any = OrderedDict(before)
     after.update(new)
+    after._metadata = getattr(before, "_metadata", None)  # versions, which some models read
     try:
         fused.load_state_dict(after, assign=True)
     except Exception as error:  # hooks of the user's can do anything

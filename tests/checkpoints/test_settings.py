@@ -25,12 +25,12 @@ class Net(nn.Module):
     def __init__(self, *, gain: Any = 2.0, offset: float = 1.0, keep: bool = True, std: float = 3.0) -> None:
         super().__init__()
         self.conv, self.norm, self.act = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), torch.relu
-        self.gain, self.sizes, self.std = gain, [1, 2], torch.full((4, 1, 1), std)
+        self._half, self.gain, self.sizes, self.std = 0.5, gain, [1, 2], torch.full((4, 1, 1), std)
         self.register_buffer("offset", torch.full((4, 1, 1), offset), persistent=False)
         self.register_buffer("keep", torch.tensor(keep), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.conv(x)) * self.gain / self.std + self.offset
+        y = self.norm(self.conv(x)) * self._half * self.gain / self.std + self.offset
         return self.act(y) * self.keep
 
 
@@ -60,6 +60,7 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a class below": (lambda: replaced("norm", nn.SyncBatchNorm(4)), r"norm.class is .*SyncBatchNorm"),
     "groups": (lambda: replaced("conv", Grouped()), r"conv.class is '.*Grouped'"),
     "a number": (lambda: Net(gain=3.0), r"gain is 3.0, and was 2.0"),
+    "a private number": (lambda: changed(lambda m: setattr(m, "_half", 0.7)), r"_half is 0.7, and was 0.5"),
     "a number of another type": (lambda: Net(gain=2), r"gain is 2, and was 2.0"),
     "a number that is gone": (lambda: changed(lambda m: delattr(m, "sizes")), r"sizes is None, and was \(1, 2\)"),
     "a list": (lambda: changed(lambda m: m.sizes.append(3)), r"sizes is \(1, 2, 3\), and was \(1, 2\)"),
@@ -107,6 +108,7 @@ ALIKE: dict[str, Callable[[nn.Module], object]] = {
     "another momentum": lambda model: setattr(model.get_submodule("norm"), "momentum", None),
     "frozen": lambda model: model.requires_grad_(requires_grad=False),
     "with hooks": lambda model: model.register_forward_hook(print),
+    "marked by a compiler": lambda model: setattr(model, "_is_compiled", True),
     "loaded from elsewhere": lambda model: setattr(model, "name_or_path", "folder"),
 }
 

@@ -44,11 +44,15 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "the prefix of DDP": (
         lambda s: {f"module.{n}": t for n, t in s.items()},
-        r"All names begin with 'module.'.*remove",
+        r"The names begin with 'module.'.*remove",
     ),
     "the prefix of compile": (
         lambda s: {f"_orig_mod.{n}": t for n, t in s.items()},
         r"begin with '_orig_mod.'.*compile",
+    ),
+    "two prefixes and more names": (
+        lambda s: {**{f"module._orig_mod.{n}": t for n, t in s.items()}, "n_averaged": s["0.bias"]},
+        r"begin with 'module._orig_mod.', which a module that holds the model puts before them; pass",
     ),
     "half of the names": (lambda s: dict(list(s.items())[::2]), r"\d+ missing \(.*, and \d+ more\)"),
     "a variance that is no number": (
