@@ -30,8 +30,8 @@ def reasons() -> str:
     rows = [(f"`{reason.name}`", *_parts(reason)) for reason in Reason]
     table = tabulate(rows, headers=("reason", "why the operation stays", "what to do"), tablefmt="github")
     text = (
-        "Every operation that is not folded is in the report with one of these reasons. In the report, the words in\n"
-        "braces are the layers, names and numbers of the case.\n"
+        "Every norm that stays, and every refused merge, is in the report with one of these reasons. There, the words\n"
+        "in braces are the layers, names and numbers of the case.\n"
         "[How to find out more](how_to.md#find-out-why-a-norm-stays)."
     )
     return f"{NOTE}\n\n# Why a norm stays\n\n{text}\n\n{table}\n"

@@ -72,8 +72,9 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
 
     Branches and chains of convolutions or linears that are one linear map become one layer.
 
-    The model is not modified.  Layers in training mode are left alone.  Weights that are not folded are shared
-    with the argument.  What was done, and why the rest was not, is in ``Report.of(result)``.
+    The model is not modified.  Norms in training mode are left alone; if all of them train, that is an error.
+    Weights that are not folded are shared with the argument.  ``Report.of(result)`` says what was
+    done, and why the rest was not.
 
     Example:
         >>> import torch
@@ -91,7 +92,8 @@ def fx_fuse(  # noqa: PLR0913 - the options of the pass
             fxfuse or your own, in the order in which they are tried; by default all of
             ``fxfuse.extend.DEFAULT_RULES``.
         structure: ``"graph"`` for a ``GraphModule``; ``"module"`` for a model of the same class, with its
-            attributes and methods.  By default a graph if the model can be traced as a whole, else modules.
+            attributes and methods.  By default a graph if the model can be traced as a whole, and has no hooks of its
+            own; else modules.
         allow_copies: give a call that shares its weights with others a copy of its own; False refuses such folds.
         allow_growth: merge layers also where the one that is left takes more multiply-adds than all of them before.
         guards: allow folds that rest on inputs being batched, and leave a check of the number of axes in the model,

@@ -236,5 +236,5 @@ def _add_groups(whole: Tensor, kernel: Tensor) -> None:
 
 
 def _device(filters: Sequence[Filter]) -> torch.device:
-    """Return where the weights are; constants of our own lie on the CPU until then."""
+    """Return where the weights are; constants that fxfuse made are on the CPU, and do not count."""
     return max((f.linear_map.stored for f in filters), key=lambda t: (t.device.type != "cpu", t.numel())).device

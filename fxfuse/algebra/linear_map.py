@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fxfuse.algebra.affine import Affine
 
 _BLOCK = 1 << 18  # elements that are in float64 at a time: they stay in the cache, and cost no memory to speak of
-_SMALL = 1 << 15  # elements that one operation with operands of two dtypes multiplies as fast as three without
+_SMALL = 1 << 15  # elements up to which one mixed-dtype multiplication is as fast as convert, multiply, convert
 
 
 @dataclass(frozen=True, eq=False)

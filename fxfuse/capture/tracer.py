@@ -1,4 +1,4 @@
-"""A symbolic tracer that leaves whole what it cannot trace, and never traces a wrong branch on purpose."""
+"""A symbolic tracer that leaves whole what it cannot trace, and does not guess a branch."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Tracer(ManyWays):
 
     def _leave_whole(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
         if operator_of(m) is None and has_own_call(m):
-            raise Untraceable(f"it calls a {type(m).__name__}, of which __call__ does more than to call forward")
+            raise Untraceable(f"it calls {type(m).__name__}, whose __call__ does more than call forward")
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
         return self.create_proxy("call_module", path, args, kwargs)

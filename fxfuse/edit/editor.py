@@ -1,4 +1,4 @@
-"""The only code that changes a graph: new constants for a call, a node taken out, constants put away."""
+"""The only code that changes a graph: new constants for a call, a node taken out, constants stored."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Editor:
         return write.call.node
 
     def apply(self, plan: Plan, *, where: str = "") -> None:
-        """Do everything that a plan says; a check names ``where``, or the node's own path."""
+        """Do everything that a plan says; the error of a check names ``where``, by default the node's path."""
         self.plans.append(plan)
         for write in plan.writes:
             self._write(write)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fxfuse.report.report import Report
 
-TRAINED = (
+DIFFERENTIATED = (
     "fxfuse leaves a graph as it is, in which {} operations would fold: it may be differentiated. Call the compiled "
     "model under torch.no_grad() or torch.inference_mode(), or let nothing require gradients."
 )
@@ -72,9 +72,9 @@ def fxfuse(
         folded = folding.folded(list(constants.values()))
     except FuseError:
         return compiler(graph_module, inputs)
-    if _trained(graph_module, inputs):
+    if _may_be_differentiated(graph_module, inputs):
         if folded.report and torch.is_grad_enabled():
-            warnings.warn(TRAINED.format(len(folded.report.folded)), stacklevel=2)
+            warnings.warn(DIFFERENTIATED.format(len(folded.report.folded)), stacklevel=2)
         return compiler(graph_module, inputs)
     chosen.report(folded.report)
     if not folded.report:
@@ -122,7 +122,7 @@ def _backend(chosen: Any, mode: str | None, options: Mapping[str, Any] | None) -
         raise FuseError(f"There is no backend {chosen!r} to hand the folded graph to; known are {known}.") from error
 
 
-def _trained(graph_module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
+def _may_be_differentiated(graph_module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
     """Whether gradients may be asked for: they are on, or the graph turns them on."""
     turned_on = any(
         node.target is torch._C._set_grad_enabled and node.args[0] is not False for node in graph_module.graph.nodes
@@ -164,7 +164,7 @@ class _Folded(NamedTuple):
 
     @property
     def plan(self) -> tuple[object, ...]:
-        """What two folds have in common that differ in numbers alone."""
+        """What two folds have in common that differ in numbers alone: the code, and the shapes of the constants."""
         return (self.graph_module.code, [(path, tensor.shape) for path, tensor in self.tensors.items()])
 
 
@@ -208,7 +208,7 @@ class Compiled:
         self.known: list[tuple[Snapshot, list[Tensor] | None]] = []
 
     def __call__(self, *args: Any) -> Any:
-        """Run the compiled graph, or what was not folded where these parameters fold in another way."""
+        """Run the compiled graph, or the unfolded graph, if these parameters fold differently."""
         parameters = [args[position] for position in self.folding.positions]
         folded = next((folded for snapshot, folded in self.known if snapshot.holds(parameters)), _UNKNOWN)
         tensors = self._fold(parameters) if folded is _UNKNOWN else folded

@@ -53,7 +53,7 @@ class _Ranks:
                 self._prove(node)
         proven = set(self.known)
         for node in self.nodes:
-            # What a propagation of shapes left is that of one example too.
+            # Shapes from shape propagation come from one example as well.
             shape = node.meta.get(EXAMPLE_SHAPE, getattr(node.meta.get("tensor_meta"), "shape", None))
             self._set(node, None if shape is None else len(shape))
         seen = set(self.known) - proven
@@ -68,7 +68,7 @@ class _Ranks:
         return row is not None and (row.tuples or row.result == "parts")
 
     def _assume(self) -> None:
-        """Fill in what is usual, but no less than a norm takes."""
+        """Fill in what is usual, but at least as many axes as a norm needs."""
         before = dict(self.known)
         self._assume_usual()
         too_few = {node: least for node, least in self._norms() if self.known.get(node, least) < least}
@@ -97,7 +97,7 @@ class _Ranks:
                 yield first, min(row.takes)
 
     def _asked_by(self, user: fx.Node, node: fx.Node) -> int | None:
-        """Return the number of axes that the result of a user proves for the node."""
+        """Return the number of axes that the result of a user says the node has."""
         return self.known.get(user) if node in self._same_rank(user) else None
 
     def _set(self, node: fx.Node, axes: int | None) -> None:

@@ -39,7 +39,7 @@ class Columns(ShapeAndResult, total=False):
 
 @dataclass(frozen=True)
 class Operator:
-    """A row of the table, with the arguments of ``register``; a column that is None is unknown.
+    """A row of the table, with the arguments of ``register``; a column that is empty is unknown.
 
     The names of its arguments are a closed vocabulary: nothing else is ever read from a module, since names like
     ``train`` are methods there.

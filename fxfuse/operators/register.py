@@ -67,7 +67,7 @@ def register(  # noqa: PLR0913 - a row has as many columns
         'tap'
 
     Args:
-        name: the field's name of the operation.
+        name: what the operation is called in reports.
         view: a subclass of ``Linear``, ``AffineSource`` or ``Carrier`` from ``fxfuse.extend``; None if no affine passes
             the operation, so that only facts are known of it.
         arguments: the names of the arguments in the order of positional ones, the transformed value first.  A last

@@ -170,7 +170,7 @@ class AffineSource(View):
 
     Attributes:
         gives_order: the result is contiguous, whatever the strides of the input.
-        is_norm: it normalises, so that the report has a line for it if it stays.
+        is_norm: it normalises: the report has a line for it if it stays. False by default.
         leaves_check: where its meaning hangs on an unproven number of axes, a fold leaves a check of that.
     """
 

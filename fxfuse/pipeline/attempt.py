@@ -221,8 +221,8 @@ def _assumed(part: Part, decisions: list[Decision]) -> list[Decision]:
     return [replace(d, assumed=True, detail=t) if d.folded else d for d, t in zip(decisions, told, strict=True)]
 
 
-def _no() -> bool:
-    """Return False: a recording has seen who reads tensors of layers, and a layer that stays keeps its settings."""
+def _no_reader() -> bool:
+    """Return False: the run has shown who reads tensors of layers, and the settings of layers do not change."""
     return False
 
 
@@ -243,6 +243,10 @@ def _editor(
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,
-        layers_are_read=None if structure == "graph" and not part.path else _no if part.recorded else layers_are_read,
+        layers_are_read=None
+        if structure == "graph" and not part.path
+        else _no_reader
+        if part.recorded
+        else layers_are_read,
     )
     return Editor(graph)

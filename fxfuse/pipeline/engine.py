@@ -229,7 +229,7 @@ def _subject(graph: Graph, rule: Rule | None, nodes: Sequence[fx.Node]) -> Subje
 
 
 def _has_affine(graph: Graph, node: fx.Node, *, vanishing: bool = False) -> bool:
-    """Whether a node is a norm that a fold could take in, as a whole if that is asked, or refuse."""
+    """Whether a node is a norm that a fold could remove (with ``vanishing``: wholly), or that was refused."""
     if not _is_norm(graph, node):
         return False
     try:

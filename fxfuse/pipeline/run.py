@@ -1,6 +1,6 @@
-"""A pass from beginning to end: capture once, run the rules once, write back once.
+"""A pass from beginning to end: capture, run the rules, write back.
 
-Only example inputs can show that something has to be undone.
+Each happens once. Example inputs may show that a capture or a fold was wrong; then it is done again without that.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Reason(Enum):
     )
     SEVERAL_USES = (
         "{value} is also used by {users}, for which it must not change; "
-        "give the other use a layer of its own, or leave it"
+        "swap the order of the layers if you can retrain, or leave it"
     )
     SHARED = (
         "{value} is also used by {users}, and must stay as it is there; "
@@ -49,8 +49,8 @@ class Reason(Enum):
         "they only look at its inputs and outputs"
     )
     COMPUTED = (
-        "{name} of {value} is computed from the input, so there is no constant to fold into; leave it, "
-        "or make it a parameter"
+        "{name} of {value} is an input or computed from one, so there is no constant to fold into; leave it, "
+        "make it a parameter, or fuse the exported program instead of its graph"
     )
     MUTATED = "{value} is changed in place by {users}; use the out-of-place form of that operation"
     LAYOUT = (
@@ -74,7 +74,10 @@ class Reason(Enum):
         "fuse before you quantize or convert"
     )
     MALFORMED = "{name} of {value} is {detail}; check the model, it may not run like this"
-    PROMOTES = "the result would have another dtype ({detail}); convert both to one dtype before fusing"
+    PROMOTES = (
+        "the result may have another dtype ({detail}); "
+        "convert both to one dtype before fusing, or fuse the exported program, where dtypes are known"
+    )
     MIXED_DEVICE = "it is on {device}, {value} on {other}; move both to one device before fusing"
     NOT_FINITE = (
         "the folded {name} of {value} would not be finite in {dtype}; "
@@ -104,10 +107,10 @@ class Reason(Enum):
     NOT_CALLED = "it is not called in the forward that was traced; remove it if it is not needed"
     DIFFERS = (
         "with it the fused model gave another result on the example inputs (relative error {detail}), so the fold "
-        "was undone; please report the model"
+        "was undone; check rows and rules of your own, or else report the model"
     )
     OWN_FORWARD = (
-        "{value} is called in a way that cannot be written back into its Python class; "
+        "its Python code stays, and calls {value} in a way that no new weights can stand for; "
         "use structure='graph' where the model can be traced as a whole, else pass example_inputs if there were none"
     )
 

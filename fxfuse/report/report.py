@@ -135,7 +135,7 @@ class Report:
             (True, f"{len(self.folded)} folded, {counted(stays['norm'], 'norm')} left"),
             (stays["constants"], f"the constants of {counted(stays['constants'], 'operation')} stay"),
             (stays["merge"], f"{counted(stays['merge'], 'merge')} refused"),
-            (recorded, f"{recorded} of the folds are recorded on the example inputs, and checked"),
+            (recorded, f"{counted(recorded, 'fold')} recorded on the example inputs, and checked"),
             (assumed, f"{counted(assumed, 'fold')} on an assumption ({PROOF})"),
             (self.copied_bytes, f"shared weights untied: {self.copied_bytes:,} bytes"),
             (self.saved.kernels, f"merges saved {self.saved}"),
