@@ -6,7 +6,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-_NOT_USERS = sys.stdlib_module_names | {"torch", "builtins", "numpy", "fxfuse"}
+NOT_USERS = sys.stdlib_module_names | {"torch", "builtins", "numpy", "fxfuse"}
 
 
 def home_of(value: Any) -> str:
@@ -48,7 +48,7 @@ def is_users(value: Any) -> bool:
         >>> is_users(torch.nn.ReLU()), is_users(len), is_users(type("Net", (), {"__module__": "torch_nets"}))
         (False, False, True)
     """
-    return package_of(value) not in _NOT_USERS
+    return package_of(value) not in NOT_USERS
 
 
 def is_torchs_layer(value: Any) -> bool:

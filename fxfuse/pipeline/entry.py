@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from fxfuse.modules.lookup import is_norm, is_quantized, paths_below, tensor_paths
-from fxfuse.modules.origin import home_of
+from fxfuse.modules.origin import NOT_USERS, home_of
 from fxfuse.pipeline.run import fuse, put_into
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.rules import RULES
@@ -59,10 +60,21 @@ def as_fuse_errors(task: str) -> Iterator[None]:
                 f"{task}, since there is not enough memory ({sentence(error)}); nothing was changed. "
                 "Free some, or use a device that has more."
             ) from error
-        raise FuseError(
-            f"{task} ({sentence(error)}); nothing was changed. This is a fault of fxfuse: please report it with the "
-            "model; leaving out a part of the model may help until then."
-        ) from error
+        raise FuseError(f"{task} ({sentence(error)}); nothing was changed. {_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """Return who has to mend an error: the author of a row or of other code that fxfuse called, or fxfuse."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = frame.f_globals.get("__name__", "builtins").partition(".")[0]
+        if package == "fxfuse":
+            break
+        if package not in NOT_USERS:
+            return f"It was raised in {frame.f_code.co_name} ({frame.f_code.co_filename}, line {line}); mend that."
+    return (
+        "This is a fault of fxfuse: please report it with the model; leaving out a part of the model may help until "
+        "then."
+    )
 
 
 @contextlib.contextmanager
