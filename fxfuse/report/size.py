@@ -38,7 +38,8 @@ def summary(before: Size, after: Size) -> str:
         "norms": (before.norms, after.norms),
         "kernels": (before.kernels, after.kernels),
     }
-    return ", ".join(f"{_change(*pair, what)} {what}" for what, pair in pairs.items() if None not in pair)
+    known = {what: pair for what, pair in pairs.items() if None not in pair}
+    return ", ".join(f"{_change(*pair, what)} {what[:-1] if pair == (1, 1) else what}" for what, pair in known.items())
 
 
 def _change(before: int | None, after: int | None, what: str) -> str:

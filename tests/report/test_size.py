@@ -10,6 +10,7 @@ from torch import nn
 
 from fxfuse import explain, fx_fuse, html_report
 from fxfuse.report.report import Report
+from fxfuse.report.size import Size, summary
 from tests.support.helpers import trained, unchanged, values
 
 
@@ -52,3 +53,10 @@ def test_an_exported_program_has_no_layers_and_runs() -> None:
 
 def test_fusing_alone_counts_nothing() -> None:
     assert Report.of(fx_fuse(net(), X)).sizes is None
+
+
+def test_one_of_a_thing_is_in_the_singular() -> None:
+    assert (
+        summary(Size(1, 12, None, 1, 3), Size(1, 12, None, 0, 1))
+        == "1 layer, 12 parameters, 1 -> 0 norms, 3 -> 1 kernels"
+    )
