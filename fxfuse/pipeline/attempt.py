@@ -234,6 +234,7 @@ def _editor(
     structure: Structure,
     layers_are_read: Callable[[], bool],
 ) -> Editor:
+    reads = _no_reader if part.recorded else layers_are_read
     graph = Graph(
         part.graph_module,
         part.path,
@@ -243,10 +244,6 @@ def _editor(
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,
-        layers_are_read=None
-        if structure == "graph" and not part.path
-        else _no_reader
-        if part.recorded
-        else layers_are_read,
+        layers_are_read=None if structure == "graph" and not part.path else reads,
     )
     return Editor(graph)
