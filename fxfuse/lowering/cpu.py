@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fxfuse.lowering.activations import RELU
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 
     from fxfuse.lowering.layer import Layer
 
-FEW_PRODUCTS = 3_000_000
-"""A convolution of one tap with no more products than that is a linear layer: what a call of oneDNN's costs is more."""
-
-MANY_ROWS = 32
-"""From so many rows on a linear layer runs with packed weights; below, reading them takes most of the time."""
+MANY_ROWS, MANY_PRODUCTS = 32, 1_000_000
+"""From so many on a linear layer runs with packed weights; below, a call of oneDNN's costs more than it saves."""
 
 
 def onednn_obstacle(dtype: torch.dtype) -> str:
@@ -64,6 +61,8 @@ class CpuEmitter:
             fused = fused and activation is RELU and layer.kind == "conv"
         if layer.kind == "norm":
             return _norm(layer, missed)
+        if layer.is_pointwise:
+            return _pointwise(layer, missed, fused=fused)
         return (_linear if layer.kind == "linear" else _convolution)(layer, missed, fused=fused)
 
 
@@ -85,11 +84,6 @@ class Packed:
             return self.value
 
 
-def detached(bias: Tensor | None) -> Tensor | None:
-    """Return a bias without gradients."""
-    return None if bias is None else bias.detach()
-
-
 def _post(layer: Layer, *, fused: bool) -> tuple[tuple[Any, ...], Callable[[Tensor], Tensor] | None]:
     """Return the activation as oneDNN's arguments, and as what torch does behind the kernel."""
     activation = layer.activation
@@ -102,7 +96,7 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
     """Return a convolution or transposed convolution with a packed weight."""
     steps, lines, dim, dtype = plain(layer), layer.axes == 1, layer.axes + 2, layer.weight.dtype
     layer = layer.as_image() if lines else layer  # along one axis it is one of images of height one
-    weight, bias, form, groups = layer.weight.detach(), detached(layer.bias), layer.memory_format, layer.groups
+    weight, bias, form, groups = layer.weight.detach(), layer.bias, layer.memory_format, layer.groups
     transposed = layer.kind == "transposed"
     more = [layer.output_padding] if transposed else []
     numbers = [list(each) for each in (layer.padding, *more, layer.stride, layer.dilation)]
@@ -111,8 +105,6 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
     packed = Packed(lambda size: pack(weight, *numbers, groups, list(size)))
     unary = mkldnn._convolution_transpose_pointwise if transposed else mkldnn._convolution_pointwise
     convolve, (post, after) = unary.default._op, _post(layer, fused=fused)
-    matrix = weight.flatten(1) if layer.is_pointwise and not layer.sums else None
-    activation = None if layer.activation is None else layer.activation.plain
     summed = _summed(layer, numbers, lines=lines, fused=fused)
 
     def run(x: Tensor, *other: Tensor) -> Tensor:
@@ -121,14 +113,10 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
                 missed()
                 return steps(x, *other)
             x = (x.unsqueeze(2) if lines else x).contiguous(memory_format=form)
-        if matrix is not None and x.shape[0] * x.shape[2] * x.shape[3] * matrix.numel() <= FEW_PRODUCTS:
-            y = F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
-            y = y if activation is None else activation(y)
-        else:
-            made = packed.value
-            made = packed.get(x.shape) if made is None else made
-            y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, groups, *post)
-            y = y if after is None else after(y)
+        made = packed.value
+        made = packed.get(x.shape) if made is None else made
+        y = summed(x, made, *other) if other else convolve(x, made, bias, *numbers, groups, *post)
+        y = y if after is None else after(y)
         return y.squeeze(2) if lines else y
 
     return run
@@ -138,7 +126,7 @@ def _summed(layer: Layer, numbers: list[list[int]], *, lines: bool, fused: bool)
     """Return a convolution of an image that is ready, with the sum, written in place where that is possible."""
     ops = torch.ops.mkldnn
     in_place, beside = ops._convolution_pointwise_.binary._op, ops._convolution_pointwise.binary._op
-    bias, form, groups = detached(layer.bias), layer.memory_format, layer.groups
+    bias, form, groups = layer.bias, layer.memory_format, layer.groups
     unary = (ops._convolution_transpose_pointwise if layer.output_padding else ops._convolution_pointwise).default._op
     post: Any = ("add", 1.0, "relu" if fused else None, [], None)
     shape_of_result = functools.lru_cache(maxsize=64)(layer.shape_of_result)
@@ -160,24 +148,46 @@ def _summed(layer: Layer, numbers: list[list[int]], *, lines: bool, fused: bool)
 
 def _linear(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callable[..., Tensor]:
     """Return a linear layer, with a packed weight for many rows."""
-    steps, weight, bias = plain(layer), layer.weight.detach(), detached(layer.bias)
+    steps, weight, bias = plain(layer), layer.weight.detach(), layer.bias
     packed = Packed(lambda rows: torch.ops.mkldnn._reorder_linear_weight(weight, rows))
     op, dtype, features = torch.ops.mkldnn._linear_pointwise.default._op, weight.dtype, weight.shape[1]
-    post, after = _post(layer, fused=fused)
+    products, (post, after) = weight.numel(), _post(layer, fused=fused)
 
     def run(x: Tensor, *other: Tensor) -> Tensor:
         if x.dtype is not dtype or not x.is_cpu:
             missed()
             return steps(x, *other)
         rows = x.numel() // features
-        if rows < MANY_ROWS or x.dim() < 2 or x.shape[-1] != features:
+        few = rows < MANY_ROWS or rows * products < MANY_PRODUCTS
+        if few or x.dim() < 2 or x.shape[-1] != features:
             return steps(x, *other)
         made = packed.value
         y = op(x, packed.get(rows) if made is None else made, bias, *post)
-        y = y + other[0] if other else y
+        y = _plus(y, other[0]) if other else y
         return y if after is None else after(y)
 
     return run
+
+
+def _pointwise(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callable[..., Tensor]:
+    """Return a convolution of one tap as a linear layer at each place, which costs less in each call."""
+    matrix, dim, steps = layer.weight.detach().flatten(1), layer.axes + 2, plain(layer)
+    linear = _linear(replace(layer, kind="linear", weight=matrix), missed, fused=fused)
+    last, second = (0, *range(2, dim), 1), (0, dim - 1, *range(1, dim - 1))
+
+    def run(x: Tensor) -> Tensor:
+        if x.dim() != dim or not x.numel():
+            missed()
+            return steps(x)
+        return linear(x.permute(last)).permute(second)
+
+    return run
+
+
+def _plus(y: Tensor, other: Any) -> Tensor:
+    """Return a sum, in the memory of the first value if that is the sum's."""
+    alike = isinstance(other, Tensor) and other.shape == y.shape and other.dtype is y.dtype and other.is_cpu
+    return y.add_(other) if alike else y + other
 
 
 def _norm(layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxfuse.lowering.reading import is_torchs
 from fxfuse.modules.axis_order import as_images, in_one_piece, in_usual_order
 from fxfuse.modules.lookup import fetch, is_hooked
 
@@ -32,7 +33,6 @@ class Writer:
 
     Attributes:
         tensors: the tensors that the forward has bound.
-        called: the modules of which nothing is known, which it calls.
     """
 
     def __init__(self, reading: Reading, plan: Plan, kernels: Mapping[fx.Node, Callable[..., Any]]) -> None:
@@ -41,14 +41,13 @@ class Writer:
         self.graph, self.bound = fx.Graph(), dict[str, Any]()
         self.written: dict[fx.Node, fx.Node] = {}
         self.tensors: list[Tensor] = []
-        self.called: set[nn.Module] = set()
 
     def function(self) -> Callable[..., Any]:
         """Return the forward."""
         for node in self.reading.nodes:
             if node not in self.reading.dead and node not in self.plan.inside:
                 self.written[node] = self._write(node)
-        self.graph.set_codegen(self.reading.graph_module.graph._codegen)
+        self.graph.set_codegen(self.reading.codegen)
         module = fx.GraphModule(nn.Module(), fx.Graph(), "Lowered")
         module.graph = self.graph
         module.__dict__.update(self.bound)  # found there at once
@@ -67,7 +66,8 @@ class Writer:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda value: self._stand_in(node, value))
         module = self.reading.module(node)
         if module is not None:
-            return self._call(self._callable(node, module), *args, **kwargs)
+            at_once = is_torchs(module) and not is_hooked(module)
+            return self._call(module.forward if at_once else module, *args, **kwargs)
         if node.op == "get_attr":
             return self._constant(str(node.target))
         if self.reading.copies_in_order(node):
@@ -75,12 +75,6 @@ class Writer:
         target = _IN_ANY_ORDER[node.target] if in_any_order else node.target
         result = self.graph.create_node(node.op, target, args, kwargs)
         return self._call(as_images, result) if in_any_order else result
-
-    def _callable(self, node: fx.Node, module: nn.Module) -> Callable[..., Any]:
-        if self.reading.graph.row(node) is None:
-            self.called.add(module)
-        torchs = type(module).__module__.startswith("torch.nn.modules.") and not is_hooked(module)
-        return module.forward if torchs else module
 
     def _stand_in(self, reader: fx.Node, value: fx.Node) -> fx.Node:
         """Return what is read; what is asked in place of a value that is never made has the same shape."""

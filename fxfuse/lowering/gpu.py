@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxfuse.lowering.activations import RELU
-from fxfuse.lowering.cpu import Packed, detached
+from fxfuse.lowering.cpu import Packed
 from fxfuse.lowering.layer import plain
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _cudnn(layer: Layer) -> Callable[..., Tensor] | None:
 
 def _behind(layer: Layer) -> Callable[..., Tensor]:
     """Return what adds the bias and the other value, and applies the activation, in place."""
-    activation, bias = layer.activation, detached(layer.bias)
+    activation, bias = layer.activation, layer.bias
     try:
         epilogue: Any = importlib.import_module("fxfuse.lowering.epilogue")
     except ImportError:  # a build of torch without Triton

@@ -60,15 +60,9 @@ class Layer:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether it is a linear layer at each position of an image."""
-        taps, step = self.weight.shape[2:], set(self.stride) == {1}
-        return (
-            self.kind == "conv"
-            and self.axes == 2
-            and step
-            and self.groups == taps.numel() == 1
-            and not any(self.padding)
-        )
+        """Whether it is a linear layer at each place, and nothing is added."""
+        whole = set(self.stride) == {1} and not any(self.padding) and not self.sums
+        return self.kind == "conv" and whole and self.groups == self.weight.shape[2:].numel() == 1
 
     def as_image(self) -> Layer:
         """Return a layer along one axis as the same along two, of which the first has size one."""

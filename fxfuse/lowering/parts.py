@@ -11,10 +11,6 @@ from torch import fx, nn
 
 from fxfuse.capture.capture import capture
 from fxfuse.capture.tracer import Tracer
-from fxfuse.edit.editor import Editor
-from fxfuse.graph.graph import Graph
-from fxfuse.graph.plan import Plan
-from fxfuse.lowering.reading import Reading
 from fxfuse.lowering.runner import Runner
 from fxfuse.modules.derived_class import Derived, OwnForward, can_be_derived, with_change
 from fxfuse.modules.lookup import shallow_copy
@@ -102,10 +98,6 @@ def _graph_of(module: nn.Module, base: type[nn.Module]) -> fx.GraphModule:
     plain = shallow_copy(module)
     plain.__class__ = base
     draft = Tracer().capture(plain)
-    reading, editor = Reading(draft), Editor(Graph(draft))
-    for node in filter(reading.is_idle, reading.nodes):  # what a fold left in the place of a norm
-        editor.apply(Plan(bypass=((node, node.all_input_nodes[0]),)))
-    editor.drop_dead()
     found = fx.GraphModule(nn.Module(), fx.Graph(), base.__name__)
     literals = {name: value for name, value in draft._buffers.items() if name not in module._buffers}
     found.__dict__.update(literals, **{name: module.__dict__[name] for name in ("_modules", "_parameters", "_buffers")})

@@ -23,13 +23,15 @@ class Kernel(NamedTuple):
         nodes: the layer, the sum, and the activation, as far as they are part of it.
         reads: the value that the layer reads, and the one that is added, if any is.
         layer: what is computed.
-        tensors: the tensors of the model that it is made of.
+        copied: the tensors of the model of which it has copies.
+        held: those that it reads itself.
     """
 
     nodes: tuple[fx.Node, ...]
     reads: tuple[fx.Node, ...]
     layer: Layer
-    tensors: tuple[Tensor, ...]
+    copied: tuple[Tensor, ...]
+    held: tuple[Tensor, ...]
 
     @property
     def end(self) -> fx.Node:
@@ -107,7 +109,7 @@ def _kernel(reading: Reading, read: Read, added: tuple[fx.Node, fx.Node] | None)
         if _movable(reading, nodes, (read.source, *other)):
             activation = found[1] if found is not None and reader in nodes else None
             layer = replace(read.layer, activation=activation, sums=bool(other))
-            return Kernel(nodes, (read.source, *other), layer, read.tensors)
+            return Kernel(nodes, (read.source, *other), layer, read.copied, read.held)
         nodes = nodes[:-1]
 
 

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxfuse.algebra.geometry import Misfit
 from fxfuse.algebra.running_norms import CONSTANTS
@@ -17,6 +17,7 @@ from fxfuse.graph.ranks import is_size
 from fxfuse.graph.uses import asks_rank, asks_shape
 from fxfuse.lowering.activations import ACTIVATIONS
 from fxfuse.lowering.layer import Layer
+from fxfuse.modules.lookup import REGISTRIES
 from fxfuse.operators.noops import Copy, Noop
 from fxfuse.operators.norms import BatchNorm
 from fxfuse.operators.roles import Linear
@@ -38,12 +39,13 @@ _IMAGES = 4
 
 
 class Read(NamedTuple):
-    """A layer at its node, the value that it reads, and the tensors of the model that it is made of."""
+    """A layer at its node, the value that it reads, the tensors of which it has copies, and those that it holds."""
 
     node: fx.Node
     source: fx.Node
     layer: Layer
-    tensors: tuple[Tensor, ...]
+    copied: tuple[Tensor, ...]
+    held: tuple[Tensor, ...] = ()
 
 
 class Unfit(Exception):  # noqa: N818 - an answer, not an error
@@ -53,10 +55,20 @@ class Unfit(Exception):  # noqa: N818 - an answer, not an error
 class Reading:
     """A fused graph, as lowering reads it."""
 
-    def __init__(self, graph_module: fx.GraphModule, path: str = "") -> None:
-        """Read ``graph_module``, which stands at a path in the user's model."""
+    def __init__(self, graph_module: fx.GraphModule, path: str = "", *, whole: bool = False) -> None:
+        """Read ``graph_module``, which stands at a path in the user's model, but for what gives back its very input.
+
+        Args:
+            graph_module: the graph, which stays as it is.
+            path: where it stands.
+            whole: identities, and dropout that is switched off, count too.
+        """
         self.graph_module, self.graph = graph_module, Graph(graph_module, path)
-        self.nodes = self.graph.nodes
+        self.called = {module: self._settings(node) for node in self.graph.nodes if (module := self.graph.module(node))}
+        idle = () if whole else set(filter(self.is_idle, self.graph.nodes))
+        if idle:
+            self.graph = Graph(_without(idle, self.graph, graph_module), path)
+        self.nodes, self.codegen = self.graph.nodes, graph_module.graph._codegen
         self.index = {node: number for number, node in enumerate(self.nodes)}
         self.dead = set(self.graph.dead)
         # The same words as elsewhere: see ``Graph``.
@@ -68,6 +80,11 @@ class Reading:
             of_numbers = python and node.all_input_nodes and self.numbers.issuperset(node.all_input_nodes)
             if is_size(node) or asks_shape(node) or of_numbers or (row is not None and row.result == "number"):
                 self.numbers.add(node)  # certainly no tensor
+
+    def _settings(self, node: fx.Node) -> tuple[str, ...] | None:
+        """Return the names of what a module was set to, as far as something here has looked; None if it is unknown."""
+        row, module = self.graph.row(node), self.graph.module(node)
+        return row.names if row is not None else () if is_torchs(module) else None
 
     def layer(self, node: fx.Node) -> Read | None:
         """Return the layer that a node is, None for everything else.
@@ -184,6 +201,26 @@ class Reading:
         return False
 
 
+def is_torchs(module: Any) -> bool:
+    """Whether a module is one of torch's own, of which the forward is all that it does."""
+    return type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _without(idle: Collection[fx.Node], graph: Graph, graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Return a graph of the same modules without some nodes, in the place of which stands their input."""
+    made, copied = dict[fx.Node, fx.Node](), fx.Graph()
+    for node in graph.nodes:
+        first = node.all_input_nodes[:1]
+        made[node] = made[first[0]] if node in idle else copied.node_copy(node, made.__getitem__)
+    result = fx.GraphModule(nn.Module(), fx.Graph(), type(graph_module).__name__)
+    result.__dict__.update(
+        {n: v for n, v in graph_module.__dict__.items() if n in REGISTRIES or n not in result.__dict__}
+    )
+    copied.set_codegen(graph_module.graph._codegen)
+    result.graph = copied
+    return result
+
+
 def _linear(view: Linear) -> Read:
     """Return a convolution, transposed convolution or linear layer."""
     call = view.call
@@ -205,4 +242,4 @@ def _linear(view: Linear) -> Read:
         defaults = {**_NUMBERS, "output_padding": 0} if kind == "transposed" else _NUMBERS
         found: Any = {key: numbers(call.get(key, default), weight.ndim - 2) for key, default in defaults.items()}
         layer = Layer(kind, call.path, weight, bias, **found, groups=groups)
-    return Read(view.node, view.input, layer, (weight,) if bias is None else (weight, bias))
+    return Read(view.node, view.input, layer, (weight,), () if bias is None else (bias,))

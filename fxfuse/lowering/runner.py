@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from fxfuse.report.lowered import Lowered
 
 
+_OBSTACLES = (
+    *("it is in training mode", "a module has hooks", "it has no layer with a kernel", "autocast is on"),
+    *("oneDNN is switched off", "a transform of functions is on", "a dispatch mode is on"),
+    "an input is of a class or layout of its own",
+)
+
+
 class Built:
     """What runs in place of a graph: its kernels, and the forward that calls them.
 
@@ -45,9 +52,9 @@ class Built:
         made = {node: emitter.emit(k.layer, functools.partial(runner.note, k.layer.path)) for node, k in kernels}
         writer = Writer(reading, plan, made)
         self.forward = writer.function()
-        self.watch = Watch(
-            runner.module, [t for _, kernel in kernels for t in kernel.tensors], writer.tensors, writer.called
-        )
+        copied = [tensor for _, kernel in kernels for tensor in kernel.copied]
+        held = [tensor for _, kernel in kernels for tensor in kernel.held]
+        self.watch = Watch(runner.module, copied, held + writer.tensors, reading.called)
         self.layers, self.empty = plan.told(reading), not made
         self.trains = not hasattr(graph.graph._codegen, "pytree_info")
         self.orders: dict[Any, list[tuple[int, ...] | None]] = {}
@@ -138,17 +145,17 @@ class Runner:
 
     def _obstacle(self, built: Built, tensors: list[Tensor]) -> str:
         """Return why kernels cannot run now, empty where they can."""
-        obstacles = {
-            "it is in training mode": self.module.training and built.trains,
-            "a module has hooks": built.watch.hooked,
-            "it has no layer with a kernel": built.empty,
-            "autocast is on": torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
-            "oneDNN is switched off": not torch._C._get_mkldnn_enabled(),
-            "a transform of functions is on": torch._C._functorch.peek_interpreter_stack() is not None,
-            "a dispatch mode is on": torch._C._len_torch_dispatch_stack() > 0,
-            "an input is of a class or layout of its own": not all(map(_is_plain, tensors)),
-        }
-        return next((why for why, found in obstacles.items() if found), "")
+        found = (
+            self.module.training and built.trains,
+            built.watch.hooked,
+            built.empty,
+            torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
+            not torch._C._get_mkldnn_enabled(),
+            torch._C._functorch.peek_interpreter_stack() is not None,
+            torch._C._len_torch_dispatch_stack() > 0,
+            not all(map(_is_plain, tensors)),
+        )
+        return _OBSTACLES[found.index(True)] if True in found else ""
 
     def _fall_back(self, why: str) -> None:
         with self._lock:

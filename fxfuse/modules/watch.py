@@ -3,92 +3,125 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules import module as _torchs
 
-from fxfuse.modules.lookup import HOOKS, REGISTRIES
+from fxfuse.modules.lookup import REGISTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 _INTEGERS = {2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 
 
 class Watch:
-    """Remembers a model as it was when its kernels were made; to ask costs less than a microsecond for each layer."""
+    """Remembers a model as it was when its kernels were made.
+
+    It is asked before each call, when little of it lies in a cache: what counts is how many objects are touched.
+    """
 
     def __init__(
-        self, root: nn.Module, tensors: Iterable[Tensor], bound: Iterable[Tensor], called: Collection[nn.Module] = ()
+        self,
+        root: nn.Module,
+        copied: Iterable[Tensor],
+        held: Iterable[Tensor],
+        called: Mapping[nn.Module, Collection[str] | None],
     ) -> None:
         """Look at the model.
 
         Args:
             root: the model.
-            tensors: the kernels hold copies of these.
-            bound: the forward holds these themselves.
-            called: modules of which nothing is known, which are called whatever they have become.
+            copied: tensors of which the kernels have copies.
+            held: tensors that the kernels and the forward read themselves.
+            called: the modules that the forward calls or stands for, with the names of their settings; None if one is
+                called as it is, whatever it does.
         """
-        wanted, held = {id(tensor) for tensor in tensors}, {id(tensor) for tensor in bound}
+        wanted, kept = set(map(id, copied)), set(map(id, held))
         modules = [m for m in root.modules() if not isinstance(m, torch.jit.ScriptModule)]  # which live in C++
-        registries: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers)]
+        registries: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers, m.__dict__)]
         self._slots = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in wanted]
-        self._places: list[tuple[dict[str, Any], str]] = [(m._modules, name) for m in modules for name in m._modules]
-        registries += [module.__dict__ for module in modules]
-        self._places += [(registry, n) for registry in registries for n, t in registry.items() if id(t) in held]
-        self._held = [registry[name] for registry, name in self._places]  # so that no other object gets its id
-        self._hooks: list[Any] = [getattr(_torchs, f"_global{name}") for name in HOOKS]
-        self._hooks += [module.__dict__[name] for module in modules if module is not root for name in HOOKS]
-        unknown = {root, *(inner for module in called for inner in module.modules())}
-        self._modules = [module for module in modules if module not in unknown]
-        self._settings, self._root = [module.__dict__ for module in self._modules], root
-        self._before = [*map(_kept, self._settings), _kept(_own(root))]
-        found = [registry[name] for registry, name in self._slots]
-        self._counted = not any(tensor.is_inference() for tensor in found)
-        self._cells = [cell for tensor in found for cell in _cells(tensor)]
-        self._state, self._sampled = self._look(), [cell.value for cell in self._cells]
+        self._places = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in kept]
+        self._children = [module._modules for module in modules if module._modules]
+
+        traced = () if isinstance(root, fx.GraphModule) else modules  # whose attributes their own forwards read
+        names = {**{module: _own(module) for module in traced}, **called}
+        unknown = {inner for module, found in called.items() if found is None for inner in module.modules()}
+        self._modules = [module for module in modules if module in names and module not in unknown]
+        self._values = [module.__dict__ for module in self._modules]
+        self._getters = [_getter(module, names[module] or ()) for module in self._modules]
+        self._added_to = [module.__dict__ for module in self._modules if module is not root]
+        self._root = root if isinstance(root, fx.GraphModule) else nn.Identity()  # a graph may be compiled anew
+        self.hooked = False
+        """A module inside has hooks, or all modules have, which kernels would pass by."""
+
+        self._objects = self._look()  # these stay alive, so that no other object gets their place
+        tensors = [registry[name] for registry, name in self._slots]
+        self._counted = not any(tensor.is_inference() for tensor in tensors)
+        self._cells = [cell for tensor in tensors for cell in _cell(tensor)]
+        self._memory, self._sampled = self._look_at_memory(tensors), [cell.value for cell in self._cells]
+        settings, *others = self._look_at_settings()
+        self._settings = [[tuple(map(_as_now, values)) for values in settings], *others]
 
     def unchanged(self) -> bool:
         """Whether it is still the same."""
         try:
-            # Registries and hooks are the very same objects, which Python sees at once.
-            same = self._look() == self._state and [*self._settings, _own(self._root)] == self._before
-        except (AttributeError, KeyError, RuntimeError, ValueError):  # gone, or a value that cannot be compared
+            now = self._look()
+            same = len(now) == len(self._objects) and all(map(operator.is_, now, self._objects))
+            same = same and self._look_at_memory(now[: len(self._slots)]) == self._memory
+            same = same and self._look_at_settings() == self._settings
+        except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or a value that cannot be compared
             return False
         # What is written through ``.data`` is counted nowhere; the memory is still there, since it is in its place.
         return same and [cell.value for cell in self._cells] == self._sampled
 
-    @property
-    def hooked(self) -> bool:
-        """Whether a module inside has hooks, or all modules have, which kernels would pass by."""
-        return any(self._hooks)
+    def _look(self) -> list[Any]:
+        found = [registry[name] for registry, name in self._slots]
+        found += [registry[name] for registry, name in self._places]
+        for children in self._children:
+            found += children.values()
+        return found
 
-    def _look(self) -> tuple[Any, ...]:
-        tensors = [registry[name] for registry, name in self._slots]
-        counts = [tensor._version for tensor in tensors] if self._counted else None
-        places = [(tensor.data_ptr(), tensor.dtype) for tensor in tensors]
-        objects = [id(registry[name]) for registry, name in self._places]
-        return counts, places, objects, list(map(type, self._modules))
+    def _look_at_memory(self, tensors: list[Tensor]) -> list[tuple[int, ...]]:
+        if not self._counted:
+            return [(tensor.data_ptr(),) for tensor in tensors]
+        return [(tensor._version, tensor.data_ptr()) for tensor in tensors]
 
-
-def _own(root: nn.Module) -> dict[str, Any]:
-    """Return the attributes of a model without those that this library leaves there."""
-    return {name: value for name, value in root.__dict__.items() if not name.startswith("_fxfuse")}
-
-
-def _kept(values: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes as they are now; a list may be written into, and registries are looked at by themselves."""
-    kinds = (list, dict, set)
-    return {n: v.copy() if type(v) in kinds and n not in REGISTRIES else v for n, v in values.items()}
+    def _look_at_settings(self) -> list[Any]:
+        settings = [get(values) for get, values in zip(self._getters, self._values, strict=True)]
+        hooks = any(before or behind for before, behind, *_ in settings)
+        self.hooked = bool(hooks or _torchs._global_forward_hooks or _torchs._global_forward_pre_hooks)
+        return [settings, list(map(len, self._added_to)), list(map(type, self._modules)), type(self._root).forward]
 
 
-def _cells(tensor: Tensor) -> list[Any]:
-    """Return a few elements of a tensor as they lie in memory, none where that is not at hand."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def _own(module: nn.Module) -> list[str]:
+    """Return the names of the attributes of a module without those that torch and this library have there."""
+    torchs = REGISTRIES - {"training"}
+    return [name for name in module.__dict__ if name not in torchs and not name.startswith("_fxfuse")]
+
+
+def _getter(module: nn.Module, names: Collection[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return what reads the hooks of a module, and its settings."""
+    return operator.itemgetter(*_HOOKS, *(name for name in names if name in module.__dict__))
+
+
+def _as_now(value: Any) -> Any:
+    """Return a value that stays as it is when somebody writes into a list; hooks are looked at by themselves."""
+    return value.copy() if type(value) in (list, dict, set) else value
+
+
+def _cell(tensor: Tensor) -> list[Any]:
+    """Return an element of a tensor as it lies in memory, if possible not zero; none where that is not at hand."""
     kind = _INTEGERS.get(tensor.element_size())
     if tensor.device.type != "cpu" or kind is None or not tensor.numel():
         return []
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    places = {0, last // 2, last} if tensor.is_contiguous() else {0, last}
-    return [kind.from_address(tensor.data_ptr() + place * tensor.element_size()) for place in sorted(places)]
+    places = (last // 2, 0, last) if tensor.is_contiguous() else (0, last)
+    cells = [kind.from_address(tensor.data_ptr() + place * tensor.element_size()) for place in places]
+    return [next((cell for cell in cells if cell.value), cells[0])]
