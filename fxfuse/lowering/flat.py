@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.lowering.reading import is_torchs
-from fxfuse.modules.axis_order import as_images, in_one_piece, in_usual_order
+from fxfuse.modules.axis_order import in_usual_order, shuffled
 from fxfuse.modules.lookup import fetch, is_hooked
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ class Writer:
         self.graph, self.bound = fx.Graph(), dict[str, Any]()
         self.written: dict[fx.Node, fx.Node] = {}
         self.tensors: list[Tensor] = []
+        self.shuffles = {node: found for node in reading.nodes if (found := reading.shuffle(node))}
 
     def function(self) -> Callable[..., Any]:
         """Return the forward."""
+        shuffled_inside = {node for chain, _, _ in self.shuffles.values() for node in chain[:-1]}
         for node in self.reading.nodes:
-            if node not in self.reading.dead and node not in self.plan.inside:
+            if node not in self.reading.dead | self.plan.inside.keys() | shuffled_inside:
                 self.written[node] = self._write(node)
         self.graph.set_codegen(self.reading.codegen)
         module = fx.GraphModule(nn.Module(), fx.Graph(), "Lowered")
@@ -58,6 +60,9 @@ class Writer:
         if kernel is not None:
             result = self._call(self.kernels[node], *(self.written[value] for value in kernel.reads))
             return self._call(in_usual_order, result) if self.plan.in_order else result
+        if node in self.shuffles:
+            (*_, source), *sizes = self.shuffles[node]
+            return self._call(shuffled, *fx.map_arg((source, *sizes), self.written.__getitem__))
         in_any_order = node.target in _IN_ANY_ORDER and not _is_of_bits(node)
         if self.reading.sees_layout(node) and not in_any_order:
             for value in node.all_input_nodes:
@@ -70,11 +75,10 @@ class Writer:
             return self._call(module.forward if at_once else module, *args, **kwargs)
         if node.op == "get_attr":
             return self._constant(str(node.target))
-        if self.reading.copies_in_order(node):
-            return self._call(in_one_piece, *args, **kwargs)
-        target = _IN_ANY_ORDER[node.target] if in_any_order else node.target
-        result = self.graph.create_node(node.op, target, args, kwargs)
-        return self._call(as_images, result) if in_any_order else result
+        if not in_any_order:
+            return self.graph.create_node(node.op, node.target, args, kwargs)
+        kwargs = {"shape" if name == "size" else name: value for name, value in kwargs.items()}
+        return self.graph.create_node(node.op, _IN_ANY_ORDER[node.target], args, kwargs)
 
     def _stand_in(self, reader: fx.Node, value: fx.Node) -> fx.Node:
         """Return what is read; what is asked in place of a value that is never made has the same shape."""

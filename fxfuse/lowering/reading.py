@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
@@ -35,7 +36,7 @@ _KINDS: dict[str, Any] = {"linear": "linear", "convolution": "conv"}
 _KINDS |= {f"{name}{n}d": kind for name, kind in (("conv", "conv"), ("conv_transpose", "transposed")) for n in "123"}
 _NUMBERS = {"stride": 1, "padding": 0, "dilation": 1}
 _CALLS = ("call_module", "call_function", "call_method")
-_IMAGES = 4
+_IMAGES, _SHUFFLE = 4, 4
 
 
 class Read(NamedTuple):
@@ -55,17 +56,11 @@ class Unfit(Exception):  # noqa: N818 - an answer, not an error
 class Reading:
     """A fused graph, as lowering reads it."""
 
-    def __init__(self, graph_module: fx.GraphModule, path: str = "", *, whole: bool = False) -> None:
-        """Read ``graph_module``, which stands at a path in the user's model, but for what gives back its very input.
-
-        Args:
-            graph_module: the graph, which stays as it is.
-            path: where it stands.
-            whole: identities, and dropout that is switched off, count too.
-        """
+    def __init__(self, graph_module: fx.GraphModule, path: str = "") -> None:
+        """Read ``graph_module``, which stands at a path in the user's model, but for what gives back its very input."""
         self.graph_module, self.graph = graph_module, Graph(graph_module, path)
         self.called = {module: self._settings(node) for node in self.graph.nodes if (module := self.graph.module(node))}
-        idle = () if whole else set(filter(self.is_idle, self.graph.nodes))
+        idle = set(filter(self.is_idle, self.graph.nodes))
         if idle:
             self.graph = Graph(_without(idle, self.graph, graph_module), path)
         self.nodes, self.codegen = self.graph.nodes, graph_module.graph._codegen
@@ -133,6 +128,8 @@ class Reading:
 
     def is_idle(self, node: fx.Node) -> bool:
         """Whether a node gives back the very value that it gets: an identity, or dropout in evaluation mode."""
+        if getattr(node.target, "__module__", "") == "torchvision.ops.stochastic_depth":  # dropout of whole samples
+            return node.args[3:] == (False,) or node.kwargs.get("training") is False
         try:
             view = self.graph.view(node) if self.graph.plays(node, Noop) else None
         except Refusal:
@@ -187,6 +184,24 @@ class Reading:
         view = self.graph.view(node) if self.graph.plays(node, Copy) else None
         return isinstance(view, Copy) and view.gives_order
 
+    def shuffle(self, node: fx.Node) -> tuple[list[fx.Node], Any, Any] | None:
+        """Return the nodes before the last of a shuffle of channels, and the sizes of both reshapes; None for others.
+
+        ``x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)``
+        """
+        chain = [node]
+        while len(chain) <= _SHUFFLE and chain[-1].all_input_nodes:
+            chain.append(chain[-1].all_input_nodes[0])
+        if len(chain) <= _SHUFFLE or any(len(inner.users) > 1 for inner in chain[1:_SHUFFLE]):
+            return None
+        last, copy, swap, first, source = chain
+        swaps = swap.target in ("transpose", torch.transpose) and set(swap.args[1:]) == {1, 2}
+        if not (swaps and self.copies_in_order(copy) and {first.target, last.target} <= {"view", "reshape"}):
+            return None
+        split, joined = map(_sizes, (first, last))
+        known = split and joined and not any(isinstance(size, torch.dtype) for size in (*split, *joined))
+        return (chain[1:], split, joined) if known and not self.written_between(source, copy, last) else None
+
     @property
     def writes_through_views(self) -> bool:
         """Whether something is written in place into memory that a reshape before may or may not share."""
@@ -219,6 +234,12 @@ def _without(idle: Collection[fx.Node], graph: Graph, graph_module: fx.GraphModu
     copied.set_codegen(graph_module.graph._codegen)
     result.graph = copied
     return result
+
+
+def _sizes(node: fx.Node) -> Any:
+    """Return the sizes that are passed to a reshape."""
+    sizes = node.args[1:]
+    return sizes[0] if sizes and isinstance(sizes[0], (list, tuple)) else sizes
 
 
 def _linear(view: Linear) -> Read:

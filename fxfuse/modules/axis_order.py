@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_IMAGES, _SPLIT_IMAGES = 4, 5
+_IMAGES = 4
 
 
 def order_of(value: Tensor) -> tuple[int, ...]:
@@ -35,17 +35,18 @@ def in_usual_order(value: Any) -> Any:
     return value.contiguous() if isinstance(value, Tensor) and value.dim() > 2 else value
 
 
-def in_one_piece(value: Tensor) -> Tensor:
-    """Return what ``contiguous`` gives; of channels that lie last and were split and swapped, still with them last."""
-    if value.dim() == _SPLIT_IMAGES and value.stride(1) == 1 and value.stride(2) == value.shape[1]:
-        images = as_images(value.transpose(1, 2).flatten(1, 2))
-        if images.is_contiguous(memory_format=torch.channels_last):
-            return torch.native_channel_shuffle(images, value.shape[2]).unflatten(1, value.shape[1:3])
-    return value.contiguous()
+def shuffled(value: Tensor, split: Any, joined: Any) -> Tensor:
+    """Return ``value.view(split).transpose(1, 2).contiguous().view(joined)``, in one pass where channels lie last."""
+    if value.dim() == _IMAGES and value.is_contiguous(memory_format=torch.channels_last) and value.numel():
+        batch, channels, *image = value.shape
+        groups = split[1]
+        sizes = (batch, groups, channels // groups, *image) if groups > 0 == channels % groups else ()
+        if _same(split, sizes) and _same(joined, value.shape):
+            return torch.native_channel_shuffle(value, groups)
+    return value.reshape(split).transpose(1, 2).contiguous().reshape(joined)
 
 
-def as_images(value: Tensor) -> Tensor:
-    """Return a reshaped value such that torch sees that channels lie last: it asks the step of one sample too."""
-    if value.dim() == _IMAGES and value.stride(1) == 1 == value.shape[0] and value.stride(0) < value.stride(2):
-        return value.as_strided(value.shape, (value.shape[2] * value.stride(2), *value.stride()[1:]))
-    return value
+def _same(asked: Any, sizes: Any) -> bool:
+    """Whether sizes are those that are asked for, one of which may be open."""
+    pairs = list(zip(asked, sizes, strict=False))
+    return len(asked) == len(sizes) and sum(a == -1 for a, _ in pairs) <= 1 and all(a in (-1, n) for a, n in pairs)

@@ -85,10 +85,9 @@ class Watch:
             found += children.values()
         return found
 
-    def _look_at_memory(self, tensors: list[Tensor]) -> list[tuple[int, ...]]:
-        if not self._counted:
-            return [(tensor.data_ptr(),) for tensor in tensors]
-        return [(tensor._version, tensor.data_ptr()) for tensor in tensors]
+    def _look_at_memory(self, tensors: list[Tensor]) -> list[int]:
+        versions = [tensor._version for tensor in tensors] if self._counted else []
+        return versions + [tensor.data_ptr() for tensor in tensors]
 
     def _look_at_settings(self) -> list[Any]:
         settings = [get(values) for get, values in zip(self._getters, self._values, strict=True)]

@@ -69,6 +69,63 @@ def test_channels_that_are_shuffled_by_hand(batch: int, height: int) -> None:
         assert model(image(0, 3, height, 7)).shape == (0, 8, height, 7)
 
 
+def _whole(y: Tensor) -> Tensor:
+    n, c, h, w = y.shape
+    return y.view(n, 4, c // 4, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+SHUFFLES: dict[str, tuple[Any, bool]] = {
+    "sizes": (_whole, True),
+    "open": (
+        lambda y: y.reshape((y.size(0), 2, -1, 9, 7)).transpose(2, 1).contiguous().view(y.size(0), -1, 9, 7),
+        True,
+    ),
+    "of other axes": (lambda y: y.view(-1, 2, 4, 9, 7).transpose(1, 3).contiguous().view(-1, 8, 9, 7), False),
+    "into other axes": (lambda y: y.view(-1, 2, 4, 9, 7).transpose(1, 2).contiguous().view(-1, 8, 63), True),
+    "of split sizes": (lambda y: y.view(-1, 2, 4, 7, 9).transpose(1, 2).contiguous().view(-1, 8, 9, 7), True),
+    "read inside": (
+        lambda y: (z := y.view(-1, 2, 4, 9, 7).transpose(1, 2)).contiguous().view(-1, 8, 9, 7) + z.sum(),
+        False,
+    ),
+    "by name": (lambda y: y.view(size=(-1, 2, 4, 9, 7)).transpose(1, 2).contiguous().view(-1, 8, 9, 7), False),
+    "bits": (lambda y: y.view(torch.int32).transpose(1, 2).contiguous().view(torch.float32), False),
+    "of three axes": (lambda y: y.view(y.size(0), 2, -1).transpose(1, 2).contiguous().view(y.size(0), -1), True),
+}
+
+
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_what_is_a_shuffle_of_channels_and_what_looks_like_one(name: str) -> None:
+    shuffle, found = SHUFFLES[name]
+
+    class Shuffling(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = shuffle(torch.relu(self.a(x)))
+            return y * 2
+
+    traced = torch.fx.symbolic_trace(Shuffling(a=nn.Conv2d(3, 8, 1)).eval())
+    reading = Reading(traced)
+    assert any(map(reading.shuffle, reading.nodes)) is found
+    model = lower(traced, image(2, 3, 9, 7))
+    for batch in (2, 1):
+        for _ in range(2):
+            result, expected = model(image(batch, 3, 9, 7)), traced(image(batch, 3, 9, 7))
+            assert result.stride() == expected.stride()
+            assert gap(result, expected) < 2e-6
+
+
+def test_a_shuffle_of_what_is_written_afterwards() -> None:
+    class Writing(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            z = y.view(-1, 2, 4, 9, 7).transpose(1, 2).contiguous()
+            y.mul_(2)
+            return z.view(-1, 8, 9, 7) + y
+
+    traced = torch.fx.symbolic_trace(Writing(a=nn.Conv2d(3, 8, 1)).eval())
+    x = image(2, 3, 9, 7)
+    assert gap(lower(traced, x)(x), traced(x)) < 2e-6
+
+
 CALLS: dict[str, tuple[Any, bool]] = {
     "harmless": (lambda x: -harmless(x), False),  # torch.fx finds what is wrapped by its name
     "viewing": (lambda x: -viewing(x), True),

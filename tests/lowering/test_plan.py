@@ -214,6 +214,21 @@ def test_a_residual_network(groups: int) -> None:
     assert report(model).left == ()
 
 
+def test_a_sum_behind_stochastic_depth() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = F.relu(m.a(x))
+        z = ops.stochastic_depth(m.b(y * 2), 0.5, "row", m.training)
+        z += y
+        return z
+
+    assert kernels(forward) == [("a", ("relu",), False), ("b", ("sum",), True)]
+    given = Given(lambda m, x: ops.stochastic_depth(m.b(m.a(x)), 0.5, "batch", training=True) + x)
+    model = lower(torch.fx.symbolic_trace(given.eval()))
+    assert [one.takes for one in report(model).kernels] == [(), ()]
+
+
 def test_written_through_a_view_that_may_be_a_copy() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
