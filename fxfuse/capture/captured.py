@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fxfuse.capture.lifted import copy_of
 from fxfuse.capture.names import Names
+from fxfuse.capture.untraced_code import Code, Members, forwards_of
 from fxfuse.modules.lookup import paths_below
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
     from fxfuse.graph.lazy_graph_module import Draft
     from fxfuse.report.reasons import Refusal
+
+
+# What a layer notes of itself, and what gives all of it.
+_NOTED = frozenset(
+    "weight bias in_channels out_channels in_features out_features num_features kernel_size stride padding dilation "
+    "groups padding_mode parameters named_parameters state_dict buffers named_buffers".split()
+)
 
 
 class Region(NamedTuple):
@@ -120,6 +128,27 @@ class Capture:
         opaque = {**self.as_is, **self.opaque}
         traced = {part.module for part in self.parts} - opaque.keys()
         return Names(self.paths, opaque, traced=traced, given=self.given)
+
+    @property
+    def held(self) -> set[nn.Module]:
+        """Modules that code which was traced may look into: it does more with them than to call them."""
+        return self._kept_code[0]
+
+    @property
+    def sized(self) -> set[nn.Module]:
+        """Those of which it may read the sizes, the weights or the like: it names such attributes of others."""
+        held, named = self._kept_code
+        return set() if _NOTED.isdisjoint(named) else held
+
+    @functools.cached_property
+    def _kept_code(self) -> tuple[set[nn.Module], set[str]]:
+        """What code that was traced may hold, and the names of the attributes that it reads of others."""
+        parts = [part.module for part in self.parts if not part.recorded]
+        traced = {module for part in parts for module in paths_below(part)} - self.opaque.keys() - self.as_is.keys()
+        forwards = {kind: forwards_of(kind) for kind in map(type, traced)}
+        members = Members(self.paths)
+        code = Code(members, [*(entry for entries in forwards.values() for entry in entries), *members.implicit])
+        return code.taken(module for module in traced if forwards[type(module)]), code.read | code.called
 
     @property
     def whole(self) -> bool:

@@ -111,30 +111,6 @@ class Names:
         return found
 
 
-# What a layer notes of itself, and what gives all of it.
-_NOTED = frozenset(
-    "weight bias in_channels out_channels in_features out_features num_features kernel_size stride padding dilation "
-    "groups padding_mode parameters named_parameters state_dict buffers named_buffers".split()
-)
-
-
-def reads_layers(model: nn.Module) -> bool:
-    """Whether code of the user's may read the sizes, the weights or the like of another module.
-
-    Where it goes on running, it must find there what it found before.
-
-    Example:
-        >>> import torch
-        >>> reads_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))
-        False
-    """
-    modules = list(model.modules())
-    members = Members(modules)
-    entries = [entry for cls in {type(module) for module in modules} for entry in forwards_of(cls)]
-    code = Code(members, [*entries, *members.implicit])
-    return not _NOTED.isdisjoint(code.read | code.called)
-
-
 def _reads(code: Code, touched: Collection[nn.Module], module: nn.Module) -> bool:
     """Whether code that may come to a module mentions one of its tensors, for more than its shape or dtype."""
     return module in touched and not code.values.isdisjoint((*module._parameters, *module._buffers))

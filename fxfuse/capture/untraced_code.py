@@ -199,17 +199,31 @@ class Code:
         Args:
             hands: the modules that it is given.
         """
-        given = set(hands)
-        pending = [*given, *(value for value in self.known if isinstance(value, nn.Module))]
-        held, touched = set(pending), set(pending)
+        given, touched = set(hands), set[nn.Module]()
+        return given | self._taken(given, touched) | touched
+
+    def taken(self, hands: Iterable[nn.Module]) -> set[nn.Module]:
+        """Return the modules that the code may hold, and look into: for more than to call them.
+
+        Args:
+            hands: the modules that it is given.
+        """
+        return self._taken(set(hands), set())
+
+    def _taken(self, given: set[nn.Module], touched: set[nn.Module]) -> set[nn.Module]:
+        """Return what the code may take from what it is given; note in ``touched`` what it calls at once."""
+        taken = {value for value in self.known if isinstance(value, nn.Module)}
+        pending = [*given, *taken]
+        seen = set(pending)
         while pending:
             module = pending.pop()
             own = [self.own, self._of_given] if module in given or "forward" in self.names else [self.own]
             for child in self._from(module, own, touched):
-                if child not in held:
-                    held.add(child)
+                taken.add(child)
+                if child not in seen:
+                    seen.add(child)
                     pending.append(child)
-        return touched | held
+        return taken
 
     def _from(self, module: nn.Module, methods: list[_Own], touched: set[nn.Module]) -> Iterator[nn.Module]:
         """Yield what the code may take from a module; note in ``touched`` what it calls at once."""

@@ -22,7 +22,7 @@ from fxfuse.modules.lookup import fetch, is_hooked, owner_at
 from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from fxfuse.graph.call import Call
     from fxfuse.graph.facts import NodeView, Rank
@@ -51,7 +51,7 @@ class Graph(Nodes):
         allow_copies: bool = True,
         guards: bool = True,
         allow_growth: bool = False,
-        layers_are_read: Callable[[], bool] | None = None,
+        keeps_code: bool = False,
     ) -> None:
         """Read ``graph_module``.
 
@@ -64,8 +64,8 @@ class Graph(Nodes):
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
             allow_growth: whether a merge may cost more multiply-adds than what it merges.
-            layers_are_read: tells whether the user's own code goes on running, and reads settings of layers; None
-                where the graph takes the place of that code.
+            keeps_code: whether the user's own forward goes on running, with all that it computes and does not use;
+                else the graph takes its place.
         """
         super().__init__(graph_module, prefix)
         self.root = root
@@ -73,7 +73,7 @@ class Graph(Nodes):
         self.allow_copies = allow_copies
         self.guards = guards
         self.allow_growth = allow_growth
-        self._layers_are_read = layers_are_read
+        self.keeps_code = keeps_code
         self.constants = Constants(graph_module, self.module)
         self.running_norms = RunningNorms(self._modules.values())
         self._ranks = ranks(self)
@@ -93,16 +93,6 @@ class Graph(Nodes):
     def sizes(self) -> Sizes:
         """The sizes of values."""
         return Sizes(self)
-
-    @functools.cached_property
-    def needs_layers(self) -> bool:
-        """Whether the user's own forward goes on running, and reads settings of layers."""
-        return self._layers_are_read is not None and self._layers_are_read()
-
-    @property
-    def keeps_code(self) -> bool:
-        """Whether the user's own forward goes on running, with all that it computes and does not use."""
-        return self._layers_are_read is not None
 
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls, None for the unknown and for constants."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 
 from fxfuse.capture.forward_arguments import asks_what_it_gets
-from fxfuse.capture.names import reads_layers
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
+from fxfuse.graph.plan import Merge
 from fxfuse.modules.lookup import is_hooked
 from fxfuse.pipeline.engine import run
 from fxfuse.report.errors import FuseError
@@ -156,8 +156,7 @@ def apply_rules(captured: Capture, options: Options, frozen_modules: Mapping[nn.
         FuseError: if a graph is asked for, and the model cannot be traced as a whole.
     """
     structure = _structure(captured, options)
-    layers_are_read = functools.cache(functools.partial(reads_layers, captured.model))  # the same for all parts
-    editors = [(p, _editor(captured, p, options, frozen_modules, structure, layers_are_read)) for p in captured.parts]
+    editors = [(part, _editor(captured, part, options, frozen_modules, structure)) for part in captured.parts]
     written = [(part, editor) for part, editor in editors if editor.graph.keeps_code]
     into_classes = _into_classes(captured, written, options) if written else []
     graphs = [
@@ -175,7 +174,9 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
     for part, editor in edits:
         asked = (part, editor, rules, calls, methods, captured.paths)
         vetoes = RecordedVetoes(*asked, names=captured.by_name) if part.recorded else Vetoes(*asked)
-        decisions, links = run(editor, rules, [*_untraced(captured, part, editor), vetoes]), dict[Link, None]()
+        of_code = _untraced(captured, part, editor)
+        of_code += [] if part.recorded else [functools.partial(_require_unsized, captured, part, editor)]
+        decisions, links = run(editor, rules, [*of_code, vetoes]), dict[Link, None]()
         if isinstance(vetoes, RecordedVetoes):
             links, nodes = vetoes.links()
             decisions = [replace(d, recorded=True) if not nodes.isdisjoint(d.nodes) else d for d in decisions]
@@ -190,6 +191,13 @@ def _untraced(captured: Capture, part: Part, editor: Editor) -> list[Callable[[P
     if part.recorded or not captured.opaque:
         return []
     return [lambda plan: captured.names.require(changed_modules(part, editor, plan))]
+
+
+def _require_unsized(captured: Capture, part: Part, editor: Editor, plan: Plan) -> None:
+    """Refuse to merge a layer of which code that goes on running may read the sizes."""
+    if isinstance(plan, Merge):
+        for module in changed_modules(part, editor, plan) & captured.sized:
+            raise Refusal(Reason.OWN_FORWARD, value=captured.paths[module] or type(module).__name__)
 
 
 def _written(edited: Edited, calls: Calls) -> Edited:
@@ -221,20 +229,13 @@ def _assumed(part: Part, decisions: list[Decision]) -> list[Decision]:
     return [replace(d, assumed=True, detail=t) if d.folded else d for d, t in zip(decisions, told, strict=True)]
 
 
-def _no_reader() -> bool:
-    """Return False: the run has shown who reads tensors of layers, and the settings of layers do not change."""
-    return False
-
-
 def _editor(
     captured: Capture,
     part: Part,
     options: Options,
     frozen_modules: Mapping[nn.Module, Refusal],
     structure: Structure,
-    layers_are_read: Callable[[], bool],
 ) -> Editor:
-    reads = _no_reader if part.recorded else layers_are_read
     graph = Graph(
         part.graph_module,
         part.path,
@@ -244,6 +245,6 @@ def _editor(
         allow_copies=options.allow_copies,
         guards=options.guards,
         allow_growth=options.allow_growth,
-        layers_are_read=None if structure == "graph" and not part.path else reads,
+        keeps_code=structure == "module" or bool(part.path),
     )
     return Editor(graph)

@@ -2,8 +2,8 @@
 
 A forward that is kept runs again, on the new modules.  If it asks what they are (``isinstance(self.bn, BatchNorm2d)``,
 ``self.conv.bias is None``), or reaches the old ones in a way that cannot be exchanged (a closure, a named tuple), it
-does something else than it did while it was traced.  So it is traced on the new modules, and must give
-the edited graph.
+does something else than it did while it was traced.  So where code may look into a module that changed, its forward
+is traced on the new modules, and must give the edited graph.  Code that only calls them does what it did.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 def unfaithful(attempt: Attempt) -> list[Edited]:
     """Return the edits with which a forward would not do what its edited graph says."""
-    opaque = attempt.captured.opaque
-    changed = [edited for edited in attempt.edited if edited.replaced and edited.part.module not in opaque]
+    opaque, held = attempt.captured.opaque, attempt.captured.held
+    traced = [edited for edited in attempt.edited if edited.replaced and edited.part.module not in opaque]
+    changed = [edited for edited in traced if not held.isdisjoint(edited.replaced)]
     if not changed:
         return []
     copies = copies_of(attempt.captured.model, attempt.replaced, [edited.part.module for edited in changed])

@@ -20,16 +20,14 @@ from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
 from fxfuse.pipeline.attempt import apply_rules
-from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
 from fxfuse.pipeline.norm_kernels import tell_all
 from fxfuse.pipeline.plan_of_weights import graph_constants, plan_between
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
-from fxfuse.report.reasons import Reason
+from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.report.report import Report
-from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from fxfuse.modules.example_inputs import Inputs
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
-    from fxfuse.report.reasons import Refusal
 
     Fused: TypeAlias = tuple[Attempt, nn.Module | ExportedProgram]
 
@@ -102,14 +99,14 @@ def _records(captured: Capture, options: Options) -> bool:
 
 
 def _compared(captured: Capture, options: Options, examples: Examples) -> Fused:
-    """Fold, undo what makes a difference on the example inputs, and tell of every norm that runs on them."""
+    """Fold, undo that if it makes a difference on the example inputs, and tell of every norm that runs on them."""
     attempt, result = _agreeing(captured, options, examples)
     tell_all(result, examples.calls)
     return attempt, result
 
 
 def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
-    """Fold, and undo what makes a difference on the example inputs."""
+    """Fold, and undo all of it if that makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)
     with _timed("compared on the example inputs"):
@@ -121,12 +118,9 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
             f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
         )
         return _noted((attempt, result), note)
-
-    def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
-        return examples.gap(_fused(captured.copied(), options, frozen_modules)[1])
-
-    folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
-    attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
+    refusal = Refusal(Reason.DIFFERS, detail=f"{gap:.1e}")
+    changed = [module for edited in attempt.edited for module in edited.changed]
+    attempt, result = _fused(captured, options, dict.fromkeys(changed, refusal))
     if examples.gap(result, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "

@@ -40,7 +40,6 @@ class Merger:
         """Merge into ``host``."""
         self.graph = graph
         self.host = host
-        require(not graph.needs_layers, Reason.OWN_FORWARD, value=graph.describe(host.node))
         try:
             self.filters = RouteFilters(graph, host)
         except Misfit as misfit:
