@@ -144,7 +144,7 @@ class Tracer(ManyWays):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace the module's forward; if that fails, take it back and leave the module whole."""
-        if self.is_bystander(args, kwargs) or (not is_hooked(m) and m not in (self.submodule_paths or {})):
+        if self.is_bystander(args, kwargs) or (m not in (self.submodule_paths or {}) and not is_hooked(m)):
             return forward(*args, **kwargs)  # a module in a plain list is no part of the root: its code is traced
         self.note_catch(sys._getframe(1))
         path = self.path_of_module(m)

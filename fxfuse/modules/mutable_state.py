@@ -15,6 +15,7 @@ from fxfuse.modules.lookup import ATOMS, paths_below
 from fxfuse.modules.origin import is_torchs
 
 _DEPTH = 4  # of containers in containers
+_FIXED = ATOMS - {torch.Tensor, nn.Parameter}
 _CONTAINERS = (dict, list, set, collections.deque)
 
 
@@ -49,7 +50,7 @@ class State:
         content = attributes.copy()
         self.holders[id(attributes)] = (attributes, content, name)
         for key, value in content.items():
-            if type(value) in ATOMS and not isinstance(value, torch.Tensor):
+            if type(value) in _FIXED:
                 continue
             if isinstance(value, _CONTAINERS) and not value:
                 self.empty.append((value, module, key))
