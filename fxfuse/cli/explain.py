@@ -60,15 +60,15 @@ def explain(asked: Explain) -> Report:
 
 
 def _program(asked: Explain) -> tuple[Any, Inputs | None]:
-    """Return a saved program, and a call that fits it, if one is found."""
+    """Return a saved program, and the call that it was exported with, if that is stored."""
     if asked.input_size or asked.weights:
         raise FuseError(
             f'"{asked.model}" has shapes and weights in it, so nothing was done; leave out --input-size and --weights'
         )
     program = saved_program.load(Path(asked.model))
     try:
-        return program, saved_program.inputs_of(program, program.module())[0]
-    except FuseError:  # it does not run on what was made up for it
+        return program, saved_program.inputs_of(program)
+    except FuseError:  # there are none
         return program, None
 
 

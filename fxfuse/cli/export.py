@@ -137,12 +137,9 @@ def _of_program(settings: Export) -> Subject:
         )
     program = saved_program.load(Path(settings.model))
     with explained(f'"{settings.model}" cannot be run', "run it in Python to see more"):
-        original = program.module()
-        trials = saved_program.inputs_of(program, original)
-        if settings.input:
-            trials = [Inputs(_read(settings.input))]
+        trial = Inputs(_read(settings.input)) if settings.input else saved_program.inputs_of(program)
         fused = fx_fuse(program)
-    return Subject(original, program, fused, trials)
+    return Subject(program.module(), program, fused, [trial])
 
 
 def _exported(model: nn.Module, example: Inputs, settings: Export) -> ExportedProgram:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fxfuse.cli import settings
 from fxfuse.cli.parser import BAD_USAGE, joined, parser
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_Asked = TypeVar("_Asked", settings.Bench, settings.Explain, settings.Export)
 LEFT, INTERRUPTED, CLOSED = 3, 130, 141  # the last two as shells have it: 128 and the number of the signal
 
 
@@ -56,19 +57,8 @@ def run_bench(options: argparse.Namespace) -> int:
     """Measure, and print a row for each model and batch size, also of those before an error or an interruption."""
     from fxfuse.cli import bench, models, plots  # noqa: PLC0415 - only for this command
 
-    asked = settings.Bench(
-        models=tuple(options.models) or settings.DEFAULT_MODELS,
-        batches=tuple(options.batch),
-        threads=options.threads,
-        dtype=options.dtype,
-        device=options.device,
-        channels_last=options.channels_last,
-        repeats=options.repeats,
-        seconds=options.seconds,
-        input_size=options.input_size,
-        lower=options.lower,
-        weights=options.weights,
-    )
+    options.models = tuple(options.models) or settings.DEFAULT_MODELS
+    asked = _asked(settings.Bench, options)
     if options.plot:
         models.need("matplotlib")  # now, and not after minutes of work
     rows: list[bench.Row] = []
@@ -88,8 +78,7 @@ def run_explain(options: argparse.Namespace) -> int:
     """Print what would be folded, and why the rest would not."""
     from fxfuse.cli import explain  # noqa: PLC0415 - only for this command
 
-    asked = settings.Explain(options.model, options.input_size, options.html, options.lower, options.weights)
-    report = explain.explain(asked)
+    report = explain.explain(_asked(settings.Explain, options))
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
@@ -103,18 +92,12 @@ def run_export(options: argparse.Namespace) -> int:
     """Write a fused model to a file, and print how far the file is from the model."""
     from fxfuse.cli import export  # noqa: PLC0415 - only for this command
 
-    size = options.input_size
-    asked = settings.Export(
-        model=options.model,
-        output=options.output,
-        input_shape=options.input_shape or (size and (1, *size)),
-        input=options.input,
-        dynamic_axes={**({0: "batch"} if options.dynamic_batch else {}), **options.dynamic_axes},
-        verify=options.verify,
-        weights=options.weights,
-    )
-    show(str(export.export(asked)))
-    print(f"\nwritten to {asked.output}")
+    if options.input_size:
+        options.input_shape = (1, *options.input_size)
+    if options.dynamic_batch:
+        options.dynamic_axes = {0: "batch", **options.dynamic_axes}
+    show(str(export.export(_asked(settings.Export, options))))
+    print(f"\nwritten to {options.output}")
     return 0
 
 
@@ -128,6 +111,11 @@ def run_refold(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {"bench": run_bench, "explain": run_explain, "export": run_export, "refold": run_refold}
+
+
+def _asked(kind: type[_Asked], options: argparse.Namespace) -> _Asked:
+    """Return the settings of a command, each from the option of its name."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})
 
 
 def _write_json(path: Path, content: Any) -> None:

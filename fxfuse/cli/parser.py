@@ -82,7 +82,7 @@ def _add_bench(made: argparse.ArgumentParser) -> None:
     default = Bench()
     add = made.add_argument
     add("models", nargs="*", metavar="MODEL", help=f"{MODEL_HELP}; default: {' '.join(default.models)}")
-    add("--batch", type=_numbers, metavar="N,N", default=default.batches, help="default: 1,32")
+    add("--batch", dest="batches", type=_numbers, metavar="N,N", default=default.batches, help="default: 1,32")
     add("--threads", type=_positive, metavar="N", help="threads of torch; default: torch's own choice")
     add("--dtype", choices=DTYPES, default=default.dtype, help="default: %(default)s")
     device_help = "where to time the models: cpu, cuda; default: %(default)s"

@@ -80,7 +80,7 @@ def test_lists_of_numbers_end_where_no_number_follows(given: str, read: str) -> 
 def test_models_batches_and_seconds_in_any_order() -> None:
     arguments = "bench --batch 1 8 own:a own:b --seconds 0.5 --input-size 3 8 8"
     options = parser().parse_args(joined(arguments.split()))
-    assert (options.models, options.batch) == (["own:a", "own:b"], (1, 8))
+    assert (options.models, options.batches) == (["own:a", "own:b"], (1, 8))
     assert (options.seconds, options.input_size) == (0.5, (3, 8, 8))
     assert parser().parse_args(["explain", "a", "--input-size", "64"]).input_size == (3, 64, 64)
 
