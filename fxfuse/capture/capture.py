@@ -118,7 +118,7 @@ class _Session:
             self._leave(module, sentence(error))
             return
         assumed = "" if root or called_by_graph else ASSUMED
-        how = (assumed, tracer.specialised, tracer.passed, self.distrusted)
+        how = (assumed, tracer.specialised, tracer.passed, self.distrusted, tracer.by_keyword)
         self.result.parts.append(Part(module, self.paths[module], graph_module, *how))
         calls = module_calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():

@@ -54,6 +54,7 @@ class Part:
         specialised: arguments for which it holds at one value only.
         passed: arguments that it is known to be called with.
         distrusted: modules inside that were left whole, since their trace was seen to be wrong.
+        by_keyword: modules inside that it calls with keywords.
         recorded: it is a run on example inputs, and holds for that.
         region: where another graph of a program calls this one; None for all others.
         shared: who else reads the tensors of a region, by their ids.
@@ -66,6 +67,7 @@ class Part:
     specialised: Mapping[str, Any] = field(default_factory=dict)
     passed: Mapping[str, Any] = field(default_factory=dict)
     distrusted: Collection[nn.Module] = ()
+    by_keyword: Collection[nn.Module] = ()
     recorded: bool = False
     region: Region | None = None
     shared: Mapping[int, Collection[str]] = field(default_factory=dict)
@@ -131,8 +133,8 @@ class Capture:
 
     @property
     def held(self) -> set[nn.Module]:
-        """Modules that code which was traced may look into: it does more with them than to call them."""
-        return self._kept_code[0]
+        """Modules that code which was traced may look into, or calls in another way than with a value alone."""
+        return self._kept_code[0].union(*(part.by_keyword for part in self.parts))
 
     @property
     def sized(self) -> set[nn.Module]:
@@ -148,7 +150,7 @@ class Capture:
         forwards = {kind: forwards_of(kind) for kind in map(type, traced)}
         members = Members(self.paths)
         code = Code(members, [*(entry for entries in forwards.values() for entry in entries), *members.implicit])
-        return code.taken(module for module in traced if forwards[type(module)]), code.read | code.called
+        return code.taken([module for module in traced if forwards[type(module)]], set()), code.read | code.called
 
     @property
     def whole(self) -> bool:

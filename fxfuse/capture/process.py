@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import sys
 import threading
@@ -93,9 +94,9 @@ class OneThread(fx.Tracer):
 
     failure: Untraceable | None = None
 
-    def __init__(self, **options: Any) -> None:
-        """Trace in this thread; ``options`` are those of ``torch.fx.Tracer``."""
-        super().__init__(**options)
+    def __init__(self) -> None:
+        """Trace in this thread."""
+        super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
         self._thread = threading.get_ident()
         self._others = weakref.WeakSet(threading.enumerate())  # one that begins later may be the forward's own
 
@@ -107,10 +108,14 @@ class OneThread(fx.Tracer):
         finally:
             _say_under_way(before)
 
-    def leave_math_alone(self) -> None:
-        """Let torch.fx not exchange the functions of ``math``, which takes as long as a short trace."""
-        self._autowrap_search.clear()
-        self._autowrap_function_ids.clear()
+    @contextlib.contextmanager
+    def computing(self, root: nn.Module) -> Iterator[None]:
+        """Make functions of sizes nodes of the graph: ``max`` and ``min``, and those of ``math`` if any is named."""
+        with traced_extremes(root) as uses_math:
+            if not uses_math:  # to exchange all of them takes as long as a short trace
+                self._autowrap_search.clear()
+                self._autowrap_function_ids.clear()
+            yield
 
     def is_bystander(self, *computed: Any) -> bool:
         """Whether this is another thread that was there before, and what it computes with has nothing to do with us."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import inspect
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from fxfuse.capture.forward_arguments import (
     traced_value,
 )
 from fxfuse.capture.frames import is_assertion
-from fxfuse.capture.process import one_at_a_time, traced_extremes
+from fxfuse.capture.process import one_at_a_time
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
@@ -50,6 +49,7 @@ class Tracer(ManyWays):
     Attributes:
         left_whole: modules of the user's for which one node stands, and why.
         specialised: the root's arguments that are traced at one value, mostly optional ones at their defaults.
+        by_keyword: modules that were traced in a call with keywords, which an identity does not take.
     """
 
     def __init__(self, passed: Mapping[str, Any] | None = None, distrusted: Collection[nn.Module] = ()) -> None:
@@ -59,12 +59,13 @@ class Tracer(ManyWays):
             passed: arguments that the root is known to be called with; those without tensors are constants.
             distrusted: modules of which a trace is known to be wrong.
         """
-        super().__init__(autowrap_modules=(math,), param_shapes_constant=True)
+        super().__init__()
         self.proxy_buffer_attributes = True
         self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
         self.distrusted = distrusted
         self.specialised: dict[str, Any] = {}
+        self.by_keyword: set[nn.Module] = set()
         self._leaves, self._literals = dict[nn.Module, bool](), dict[int, Tensor]()
 
     @one_at_a_time
@@ -81,9 +82,7 @@ class Tracer(ManyWays):
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         before, names = State(root), set(root.__dict__)
         try:
-            with traced_extremes(root) as uses_math:
-                if not uses_math:
-                    self.leave_math_alone()
+            with self.computing(root):
                 graph = self._traced(lambda: self.trace(root))
                 self.require_no_failure()
             literals = literals_of(root, names)
@@ -155,6 +154,7 @@ class Tracer(ManyWays):
             outer, self.failure = self.failure, None  # that of the caller is no fault of this module
             try:
                 self._require_traceable(m)
+                self.by_keyword |= {m} if kwargs else set()
                 result = self._traced(lambda: super(Tracer, self).call_module(m, forward, args, kwargs), last)
                 self.require_no_failure(before.restore())
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise

@@ -199,26 +199,19 @@ class Code:
         Args:
             hands: the modules that it is given.
         """
-        given, touched = set(hands), set[nn.Module]()
-        return given | self._taken(given, touched) | touched
+        given, called = set(hands), set[nn.Module]()
+        return given | self.taken(given, called) | called
 
-    def taken(self, hands: Iterable[nn.Module]) -> set[nn.Module]:
-        """Return the modules that the code may hold, and look into: for more than to call them.
-
-        Args:
-            hands: the modules that it is given.
-        """
-        return self._taken(set(hands), set())
-
-    def _taken(self, given: set[nn.Module], touched: set[nn.Module]) -> set[nn.Module]:
-        """Return what the code may take from what it is given; note in ``touched`` what it calls at once."""
+    def taken(self, hands: Iterable[nn.Module], called: set[nn.Module]) -> set[nn.Module]:
+        """Return the modules that the code may hold, and look into; add to ``called`` those that it calls at once."""
+        given = set(hands)
         taken = {value for value in self.known if isinstance(value, nn.Module)}
         pending = [*given, *taken]
         seen = set(pending)
         while pending:
             module = pending.pop()
             own = [self.own, self._of_given] if module in given or "forward" in self.names else [self.own]
-            for child in self._from(module, own, touched):
+            for child in self._from(module, own, called):
                 taken.add(child)
                 if child not in seen:
                     seen.add(child)
