@@ -11,6 +11,7 @@ from tests.fuzz.forms import DIFFERENCES, check_forms, is_whole
 from tests.fuzz.nets import Net
 from tests.fuzz.properties import check
 from tests.fuzz.recipes import RECIPES, Recipe, Step
+from tests.fuzz.refolded import check_refold
 from tests.fuzz.rows import ROWS, name
 from tests.operators.samples import WITH_ROLE
 
@@ -50,6 +51,12 @@ def test_the_properties_of_every_result(recipe: Recipe) -> None:
 @given(recipe=RECIPES.filter(is_whole))
 def test_every_form_gives_the_same_and_decides_the_same(recipe: Recipe) -> None:
     check_forms(recipe)
+
+
+@examples(40)
+@given(recipe=RECIPES)
+def test_other_weights_give_what_fusing_again_gives(recipe: Recipe) -> None:
+    check_refold(recipe)
 
 
 def test_every_difference_of_the_forms_is_a_sentence() -> None:
