@@ -53,29 +53,26 @@ class OneStep(NamedTuple):
     Attributes:
         function: the function.
         shares: its results share the memory of its first argument.
-        writes: it writes into its first argument.
     """
 
     function: Callable[..., Any]
     shares: bool = False
-    writes: bool = False
 
 
 STEPS: dict[str, OneStep] = {}
 """The functions that are one step, by name."""
 
 
-def step(*, shares: bool = False, writes: bool = False) -> Callable[[F], F]:
+def step(*, shares: bool = False) -> Callable[[F], F]:
     """Let a recording note a call of a function as one step: all that it does inside would be slow to note.
 
     Args:
         shares: its results share the memory of its first argument.
-        writes: it writes into its first argument.
     """
 
     def decorated(function: F) -> F:
         name = function.__name__
-        STEPS[name] = OneStep(function, shares, writes)
+        STEPS[name] = OneStep(function, shares)
 
         @functools.wraps(function)
         def call(*args: Any) -> Any:

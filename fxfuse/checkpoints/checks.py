@@ -1,8 +1,8 @@
-"""Whether weights are those of the original model, by their names, shapes and dtypes."""
+"""What weights of the original model are, by their names, shapes and dtypes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,29 @@ from fxfuse.report.errors import FuseError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from fxfuse.checkpoints.kind import Kind
+
+class Kind(NamedTuple):
+    """What a tensor is, without its values.
+
+    Attributes:
+        shape: its size along each axis.
+        stride: how it lies in memory.
+        dtype: its dtype.
+        device: where it is.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of this shape and dtype where, and as, the original's lay; itself if it lies so."""
+        tensor = tensor.detach()
+        if tensor.device == self.device and tensor.stride() == self.stride:
+            return tensor
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device).copy_(tensor)
+
 
 _PREFIXES = {
     "module.": "DataParallel, DistributedDataParallel and AveragedModel put",

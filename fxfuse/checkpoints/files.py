@@ -57,15 +57,16 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         FuseError: if the file cannot be written.
     """
-    own: dict[str, Tensor] = {}
+    own, places = dict(tensors), set[int]()
     for name, tensor in tensors.items():
-        shared = any(tensor.data_ptr() == other.data_ptr() for other in own.values()) and tensor.numel() > 0
-        own[name] = tensor.clone() if shared and path.suffix == SAFETENSORS else tensor
+        if path.suffix == SAFETENSORS:  # which takes no two names for the same memory
+            own[name] = tensor.clone() if tensor.data_ptr() in places else tensor.contiguous()
+            places.add(tensor.data_ptr())
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
             if path.suffix == SAFETENSORS:
-                _safetensors().save_file({name: tensor.contiguous() for name, tensor in own.items()}, draft)
+                _safetensors().save_file(own, draft)
             else:
                 torch.save(own, draft)
             os.replace(draft, path)  # noqa: PTH105 - in one step

@@ -68,26 +68,6 @@ def is_answer(step: Step) -> bool:
     return step.result is not None and not values_in(step.result)
 
 
-def without_detached(steps: Iterable[Step]) -> tuple[list[Step], dict[Value, Value]]:
-    """Return steps without those that only leave gradients behind, and what stands for their results."""
-    same: dict[Value, Value] = {}
-
-    def now(item: Any) -> Any:
-        if type(item) is Value:
-            return same.get(item, item)
-        return [now(one) for one in item] if type(item) is list else item
-
-    found: list[Step] = []
-    for step in steps:
-        args = tuple(map(now, step.args))
-        if step.name == "aten.detach.default":
-            same[step.result] = args[0]
-        else:
-            kwargs = {key: now(item) for key, item in step.kwargs.items()}
-            found.append(Step(step.name, args, kwargs, now(step.result)))
-    return found, same
-
-
 def values_in(item: Any) -> list[Value]:
     """Return the tensors among arguments or results."""
     kind = type(item)
@@ -125,8 +105,7 @@ def argument(step: Step, place: tuple[int, str]) -> Any:
 def _aliases(name: str) -> tuple[tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]:
     """Return which arguments share memory with the result, and which are written into."""
     if name in STEPS:
-        _, shares, writes = STEPS[name]
-        return ((0, ""),) * shares, ((0, ""),) * writes
+        return ((0, ""),) * STEPS[name].shares, ()
     if _is_unknown(name):
         return (), ()
     function: Any = function_of(name)

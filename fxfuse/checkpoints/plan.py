@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.algebra.recording import Step, Value
-from fxfuse.checkpoints.checks import require_fitting
+from fxfuse.checkpoints.checks import Kind, require_fitting
 from fxfuse.checkpoints.json_format import decoded, encoded
-from fxfuse.checkpoints.kind import Kind
-from fxfuse.checkpoints.needed import needed, require_known, values_in, without_detached
+from fxfuse.checkpoints.needed import needed, require_known, values_in
 from fxfuse.checkpoints.run import Program
 from fxfuse.report.errors import FuseError, sentence
 
@@ -122,10 +121,8 @@ class Plan:
     @functools.cached_property
     def _needed(self) -> Plan:
         """The same with nothing but what its outputs, and the questions about values, need."""
-        steps, same = without_detached(self.steps)
-        outputs = {name: same.get(value, value) for name, value in self.outputs.items()}
-        steps = needed(steps, outputs.values(), self.sources)
-        used = {*values_in([(step.args, step.kwargs) for step in steps]), *outputs.values()}
+        steps = needed(self.steps, self.outputs.values(), self.sources)
+        used = {*values_in([(step.args, step.kwargs) for step in steps]), *self.outputs.values()}
         if not used.isdisjoint(self.unknown):
             raise FuseError(
                 "A tensor that went into the fused weights was computed where that could not be recorded, so there is "
@@ -133,7 +130,7 @@ class Plan:
             )
         sources = {value: name for value, name in self.sources.items() if value in used}
         constants = {value: tensor for value, tensor in self.constants.items() if value in used}
-        return Plan(self.inputs, self.tied, sources, constants, tuple(steps), outputs)
+        return Plan(self.inputs, self.tied, sources, constants, tuple(steps), self.outputs)
 
     @functools.cached_property
     def _program(self) -> Program:

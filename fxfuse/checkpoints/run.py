@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fxfuse.algebra.recording import Step
+
+
+class Turn(NamedTuple):
+    """What is done at a step besides the step.
+
+    Attributes:
+        reads: tensors that are read first, and that no step before has made.
+        done: outputs that no later step changes.
+        forget: tensors that no later step reads.
+    """
+
+    reads: list[Value]
+    done: list[Value]
+    forget: list[Value]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,42 +50,31 @@ class Program:
 
     @functools.cached_property
     def made(self) -> set[Value]:
-        """The tensors that a step makes."""
-        given = {value for values in self.reads for value in values}
-        return {value for step in self.steps for value in values_in(step.result)} - given
+        """The outputs that a step makes."""
+        return {value for turn in self.turns for value in turn.done}
 
     @functools.cached_property
-    def reads(self) -> list[list[Value]]:
-        """The tensors that each step reads first, and no step before it has made."""
-        seen, found = set[Value](), list[list[Value]]()
-        for step in self.steps:
-            found.append([v for v in dict.fromkeys(values_in((step.args, step.kwargs))) if v not in seen])
-            seen.update(found[-1], values_in(step.result))
-        return found
-
-    @functools.cached_property
-    def ready(self) -> dict[int, list[Value]]:
-        """The number of a step -> the outputs that no later one changes."""
-        families, last = Families(self.steps), dict[Value, int]()
+    def turns(self) -> list[Turn]:
+        """What is done at each step besides the step."""
+        families, last, changed, seen = Families(self.steps), dict[Value, int](), dict[Value, int](), set[Value]()
+        found: list[Turn] = []
         for number, step in enumerate(self.steps):
-            last |= dict.fromkeys(values_in(step.result), number)
-            last |= {families.of(value): number for value in written(step)}
-        found: dict[int, list[Value]] = {}
+            read, results = dict.fromkeys(values_in((step.args, step.kwargs))), values_in(step.result)
+            found.append(Turn([value for value in read if value not in seen], [], []))
+            seen.update(read, results)
+            last |= dict.fromkeys((*read, *results), number)
+            changed |= {families.of(value): number for value in (*results, *written(step))}
+        given = {value for turn in found for value in turn.reads}
         for value in dict.fromkeys(self.outputs.values()):
-            if value in self.made:
-                found.setdefault(max(last[value], last.get(families.of(value), 0)), []).append(value)
-        return found
-
-    @functools.cached_property
-    def forget(self) -> dict[int, list[Value]]:
-        """The number of a step -> the tensors that are not read after it."""
-        last = {v: n for n, step in enumerate(self.steps) for v in values_in((step.args, step.kwargs, step.result))}
-        last |= {value: max(number, last[value]) for number, values in self.ready.items() for value in values}
-        found: dict[int, list[Value]] = {}
+            if value in last and value not in given:
+                done = changed[families.of(value)]
+                found[done].done.append(value)
+                last[value] = max(last[value], done)
         for value, number in last.items():
-            found.setdefault(number, []).append(value)
+            found[number].forget.append(value)
         return found
 
+    @torch.no_grad()  # while this runs, and not around what is done with an output in between
     def run(self, read: Callable[[Value], Tensor]) -> Iterator[tuple[Value, Tensor]]:
         """Yield the outputs that are computed, each as soon as it is done, and hold no more tensors than needed.
 
@@ -82,27 +85,16 @@ class Program:
             FuseError: if a step is not possible here, or the pass would have decided something else.
         """
         values: dict[Value, Tensor] = {}
-        begin = 0
-        for end, outputs in sorted(
-            {**self.ready, len(self.steps) - 1: self.ready.get(len(self.steps) - 1, [])}.items()
-        ):
-            with torch.no_grad():  # not around what is done with an output in between
-                for number in range(begin, end + 1):
-                    self._do(number, values, read)
-                    if number < end:
-                        self._forget(number, values)
-            yield from ((value, values[value]) for value in outputs)
-            self._forget(end, values)
-            begin = end + 1
-
-    def _forget(self, number: int, values: dict[Value, Tensor]) -> None:
-        for value in self.forget.get(number, ()):
-            values.pop(value, None)
+        for number, turn in enumerate(self.turns):
+            values.update((value, read(value)) for value in turn.reads)
+            self._do(number, values, read)
+            outputs = [(value, values[value]) for value in turn.done]
+            for value in turn.forget:
+                values.pop(value, None)
+            yield from outputs
 
     def _do(self, number: int, values: dict[Value, Tensor], read: Callable[[Value], Tensor]) -> None:
         step = self.steps[number]
-        for value in self.reads[number]:
-            values[value] = read(value)
         args = [_filled(item, values) for item in step.args]
         kwargs = {key: _filled(item, values) for key, item in step.kwargs.items()}
         try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse.algebra.recording import Recording, Value, taken_number
-from fxfuse.checkpoints.kind import Kind
+from fxfuse.checkpoints.checks import Kind
 from fxfuse.checkpoints.plan import Plan
 from fxfuse.checkpoints.settings import settings_of
 from fxfuse.modules.lookup import fetch
