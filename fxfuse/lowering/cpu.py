@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
     from fxfuse.lowering.layer import Layer
 
-MANY_ROWS, MANY_PRODUCTS = 32, 1_000_000
-"""From so many on a linear layer runs with packed weights; below, a call of oneDNN's costs more than it saves."""
+MANY_ROWS = 32
+"""From so many rows on a linear layer runs with packed weights; below, reading them takes most of the time."""
 
 
 def onednn_obstacle(dtype: torch.dtype) -> str:
@@ -61,8 +60,6 @@ class CpuEmitter:
             fused = fused and activation is RELU and layer.kind == "conv"
         if layer.kind == "norm":
             return _norm(layer, missed)
-        if layer.is_pointwise:
-            return _pointwise(layer, missed, fused=fused)
         return (_linear if layer.kind == "linear" else _convolution)(layer, missed, fused=fused)
 
 
@@ -151,35 +148,19 @@ def _linear(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callabl
     steps, weight, bias = plain(layer), layer.weight.detach(), layer.bias
     packed = Packed(lambda rows: torch.ops.mkldnn._reorder_linear_weight(weight, rows))
     op, dtype, features = torch.ops.mkldnn._linear_pointwise.default._op, weight.dtype, weight.shape[1]
-    products, (post, after) = weight.numel(), _post(layer, fused=fused)
+    post, after = _post(layer, fused=fused)
 
     def run(x: Tensor, *other: Tensor) -> Tensor:
         if x.dtype is not dtype or not x.is_cpu:
             missed()
             return steps(x, *other)
         rows = x.numel() // features
-        few = rows < MANY_ROWS or rows * products < MANY_PRODUCTS
-        if few or x.dim() < 2 or x.shape[-1] != features:
+        if rows < MANY_ROWS or x.dim() < 2 or x.shape[-1] != features:
             return steps(x, *other)
         made = packed.value
         y = op(x, packed.get(rows) if made is None else made, bias, *post)
         y = _plus(y, other[0]) if other else y
         return y if after is None else after(y)
-
-    return run
-
-
-def _pointwise(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callable[..., Tensor]:
-    """Return a convolution of one tap as a linear layer at each place, which costs less in each call."""
-    matrix, dim, steps = layer.weight.detach().flatten(1), layer.axes + 2, plain(layer)
-    linear = _linear(replace(layer, kind="linear", weight=matrix), missed, fused=fused)
-    last, second = (0, *range(2, dim), 1), (0, dim - 1, *range(1, dim - 1))
-
-    def run(x: Tensor) -> Tensor:
-        if x.dim() != dim or not x.numel():
-            missed()
-            return steps(x)
-        return linear(x.permute(last)).permute(second)
 
     return run
 

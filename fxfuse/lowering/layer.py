@@ -58,12 +58,6 @@ class Layer:
         """The order in memory that has the channels last."""
         return torch.channels_last_3d if self.axes == 3 else torch.channels_last
 
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether it is a linear layer at each place, and nothing is added."""
-        whole = set(self.stride) == {1} and not any(self.padding) and not self.sums
-        return self.kind == "conv" and whole and self.groups == self.weight.shape[2:].numel() == 1
-
     def as_image(self) -> Layer:
         """Return a layer along one axis as the same along two, of which the first has size one."""
         more = (0, *self.output_padding) if self.output_padding else ()
