@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
+from fxfuse.graph.uses import asks_shape
 from fxfuse.modules.lookup import CONTAINERS
 from fxfuse.modules.origin import is_torchs_layer, package_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fxfuse.graph.facts import Facts
 
 
@@ -23,7 +26,7 @@ def writer_between(graph: Facts, value: fx.Node, start: fx.Node, ends: set[fx.No
         left.discard(node)
         written = node.all_input_nodes if runs_user_code(graph, node) else graph.mutated(node)
         if left and written:
-            family = _family(graph, value) if family is None else family
+            family = family_of(graph, value) if family is None else family
             if not family.isdisjoint(written):
                 return node
     return None
@@ -37,7 +40,7 @@ def first_writer(graph: Facts, value: fx.Node, *, doubtful: bool = False) -> fx.
         value: the value.
         doubtful: count only writers that matter if an operation like ``reshape`` returned a view.
     """
-    family = _family(graph, value)
+    family = family_of(graph, value)
     rows = map(graph.row, family)
     if doubtful and not any(row is not None and row.result == "maybe view" for row in rows):
         return None
@@ -47,21 +50,20 @@ def first_writer(graph: Facts, value: fx.Node, *, doubtful: bool = False) -> fx.
     return next(itertools.chain(writers, leaves), None)
 
 
-def _family(graph: Facts, value: fx.Node) -> set[fx.Node]:
-    """Return the values that may share memory with a value."""
+def family_of(graph: Facts, value: fx.Node, without: Collection[fx.Node] = ()) -> set[fx.Node]:
+    """Return the values that may share memory with a value, but for some, and for what shares it with these alone."""
     family, pending = {value}, [value]
     while pending:
         current = pending.pop()
-        near = [user for user in current.users if current in _aliased(graph, user)]
-        near += _aliased(graph, current)
-        pending += [node for node in near if node not in family]
-        family.update(near)
+        near = [user for user in current.users if current in _aliased(graph, user)] + _aliased(graph, current)
+        pending += [node for node in near if node not in family and node not in without]
+        family.update(pending)
     return family
 
 
 def _aliased(graph: Facts, node: fx.Node) -> list[fx.Node]:
     """Return the inputs that the result of a node may share memory with."""
-    if not may_alias(graph, node):
+    if asks_shape(node) or not may_alias(graph, node):
         return []
     # What writes into an input returns that input.
     written = [] if runs_user_code(graph, node) else graph.mutated(node)

@@ -56,8 +56,8 @@ class CpuEmitter:
         """Return a kernel; ``missed`` is told where torch's own operations run in its place."""
         activation = layer.activation
         fused = activation is not None and not (self.exact_nan and activation.drops_nan)
-        if layer.sums:  # oneDNN applies no other activation behind a sum, and none behind that of a linear layer
-            fused = fused and activation is RELU and layer.kind == "conv"
+        if layer.sums:  # oneDNN applies no other activation behind a sum
+            fused = fused and activation is RELU
         if layer.kind == "norm":
             return _norm(layer, missed)
         return (_linear if layer.kind == "linear" else _convolution)(layer, missed, fused=fused)
@@ -124,13 +124,13 @@ def _summed(layer: Layer, numbers: list[list[int]], *, lines: bool, fused: bool)
     ops = torch.ops.mkldnn
     in_place, beside = ops._convolution_pointwise_.binary._op, ops._convolution_pointwise.binary._op
     bias, form, groups = layer.bias, layer.memory_format, layer.groups
-    unary = (ops._convolution_transpose_pointwise if layer.output_padding else ops._convolution_pointwise).default._op
+    unary = ops._convolution_pointwise.default._op
     post: Any = ("add", 1.0, "relu" if fused else None, [], None)
     shape_of_result = functools.lru_cache(maxsize=64)(layer.shape_of_result)
 
     def run(x: Tensor, weight: Tensor, other: Any) -> Tensor:
         z = other.unsqueeze(2) if lines and isinstance(other, Tensor) and other.dim() == 3 else other
-        whole = isinstance(z, Tensor) and z.dtype is x.dtype and z.is_cpu and layer.kind == "conv"
+        whole = isinstance(z, Tensor) and z.dtype is x.dtype and z.is_cpu
         if whole and z.shape == shape_of_result(x.shape):
             if layer.in_place and z.is_contiguous(memory_format=form):
                 return in_place(z, x, weight, bias, *numbers, groups, *post)
@@ -150,25 +150,18 @@ def _linear(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Callabl
     op, dtype, features = torch.ops.mkldnn._linear_pointwise.default._op, weight.dtype, weight.shape[1]
     post, after = _post(layer, fused=fused)
 
-    def run(x: Tensor, *other: Tensor) -> Tensor:
+    def run(x: Tensor) -> Tensor:
         if x.dtype is not dtype or not x.is_cpu:
             missed()
-            return steps(x, *other)
+            return steps(x)
         rows = x.numel() // features
         if rows < MANY_ROWS or x.dim() < 2 or x.shape[-1] != features:
-            return steps(x, *other)
+            return steps(x)
         made = packed.value
         y = op(x, packed.get(rows) if made is None else made, bias, *post)
-        y = _plus(y, other[0]) if other else y
         return y if after is None else after(y)
 
     return run
-
-
-def _plus(y: Tensor, other: Any) -> Tensor:
-    """Return a sum, in the memory of the first value if that is the sum's."""
-    alike = isinstance(other, Tensor) and other.shape == y.shape and other.dtype is y.dtype and other.is_cpu
-    return y.add_(other) if alike else y + other
 
 
 def _norm(layer: Layer, missed: Callable[[], None]) -> Callable[..., Tensor]:

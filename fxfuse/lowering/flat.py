@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from fxfuse.lowering.reading import is_torchs
 from fxfuse.modules.axis_order import in_usual_order, shuffled
 from fxfuse.modules.lookup import fetch, is_hooked
+from fxfuse.operators.shuffles import shuffle_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +42,7 @@ class Writer:
         self.graph, self.bound = fx.Graph(), dict[str, Any]()
         self.written: dict[fx.Node, fx.Node] = {}
         self.tensors: list[Tensor] = []
-        self.shuffles = {node: found for node in reading.nodes if (found := reading.shuffle(node))}
+        self.shuffles = {node: found for node in reading.nodes if (found := shuffle_by_hand(reading.graph, node))}
 
     def function(self) -> Callable[..., Any]:
         """Return the forward."""
@@ -63,6 +64,11 @@ class Writer:
         if node in self.shuffles:
             (*_, source), *sizes = self.shuffles[node]
             return self._call(shuffled, *fx.map_arg((source, *sizes), self.written.__getitem__))
+        if node.op == "get_attr":
+            return self._constant(str(node.target))
+        return self._write_as_it_is(node)
+
+    def _write_as_it_is(self, node: fx.Node) -> fx.Node:
         in_any_order = node.target in _IN_ANY_ORDER and not _is_of_bits(node)
         if self.reading.sees_layout(node) and not in_any_order:
             for value in node.all_input_nodes:
@@ -73,8 +79,6 @@ class Writer:
         if module is not None:
             at_once = is_torchs(module) and not is_hooked(module)
             return self._call(module.forward if at_once else module, *args, **kwargs)
-        if node.op == "get_attr":
-            return self._constant(str(node.target))
         if not in_any_order:
             return self.graph.create_node(node.op, node.target, args, kwargs)
         kwargs = {"shape" if name == "size" else name: value for name, value in kwargs.items()}

@@ -31,6 +31,7 @@ class Layer:
         in_place: the sum may be written into that second value, which nobody reads afterwards.
         norm: the norm itself, for values that no kernel takes.
         ranks: the numbers of axes that the norm takes.
+        copied: the tensors of the model of which a kernel has copies; it reads the bias itself.
     """
 
     kind: Literal["conv", "transposed", "linear", "norm"]
@@ -47,6 +48,7 @@ class Layer:
     in_place: bool = False
     norm: Callable[[Tensor], Tensor] | None = None
     ranks: tuple[int, ...] = ()
+    copied: tuple[Tensor, ...] = ()
 
     @property
     def axes(self) -> int:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fxfuse.lowering.reading import Read, Reading, Unfit
+from fxfuse.lowering.reading import Reading, Unfit
 from fxfuse.report.lowered import Lowered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor, fx
+    from torch import fx
 
     from fxfuse.lowering.layer import Layer
+
+    Found = tuple[fx.Node, Layer]
 
 
 class Kernel(NamedTuple):
@@ -23,15 +25,11 @@ class Kernel(NamedTuple):
         nodes: the layer, the sum, and the activation, as far as they are part of it.
         reads: the value that the layer reads, and the one that is added, if any is.
         layer: what is computed.
-        copied: the tensors of the model of which it has copies.
-        held: those that it reads itself.
     """
 
     nodes: tuple[fx.Node, ...]
     reads: tuple[fx.Node, ...]
     layer: Layer
-    copied: tuple[Tensor, ...]
-    held: tuple[Tensor, ...]
 
     @property
     def end(self) -> fx.Node:
@@ -66,12 +64,12 @@ class Plan(NamedTuple):
 
 def make_plan(reading: Reading, emitter: Any) -> Plan:
     """Decide what each kernel takes in."""
-    reads: dict[fx.Node, Read] = {}
+    reads: dict[fx.Node, Found] = {}
     left: dict[fx.Node, str] = {}
     for node in (node for node in reading.nodes if node not in reading.dead):
         try:
             found = reading.layer(node)
-            why = emitter.obstacle(found.layer) if found is not None else ""
+            why = emitter.obstacle(found[1]) if found is not None else ""
         except Unfit as unfit:
             found, why = None, str(unfit)
         if why:
@@ -79,18 +77,20 @@ def make_plan(reading: Reading, emitter: Any) -> Plan:
         elif found is not None:
             reads[node] = found
     sums = dict(_sums(reading, reads))
-    kernels = [_kernel(reading, read, sums.get(node)) for node, read in reads.items()]
+    kernels = [_kernel(reading, node, *read, sums.get(node)) for node, read in reads.items()]
     position = {**reading.index, **{node: reading.index[k.end] for k in kernels for node in k.nodes}}
     kernels = [_written_in_place(reading, kernel, position) for kernel in kernels]
     inside = {node: kernel for kernel in kernels for node in kernel.nodes[:-1]}
     return Plan({kernel.end: kernel for kernel in kernels}, inside, left, reading.writes_through_views)
 
 
-def _sums(reading: Reading, reads: dict[fx.Node, Read]) -> Iterator[tuple[fx.Node, tuple[fx.Node, fx.Node]]]:
-    """Yield the layers that take a sum, each with the sum and the other value: the later one of two layers."""
+def _sums(
+    reading: Reading, reads: dict[fx.Node, tuple[fx.Node, Layer]]
+) -> Iterator[tuple[fx.Node, tuple[fx.Node, fx.Node]]]:
+    """Yield the convolutions that take a sum, each with the sum and the other value: the later one of two layers."""
     for node in reading.nodes:
         values = reading.sum(node)
-        layers = [v for v in values if v in reads and reads[v].layer.kind != "norm" and reading.only_reader(v) is node]
+        layers = [v for v in values if v in reads and reads[v][1].kind == "conv" and reading.only_reader(v) is node]
         # ``other += layer`` is seen by whoever reads the other value.
         layers = [v for v in layers if set(reading.written(node)) <= {v}]
         if layers and len(set(values)) == 2 and node not in reading.dead:
@@ -98,18 +98,19 @@ def _sums(reading: Reading, reads: dict[fx.Node, Read]) -> Iterator[tuple[fx.Nod
             yield layer, (node, values[values[0] is layer])
 
 
-def _kernel(reading: Reading, read: Read, added: tuple[fx.Node, fx.Node] | None) -> Kernel:
+def _kernel(
+    reading: Reading, start: fx.Node, source: fx.Node, layer: Layer, added: tuple[fx.Node, fx.Node] | None
+) -> Kernel:
     """Return the kernel of a layer with as much as can be taken in."""
-    nodes: tuple[fx.Node, ...] = (read.node,) if added is None else (read.node, added[0])
+    nodes: tuple[fx.Node, ...] = (start,) if added is None else (start, added[0])
     reader = reading.only_reader(nodes[-1])
     found = None if reader is None else reading.activation(reader)
     nodes = (*nodes, reader) if reader is not None and found is not None and found[0] is nodes[-1] else nodes
     while True:
         other = added[1:] if added is not None and added[0] in nodes else ()
-        if _movable(reading, nodes, (read.source, *other)):
+        if _movable(reading, nodes, (source, *other)):
             activation = found[1] if found is not None and reader in nodes else None
-            layer = replace(read.layer, activation=activation, sums=bool(other))
-            return Kernel(nodes, (read.source, *other), layer, read.copied, read.held)
+            return Kernel(nodes, (source, *other), replace(layer, activation=activation, sums=bool(other)))
         nodes = nodes[:-1]
 
 

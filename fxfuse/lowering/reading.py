@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from fxfuse.algebra.geometry import Misfit
 from fxfuse.algebra.running_norms import CONSTANTS
-from fxfuse.graph.aliases import may_alias, runs_user_code, writer_between
+from fxfuse.graph.aliases import family_of, runs_user_code, writer_between
 from fxfuse.graph.call import call_of
 from fxfuse.graph.graph import Graph
 from fxfuse.graph.ranks import is_size
@@ -19,7 +18,7 @@ from fxfuse.graph.uses import asks_rank, asks_shape
 from fxfuse.lowering.activations import ACTIVATIONS
 from fxfuse.lowering.layer import Layer
 from fxfuse.modules.lookup import REGISTRIES
-from fxfuse.operators.noops import Copy, Noop
+from fxfuse.operators.noops import Noop
 from fxfuse.operators.norms import BatchNorm
 from fxfuse.operators.roles import Linear
 from fxfuse.operators.shuffles import PixelShuffle
@@ -34,19 +33,8 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, Any] = {"linear": "linear", "convolution": "conv"}
 _KINDS |= {f"{name}{n}d": kind for name, kind in (("conv", "conv"), ("conv_transpose", "transposed")) for n in "123"}
-_NUMBERS = {"stride": 1, "padding": 0, "dilation": 1}
 _CALLS = ("call_module", "call_function", "call_method")
-_IMAGES, _SHUFFLE = 4, 4
-
-
-class Read(NamedTuple):
-    """A layer at its node, the value that it reads, the tensors of which it has copies, and those that it holds."""
-
-    node: fx.Node
-    source: fx.Node
-    layer: Layer
-    copied: tuple[Tensor, ...]
-    held: tuple[Tensor, ...] = ()
+_IMAGES = 4
 
 
 class Unfit(Exception):  # noqa: N818 - an answer, not an error
@@ -81,8 +69,8 @@ class Reading:
         row, module = self.graph.row(node), self.graph.module(node)
         return row.names if row is not None else () if is_torchs(module) else None
 
-    def layer(self, node: fx.Node) -> Read | None:
-        """Return the layer that a node is, None for everything else.
+    def layer(self, node: fx.Node) -> tuple[fx.Node, Layer] | None:
+        """Return the value that a layer reads, and the layer, None for everything else.
 
         Raises:
             Unfit: if no kernel does what the layer does.
@@ -96,14 +84,14 @@ class Reading:
         except (Refusal, Misfit) as refusal:
             raise Unfit(str(refusal)) from None
 
-    def _norm(self, view: BatchNorm) -> Read:
+    def _norm(self, view: BatchNorm) -> tuple[fx.Node, Layer]:
         affine, call = view.affine(), view.call
         scale, shift = (vector.flatten().to(view.tensors[0].dtype) for vector in (affine.scale, affine.shift))
         tensors = dict(zip(CONSTANTS, map(call.tensor, CONSTANTS), strict=True))
         plain = functools.partial(F.batch_norm, **tensors, eps=call.get("eps", 1e-5))
         norm = plain if call.module is None else call.module.forward
-        layer = Layer("norm", call.path, scale, shift, norm=norm, ranks=call.operator.takes or (2, 3, 4, 5))
-        return Read(view.node, view.input, layer, view.tensors)
+        ranks = call.operator.takes or (2, 3, 4, 5)
+        return view.input, Layer("norm", call.path, scale, shift, norm=norm, ranks=ranks, copied=view.tensors)
 
     def sum(self, node: fx.Node) -> list[fx.Node]:
         """Return the two values that a node adds, none where it does something else."""
@@ -151,19 +139,9 @@ class Reading:
 
     def family(self, value: fx.Node, without: Collection[fx.Node]) -> set[fx.Node] | None:
         """Return the values that may share memory with a value; None where an input, or code of the user's, may too."""
-        family, pending = {value}, [value]
-        while pending:
-            current = pending.pop()
-            if current.op not in _CALLS or runs_user_code(self.graph, current):
-                return None
-            near = [user for user in current.users if current in self._aliased(user)] + self._aliased(current)
-            pending += [node for node in near if node not in family and node not in without]
-            family.update(pending)
-        return family
-
-    def _aliased(self, node: fx.Node) -> list[fx.Node]:
-        fresh = node.op == "output" or asks_shape(node) or not may_alias(self.graph, node)
-        return [] if fresh else self.written(node) or node.all_input_nodes
+        family = family_of(self.graph, value, without)
+        inside = all(member.op in _CALLS and not runs_user_code(self.graph, member) for member in family)
+        return family if inside else None
 
     def sees_layout(self, node: fx.Node) -> bool:
         """Whether a node may depend on how its inputs lie in memory; what the table does not know may."""
@@ -178,29 +156,6 @@ class Reading:
             rank = self.graph.rank(node)
             return rank is None or rank.axes != _IMAGES
         return issubclass(row.view, Noop) and row.name == "dropout" and not self.is_idle(node)
-
-    def copies_in_order(self, node: fx.Node) -> bool:
-        """Whether a node gives a value in one piece, in the usual order."""
-        view = self.graph.view(node) if self.graph.plays(node, Copy) else None
-        return isinstance(view, Copy) and view.gives_order
-
-    def shuffle(self, node: fx.Node) -> tuple[list[fx.Node], Any, Any] | None:
-        """Return the nodes before the last of a shuffle of channels, and the sizes of both reshapes; None for others.
-
-        ``x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)``
-        """
-        chain = [node]
-        while len(chain) <= _SHUFFLE and chain[-1].all_input_nodes:
-            chain.append(chain[-1].all_input_nodes[0])
-        if len(chain) <= _SHUFFLE or any(len(inner.users) > 1 for inner in chain[1:_SHUFFLE]):
-            return None
-        last, copy, swap, first, source = chain
-        swaps = swap.target in ("transpose", torch.transpose) and set(swap.args[1:]) == {1, 2}
-        if not (swaps and self.copies_in_order(copy) and {first.target, last.target} <= {"view", "reshape"}):
-            return None
-        split, joined = map(_sizes, (first, last))
-        known = split and joined and not any(isinstance(size, torch.dtype) for size in (*split, *joined))
-        return (chain[1:], split, joined) if known and not self.written_between(source, copy, last) else None
 
     @property
     def writes_through_views(self) -> bool:
@@ -236,20 +191,13 @@ def _without(idle: Collection[fx.Node], graph: Graph, graph_module: fx.GraphModu
     return result
 
 
-def _sizes(node: fx.Node) -> Any:
-    """Return the sizes that are passed to a reshape."""
-    sizes = node.args[1:]
-    return sizes[0] if sizes and isinstance(sizes[0], (list, tuple)) else sizes
-
-
-def _linear(view: Linear) -> Read:
-    """Return a convolution, transposed convolution or linear layer."""
+def _linear(view: Linear) -> tuple[fx.Node, Layer]:
+    """Return what a convolution, transposed convolution or linear layer reads, and the layer."""
     call = view.call
     weight, bias = call.tensor("weight", required=True), call.tensor("bias")
     kind: Any = "transposed" if call.get("transposed") else _KINDS[call.operator.name]
     groups = 1 if kind == "linear" else call.get("groups", 1)
     channels = weight.shape[1] * groups if kind == "transposed" else weight.shape[0]
-    layer = Layer(kind, call.path, weight, bias)
     mode, padding = call.get("padding_mode", "zeros"), call.get("padding")
     problems = {
         "its weight is computed at each call": bool(view.computed()),
@@ -259,8 +207,7 @@ def _linear(view: Linear) -> Read:
     }
     for problem in (problem for problem, found in problems.items() if found):
         raise Unfit(problem)
-    if kind != "linear":
-        defaults = {**_NUMBERS, "output_padding": 0} if kind == "transposed" else _NUMBERS
-        found: Any = {key: numbers(call.get(key, default), weight.ndim - 2) for key, default in defaults.items()}
-        layer = Layer(kind, call.path, weight, bias, **found, groups=groups)
-    return Read(view.node, view.input, layer, (weight,), () if bias is None else (bias,))
+    defaults = {} if kind == "linear" else {"stride": 1, "padding": 0, "dilation": 1}
+    defaults |= {"output_padding": 0} if kind == "transposed" else {}
+    found: Any = {key: numbers(call.get(key, default), weight.ndim - 2) for key, default in defaults.items()}
+    return view.input, Layer(kind, call.path, weight, bias, **found, groups=groups, copied=(weight,))

@@ -48,12 +48,12 @@ class Built:
         """Build it."""
         reading = Reading(graph, runner.path)
         plan = make_plan(reading, emitter)
-        kernels = plan.kernels.items()
-        made = {node: emitter.emit(k.layer, functools.partial(runner.note, k.layer.path)) for node, k in kernels}
+        layers = {node: kernel.layer for node, kernel in plan.kernels.items()}
+        made = {node: emitter.emit(one, functools.partial(runner.note, one.path)) for node, one in layers.items()}
         writer = Writer(reading, plan, made)
         self.forward = writer.function()
-        copied = [tensor for _, kernel in kernels for tensor in kernel.copied]
-        held = [tensor for _, kernel in kernels for tensor in kernel.held]
+        copied = [tensor for layer in layers.values() for tensor in layer.copied]
+        held = [layer.bias for layer in layers.values() if layer.bias is not None and layer.kind != "norm"]
         self.watch = Watch(runner.module, copied, held + writer.tensors, reading.called)
         self.layers, self.empty = plan.told(reading), not made
         self.trains = not hasattr(graph.graph._codegen, "pytree_info")

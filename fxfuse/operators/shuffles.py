@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fxfuse.graph.aliases import writer_between
+from fxfuse.operators.noops import Copy
 from fxfuse.operators.register import row
 from fxfuse.operators.roles import Carrier
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.graph import Graph
     from fxfuse.graph.registry import ShapeAndResult
 
 
@@ -98,6 +101,37 @@ class PixelUnshuffle(PixelShuffle):
 
 def _repeated(vectors: Affine, count: int) -> Affine:
     return vectors.rearrange(lambda t: t if t.numel() == 1 else t.repeat_interleave(count))
+
+
+def shuffle_by_hand(graph: Graph, node: fx.Node) -> tuple[list[fx.Node], Any, Any] | None:
+    """Return the nodes before the last of a shuffle of channels, and the sizes of both reshapes; None for others.
+
+    ``x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)``
+    """
+    chain = [node]
+    while len(chain) <= _STEPS and chain[-1].all_input_nodes:
+        chain.append(chain[-1].all_input_nodes[0])
+    if len(chain) <= _STEPS or any(len(inner.users) > 1 for inner in chain[1:_STEPS]):
+        return None
+    last, copy, swap, first, source = chain
+    view = graph.view(copy) if graph.plays(copy, Copy) else None
+    swaps = swap.target in ("transpose", torch.transpose) and set(swap.args[1:]) == {1, 2}
+    if not (
+        swaps and isinstance(view, Copy) and view.gives_order and {first.target, last.target} <= {"view", "reshape"}
+    ):
+        return None
+    split, joined = map(_sizes, (first, last))
+    known = split and joined and not any(isinstance(size, torch.dtype) for size in (*split, *joined))
+    return (chain[1:], split, joined) if known and not writer_between(graph, source, copy, {last}) else None
+
+
+_STEPS = 4
+
+
+def _sizes(node: fx.Node) -> Any:
+    """Return the sizes that are passed to a reshape."""
+    sizes = node.args[1:]
+    return sizes[0] if sizes and isinstance(sizes[0], (list, tuple)) else sizes
 
 
 _aten = torch.ops.aten

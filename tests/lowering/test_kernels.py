@@ -105,8 +105,6 @@ def test_linear_layers(rows: int) -> None:
     layer = Layer("linear", "fc", image(16, 24), image(16))
     check(layer, image(rows, 24))
     check(replace(layer, activation=RELU, bias=None), image(2, rows, 24))
-    check(replace(layer, sums=True, activation=RELU), image(rows, 24), image(rows, 16))
-    check(replace(layer, sums=True), image(rows, 24), image(1, 16))
 
 
 def test_a_convolution_on_one_pixel_is_a_linear_layer() -> None:
