@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -94,7 +95,12 @@ def _add_bench(made: argparse.ArgumentParser) -> None:
     _add_weights(made)
     add("--lower", action="store_true", help="time the fused model with its kernels too")
     add("--json", type=_output, metavar="FILE", help="write settings and rows to this file too")
-    add("--plot", type=_image, metavar="FILE", help="draw the speed-ups as a bar chart: .png, .svg or .pdf")
+    add(
+        "--plot",
+        type=partial(_output_in, PLOT_FORMATS),
+        metavar="FILE",
+        help="draw the speed-ups as a bar chart: .png, .svg or .pdf",
+    )
 
 
 def _add_explain(made: argparse.ArgumentParser) -> None:
@@ -107,14 +113,14 @@ def _add_explain(made: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print for machines")
     add("--fail-on-left", action="store_true", help="leave with status 3 if a norm is left")
     page_help = "write a page with the graphs before and after, and all decisions: .html"
-    add("--html", type=_page, metavar="FILE", help=page_help)
+    add("--html", type=partial(_output_in, PAGE_FORMATS), metavar="FILE", help=page_help)
 
 
 def _add_export(made: argparse.ArgumentParser) -> None:
     """The options of ``fxfuse export``."""
     add = made.add_argument
     add("model", metavar="MODEL", help=f"{MODEL_HELP}, or a saved exported program: FILE.pt2")
-    add("output", type=_exported, metavar="OUTPUT", help="the file to write: .onnx or .pt2")
+    add("output", type=partial(_output_in, EXPORT_FORMATS), metavar="OUTPUT", help="the file to write: .onnx or .pt2")
     sizes = made.add_mutually_exclusive_group()
     sizes.add_argument("--input-shape", type=_numbers, metavar="B,C,H,W", help="shape of the input, with the batch")
     _add_input_size(sizes)
@@ -208,21 +214,6 @@ def _array(text: str) -> Path:
     if path.suffix != ".npy" or not path.is_file():
         raise argparse.ArgumentTypeError(f'"{text}" is no file that numpy.save wrote; it must exist and end in .npy')
     return path
-
-
-def _page(text: str) -> Path:
-    """A file that a page can be written to."""
-    return _output_in(PAGE_FORMATS, text)
-
-
-def _image(text: str) -> Path:
-    """A file that a chart can be written to."""
-    return _output_in(PLOT_FORMATS, text)
-
-
-def _exported(text: str) -> Path:
-    """A file that a model can be written to."""
-    return _output_in(EXPORT_FORMATS, text)
 
 
 def _output_in(suffixes: Iterable[str], text: str) -> Path:
