@@ -14,10 +14,9 @@ from fxfuse.graph.constants import Constants
 from fxfuse.graph.layout import Layout
 from fxfuse.graph.nodes import UNTRACED, Nodes
 from fxfuse.graph.ranks import ranks
-from fxfuse.graph.readers import Readers
 from fxfuse.graph.registry import tuple_row
 from fxfuse.graph.sizes import Sizes
-from fxfuse.graph.uses import asks_shape, mutated, uses
+from fxfuse.graph.uses import Readers, asks_shape, mutated, uses
 from fxfuse.modules.lookup import fetch, is_hooked, owner_at
 from fxfuse.report.reasons import Reason, Refusal, require
 

@@ -1,4 +1,4 @@
-"""What a node reads and writes into, and whether it sees values at all."""
+"""What nodes read and write into, and who reads which parameter."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from torch import fx
 
 from fxfuse.graph.registry import COMPUTES, row_at
-from fxfuse.modules.lookup import look_up
+from fxfuse.modules.lookup import fetch, look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from torch import nn
+
+    from fxfuse.graph.nodes import Nodes
 
 
 def uses(node: fx.Node) -> list[fx.Node]:
@@ -140,3 +142,54 @@ def _inplace_position(function: Any) -> int | None:
     except (ValueError, TypeError):
         return None
     return names.index("inplace") if "inplace" in names else None
+
+
+class Readers:
+    """Who reads each parameter and buffer: nodes of one graph, and modules outside of it that hold the same one."""
+
+    def __init__(self, graph: Nodes, holders: Mapping[int, Collection[str]]) -> None:
+        """Look at all nodes of ``graph``.
+
+        Args:
+            graph: the graph.
+            holders: the paths in the whole model under which each parameter is registered, by its id.
+        """
+        self.graph = graph
+        self.holders = holders
+        self._readers: dict[int, dict[fx.Node, None]] = {}
+        for node in graph.nodes:
+            self.note(node)
+        self._called = {graph.path(node) for node in graph.nodes if node.op == "call_module"}
+        # The forward of a module that holds a parameter, and reads it by name, is in this graph.
+        read = ((id(tensor), node) for node in graph.nodes if node.op == "get_attr" for tensor in self._tensors(node))
+        self._read = {(key, self._holder(node)) for key, node in read}
+
+    def _holder(self, node: fx.Node) -> str:
+        """Return the path in the whole model of the module that holds what a node reads by name."""
+        return self.graph.in_model(str(node.target).rpartition(".")[0])
+
+    def others(self, tensor: object, reader: fx.Node, apart_from: Collection[fx.Node] = ()) -> list[str]:
+        """Return the paths of who else reads a parameter: by a call in this graph, or by name outside of it."""
+        key = id(tensor)
+        readers = self._readers.get(key, {})
+        inside = [self.graph.path(node) for node in readers if node is not reader and node not in apart_from]
+        holders = (path for path in self.holders.get(key, ()) if path not in self._called)
+        outside = [path for path in holders if (key, path) not in self._read]
+        return list(dict.fromkeys(inside + outside))
+
+    def note(self, node: fx.Node) -> None:
+        """Take a new or changed node into account."""
+        for tensor in self._tensors(node):
+            self._readers.setdefault(id(tensor), {})[node] = None
+
+    def forget(self, node: fx.Node) -> None:
+        """Leave a node out of account, before it is changed or erased."""
+        for tensor in self._tensors(node):
+            self._readers.get(id(tensor), {}).pop(node, None)
+
+    def _tensors(self, node: fx.Node) -> Iterator[object]:
+        module = self.graph.module(node)
+        if module is not None:  # a search through the modules below costs more than all the rest
+            yield from module.parameters() if module._modules else module._parameters.values()
+        elif node.op == "get_attr":
+            yield fetch(self.graph.graph_module, str(node.target))
