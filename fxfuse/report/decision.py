@@ -83,7 +83,7 @@ class Decision:
             return self
         told, advice = other.detail, f"; {other.reason.advice}"
         told = told.removesuffix(advice) if self.detail.endswith(advice) else told  # the same advice once is enough
-        return replace(self, detail=f"{self.detail}. Onwards: {told}", downstream=other.reason)
+        return replace(self, detail=f"{self.detail}. Downstream: {told}", downstream=other.reason)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

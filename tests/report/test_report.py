@@ -57,8 +57,8 @@ def test_the_table() -> None:
         "operation kind result evidence why",
         "1 BatchNorm2d -> 0 traced",
         "3 BatchNorm2d stays it follows 2, which is neither a convolution nor a linear layer; swap",
-        "the order of the layers if you can retrain, or leave it. Onwards: it is",
-        "read by the output, which is neither a convolution nor a linear layer",
+        "the order of the layers if you can retrain, or leave it. Downstream: it",
+        "is read by the output, which is neither a convolution nor a linear layer",
         "",
         "1 folded, 1 norm left",
     ]
