@@ -57,7 +57,7 @@ def capture_graph(
 def capture(
     model: nn.Module,
     passed: Mapping[str, Any] | None = None,
-    distrusted: Collection[nn.Module] = (),
+    wrongly_traced: Collection[nn.Module] = (),
     hooks: Hooks = "keep",
 ) -> Capture:
     """Trace what can be traced of a model: the whole, or each module in what cannot be traced.
@@ -65,10 +65,10 @@ def capture(
     Args:
         model: the model.
         passed: arguments that it is known to be called with.
-        distrusted: modules of which the graph was seen to give another result than the module.
+        wrongly_traced: modules of which the graph was seen to give another result than the module.
         hooks: whether hooks keep what is inside of the modules that they are on.
     """
-    session = _Session(model, hooks, passed, distrusted)
+    session = _Session(model, hooks, passed, wrongly_traced)
     session.trace(model)
     session.drop_switched()
     return session.result
@@ -82,18 +82,18 @@ class _Session:
         model: nn.Module,
         hooks: Hooks,
         passed: Mapping[str, Any] | None = None,
-        distrusted: Collection[nn.Module] = (),
+        wrongly_traced: Collection[nn.Module] = (),
     ) -> None:
         self.passed = passed or {}
         self.result = Capture(model)
         self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
         self.looks_only = hooks == "observe"
-        self.distrusted = {*distrusted}
+        self.wrongly_traced = {*wrongly_traced}
         if any(map(is_hooked, self.paths)):
-            self.distrusted |= changed_by_hooks(self.paths)
+            self.wrongly_traced |= changed_by_hooks(self.paths)
             if not self.looks_only:
-                self.result.kept.update(kept_by_hooks(self.paths))
+                self.result.frozen.update(kept_by_hooks(self.paths))
 
     def take(self, part: Part) -> None:
         """Take a graph that is there, and trace the modules of the user's that it calls as a whole."""
@@ -109,7 +109,7 @@ class _Session:
         self.seen.add(module)
         if known or (not root and self._stays(module)):
             return
-        tracer = Tracer(self.passed if root else {}, self.distrusted)
+        tracer = Tracer(self.passed if root else {}, self.wrongly_traced)
         try:
             graph_module = tracer.capture(module)
             if not root and not called_by_graph:
@@ -118,7 +118,7 @@ class _Session:
             self._leave(module, sentence(error))
             return
         assumed = "" if root or called_by_graph else ASSUMED
-        how = (assumed, tracer.specialised, tracer.passed, self.distrusted, tracer.by_keyword)
+        how = (assumed, tracer.specialised, tracer.passed, self.wrongly_traced, tracer.by_keyword)
         self.result.parts.append(Part(module, self.paths[module], graph_module, *how))
         calls = module_calls(graph_module) if tracer.left_whole else {}
         for inner, reason in tracer.left_whole.items():

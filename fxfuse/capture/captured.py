@@ -53,7 +53,7 @@ class Part:
         assumed: why the graph holds only under an assumption, empty for a proof.
         specialised: arguments for which it holds at one value only.
         passed: arguments that it is known to be called with.
-        distrusted: modules inside that were left whole, since their trace was seen to be wrong.
+        wrongly_traced: modules inside that were left whole, since their trace was seen to be wrong.
         by_keyword: modules inside that it calls with keywords.
         recorded: it is a run on example inputs, and holds for that.
         region: where another graph of a program calls this one; None for all others.
@@ -66,7 +66,7 @@ class Part:
     assumed: str = ""
     specialised: Mapping[str, Any] = field(default_factory=dict)
     passed: Mapping[str, Any] = field(default_factory=dict)
-    distrusted: Collection[nn.Module] = ()
+    wrongly_traced: Collection[nn.Module] = ()
     by_keyword: Collection[nn.Module] = ()
     recorded: bool = False
     region: Region | None = None
@@ -81,7 +81,7 @@ class Capture:
         parts: the captured graphs.
         opaque: modules of which the own forward was not captured, and why.
         as_is: other modules that run as they are, and why: in them there is nothing to fold, or it stays.
-        kept: modules that must stay what they are, and why.
+        frozen: modules that must stay what they are, and why.
         given: whether example inputs were given.
         by_name: what untraced code may use by itself, where it was watched as well.
         program: the exported program that was captured, if it was one.
@@ -93,7 +93,7 @@ class Capture:
     parts: list[Part] = field(default_factory=list)
     opaque: dict[nn.Module, str] = field(default_factory=dict)
     as_is: dict[nn.Module, str] = field(default_factory=dict)
-    kept: dict[nn.Module, Refusal] = field(default_factory=dict)
+    frozen: dict[nn.Module, Refusal] = field(default_factory=dict)
     given: bool = False
     by_name: Names | None = None
     program: ExportedProgram | None = None

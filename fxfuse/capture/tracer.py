@@ -52,18 +52,18 @@ class Tracer(ManyWays):
         by_keyword: modules that were traced in a call with keywords, which an identity does not take.
     """
 
-    def __init__(self, passed: Mapping[str, Any] | None = None, distrusted: Collection[nn.Module] = ()) -> None:
+    def __init__(self, passed: Mapping[str, Any] | None = None, wrongly_traced: Collection[nn.Module] = ()) -> None:
         """Trace with some modules left whole from the start.
 
         Args:
             passed: arguments that the root is known to be called with; those without tensors are constants.
-            distrusted: modules of which a trace is known to be wrong.
+            wrongly_traced: modules of which a trace is known to be wrong.
         """
         super().__init__()
         self.proxy_buffer_attributes = True
         self.passed = passed or {}
         self.left_whole: dict[nn.Module, str] = {}
-        self.distrusted = distrusted
+        self.wrongly_traced = wrongly_traced
         self.specialised: dict[str, Any] = {}
         self.by_keyword: set[nn.Module] = set()
         self._leaves, self._literals = dict[nn.Module, bool](), dict[int, Tensor]()
@@ -120,7 +120,7 @@ class Tracer(ManyWays):
             raise
 
     def _require_traceable(self, module: nn.Module) -> None:
-        if module in self.distrusted:
+        if module in self.wrongly_traced:
             raise Untraceable("a graph of it would give another result than it does")
         if asked := asks_what_a_graph_cannot_say(type(module).forward):
             raise Untraceable(asked)

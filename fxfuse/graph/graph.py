@@ -45,7 +45,7 @@ class Graph(Nodes):
         prefix: str = "",
         *,
         root: nn.Module | None = None,
-        kept: Mapping[nn.Module, Refusal] | None = None,
+        frozen: Mapping[nn.Module, Refusal] | None = None,
         holders: Mapping[int, Collection[str]] | None = None,
         allow_copies: bool = True,
         guards: bool = True,
@@ -58,7 +58,7 @@ class Graph(Nodes):
             graph_module: what was captured; the pass changes it, so it must belong to the pass.
             prefix: the path of the captured module in the user's model.
             root: the module that was captured, to look up whose forward a node stands in.
-            kept: modules that must stay as they are, each with its refusal, for causes outside of this graph.
+            frozen: modules that must stay as they are, each with its refusal, for causes outside of this graph.
             holders: the paths in the whole model under which each parameter is registered, by its id.
             allow_copies: whether a shared weight may get a copy.
             guards: whether a fold may rest on a number of axes that is only usual, and leave a check.
@@ -68,7 +68,7 @@ class Graph(Nodes):
         """
         super().__init__(graph_module, prefix)
         self.root = root
-        self.kept = kept or {}
+        self.frozen = frozen or {}
         self.allow_copies = allow_copies
         self.guards = guards
         self.allow_growth = allow_growth
@@ -197,12 +197,12 @@ class Graph(Nodes):
         """Refuse to touch what code outside of this graph relies on."""
         module = self.module(node)
         computing = self.root is not None and self.root._forward_pre_hooks and not isinstance(self.root, fx.GraphModule)
-        if module is None and self.root is not None and (self.kept or computing):
+        if module is None and self.root is not None and (self.frozen or computing):
             module = owner_at(self.root, self.owner(node))
             # Pruning and the like compute a tensor of the module before each call.
             require(not computing or module is not self.root, Reason.HOOKED, value=self.path(node))
-        if module is not None and module in self.kept:
-            raise self.kept[module]
+        if module is not None and module in self.frozen:
+            raise self.frozen[module]
 
     def with_constants(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
         """Return nodes, and the constants that only they read."""

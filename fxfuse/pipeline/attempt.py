@@ -240,7 +240,7 @@ def _editor(
         part.graph_module,
         part.path,
         root=part.module,
-        kept={**captured.kept, **frozen_modules},
+        frozen={**captured.frozen, **frozen_modules},
         holders=part.shared if structure == "graph" else captured.holders,
         allow_copies=options.allow_copies,
         guards=options.guards,

@@ -41,12 +41,12 @@ def capture_runs(static: Capture, calls: Sequence[Inputs], expected: Sequence[An
     unseen = [part for part in others if called.isdisjoint(paths_below(part.module))]
     parts = [Part(model, "", draft, recorded=True), *unseen]
     left = {module for part in unseen for module in paths_below(part.module)}
-    kept = {m: refusal for m, refusal in static.kept.items() if m in left or refusal.reason is Reason.HOOKED}
+    frozen = {m: refusal for m, refusal in static.frozen.items() if m in left or refusal.reason is Reason.HOOKED}
     names = replace(static, given=True).names  # of what other inputs may run
-    kept |= names.read()
-    kept |= _read_by_untraced(model, draft)
+    frozen |= names.read()
+    frozen |= _read_by_untraced(model, draft)
     opaque = {m: why for m, why in static.opaque.items() if m not in called}
-    return Capture(model, parts, {**opaque, model: static.opaque.get(model, WHY)}, kept=kept, by_name=names)
+    return Capture(model, parts, {**opaque, model: static.opaque.get(model, WHY)}, frozen=frozen, by_name=names)
 
 
 def _record(model: nn.Module, calls: Sequence[Inputs], expected: Sequence[Any]) -> tuple[set[nn.Module], Draft]:

@@ -50,7 +50,7 @@ class _Strict(Tracer):
 
 def _same_calls(edited: Edited, copies: Mapping[nn.Module, nn.Module]) -> bool:
     part, editor = edited.part, edited.editor
-    tracer = _Strict(part.passed, {copies.get(module, module) for module in part.distrusted})
+    tracer = _Strict(part.passed, {copies.get(module, module) for module in part.wrongly_traced})
     try:
         again = Graph(tracer.capture(copies[part.module]))
     except Exception as error:

@@ -180,16 +180,16 @@ def _graphs(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, opti
 
 def _proven(model: nn.Module, captured: Capture, calls: list[Inputs], options: Options) -> Capture:
     """Return what was captured, but for graphs that do not give on the example inputs what their module gives."""
-    distrusted = set[nn.Module]()
+    wrongly_traced = set[nn.Module]()
     while True:
         found = [prove(captured, call) for call in calls]
         wrong = {module for pair in found for module in pair[1]}
         right = {module for pair in found for module in pair[0]} - wrong
-        if distrusted.issuperset(wrong):
+        if wrongly_traced.issuperset(wrong):
             parts = [replace(part, assumed="") if part.module in right else part for part in captured.parts]
             return replace(captured, parts=parts, given=True)
-        distrusted.update(wrong)
-        captured = capture(model, calls[0].bound(model), distrusted, options.hooks)
+        wrongly_traced.update(wrong)
+        captured = capture(model, calls[0].bound(model), wrongly_traced, options.hooks)
 
 
 def put_into(model: fx.GraphModule, result: nn.Module | ExportedProgram) -> fx.GraphModule:

@@ -48,9 +48,9 @@ def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision
 
 def _why_not_captured(captured: Capture, module: nn.Module, path: str) -> tuple[Reason, str]:
     """Return why no graph contains a norm, as a sentence too."""
-    kept, caller = captured.kept.get(module), captured.opaque_parent(path)
-    if kept is not None and kept.reason is Reason.HOOKED:
-        return kept.reason, str(kept)
+    frozen, caller = captured.frozen.get(module), captured.opaque_parent(path)
+    if frozen is not None and frozen.reason is Reason.HOOKED:
+        return frozen.reason, str(frozen)
     if caller is None and module is captured.model:
         return Reason.NOT_LINEAR, Reason.NOT_LINEAR.sentence(value="the input")
     if caller is None:

@@ -74,7 +74,7 @@ def test_a_recording_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_run_never_leaves_more_norms_than_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def keeps_all(static: Capture, *others: Any) -> Capture:
         captured = capture_runs(static, *others)
-        return replace(captured, kept={m: Refusal(Reason.OWN_FORWARD, value="it") for m in static.paths})
+        return replace(captured, frozen={m: Refusal(Reason.OWN_FORWARD, value="it") for m in static.paths})
 
     model = trained(Sequence(blocks=nn.Sequential(*layers().values())))
     assert not Report.of(fx_fuse(model, X)).norms_left
