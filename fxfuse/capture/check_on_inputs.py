@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from fxfuse.graph.ranks import EXAMPLE_SHAPE
 from fxfuse.modules.comparison import agree
 from fxfuse.modules.example_inputs import Inputs, recorded, untouched
-from fxfuse.modules.handed_on import unmarked
+from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import shallow_copy
 from fxfuse.report.errors import out_of_memory
 
@@ -40,10 +40,10 @@ def prove(captured: Capture, inputs: Inputs) -> tuple[list[nn.Module], list[nn.M
 def _holds(part: Part, calls: list[Inputs], model: nn.Module) -> bool:
     for call in calls:
         with untouched(model):
-            expected = unmarked(call.call(_without_hooks(part.module)))
+            expected = unboxed(call.call(_without_hooks(part.module)))
         try:
             with untouched(model):
-                given = unmarked(_Recorder(part.graph_module.compiled()).run_on(call))
+                given = unboxed(_Recorder(part.graph_module.compiled()).run_on(call))
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -80,6 +80,6 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Run one node."""
         result = super().run_node(n)
-        if isinstance(result, Tensor):
+        if isinstance(unboxed(result), Tensor):
             n.meta[EXAMPLE_SHAPE] = torch.Size(result.shape)
         return result

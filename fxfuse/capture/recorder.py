@@ -14,6 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from fxfuse.graph.nodes import PART, UNTRACED
 from fxfuse.graph.ranks import EXAMPLE_SHAPE
+from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import tensor_paths
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Recorder(TorchDispatchMode):
 
     def lift(self, value: Any) -> Any:
         """Return a value with nodes in place of tensors; objects that a graph cannot hold become their tensors."""
+        value = unboxed(value)
         if isinstance(value, Tensor):
             return self.node(value)
         if type(value) in (tuple, list, torch.Size):
@@ -158,7 +160,7 @@ class Recorder(TorchDispatchMode):
 def tensors_in(value: Any, depth: int = _DEPTH) -> list[Tensor]:
     """Return the tensors that an object holds."""
     found: list[Tensor] = []
-    for leaf in pytree.tree_leaves(value):
+    for leaf in pytree.tree_leaves(unboxed(value)):
         if isinstance(leaf, Tensor):
             found.append(leaf)
         elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)) and not callable(leaf):

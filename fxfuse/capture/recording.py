@@ -23,6 +23,7 @@ from fxfuse.capture.tracer import Tracer
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.example_inputs import Inputs, untouched
+from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import is_layer_of_torch, paths_below, shallow_copy
 from fxfuse.report.errors import out_of_memory
 
@@ -160,7 +161,7 @@ class Recording:
         except (TypeError, ValueError):
             return None
         # A trace may keep what it is given, and what is kept after a run seems to leave the model.
-        passed = pytree.tree_map_only(Tensor, lambda _: ANY_VALUE, dict(list(bound.arguments.items())[1:]))
+        passed = pytree.tree_map_only(Tensor, lambda _: ANY_VALUE, unboxed(dict(list(bound.arguments.items())[1:])))
         if module not in self._traces:
             try:
                 self._traces[module] = self._traced(module, passed)

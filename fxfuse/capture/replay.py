@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.graph.nodes import PART, RETURNED
 from fxfuse.modules.guards import require_value
+from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import fetch
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Replay:
         self.module = module
         self.draft = draft
         self.bound = bound
-        single = sum(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(dict(list(bound.items())[1:]))) == 1
+        passed = pytree.tree_leaves(unboxed(list(bound.values())[1:]))
+        single = sum(isinstance(leaf, Tensor) for leaf in passed) == 1
         self.call = Call(recording.paths[module], self.recorder.new_number(), single)
         self.results: dict[fx.Node, _Result] = {}
         self.last: dict[fx.Node, list[fx.Node]] = {}
@@ -98,8 +100,8 @@ class Replay:
                 raise
             finally:
                 self.results.clear()
-            if isinstance(value, Tensor):
-                self.recorder.node(value).meta[RETURNED] = self.call
+            if isinstance(unboxed(value), Tensor):
+                self.recorder.node(unboxed(value)).meta[RETURNED] = self.call
             return value
 
     def _run(self, node: fx.Node) -> _Result:

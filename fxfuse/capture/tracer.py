@@ -29,7 +29,7 @@ from fxfuse.capture.process import one_at_a_time
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
-from fxfuse.modules.derived_class import UNCHECKED, Derived
+from fxfuse.modules.derived_class import UNCHECKED
 from fxfuse.modules.guards import checks_rank, require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
 from fxfuse.modules.mutable_state import State
@@ -136,8 +136,7 @@ class Tracer(ManyWays):
             return True
         if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
             return is_hooked(m)
-        layer = is_layer_of_torch(m) and not isinstance(m, Derived)
-        return operator_of(m) is not None or layer or is_hooked(m)
+        return operator_of(m) is not None or is_layer_of_torch(m) or is_hooked(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

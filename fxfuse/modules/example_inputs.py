@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxfuse.modules.handed_on import unmarked
+from fxfuse.modules.handed_on import HandedOn
 from fxfuse.modules.mutable_state import State, unwritten
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
@@ -76,6 +76,8 @@ class Inputs:
 
 
 def _copied(value: Any) -> Any:
+    if type(value) is HandedOn:
+        return value.copied()
     return value.clone() if isinstance(value, Tensor) else value
 
 
@@ -125,8 +127,7 @@ def recorded(model: nn.Module, modules: Iterable[nn.Module], inputs: Inputs) -> 
     seen: dict[nn.Module, list[Inputs]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        plain = unmarked((args, kwargs))
-        seen.setdefault(module, []).append(Inputs(*plain[0], **plain[1]).copied())
+        seen.setdefault(module, []).append(Inputs(*args, **kwargs).copied())
 
     with untouched(model), contextlib.ExitStack() as hooks:
         for module in modules:

@@ -1,156 +1,163 @@
 """Checks at run time that a value which one layer gives arrives, as it is, where its norm was.
 
 A fold over Python code that was not traced holds for what that code did on the example inputs.  It may do something
-else on others.  So what the layer gives is marked until the module takes it in whose place the fold put it.  Nothing
-else can be done with a marked value, but to ask for its shape.  There is no state that an exception, a thread or a copy
-could get out of step: the mark is on the value.
+else on others.  So what the layer gives goes in a box, until the module opens it in whose place the fold put it.
+Nothing else can be done with a box, but to ask for its shape.  A box holds any kind of tensor, and costs nothing in
+what is exported or compiled, since it is gone once that is traced.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch._guards import CompileContext
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable
+    from types import FrameType
 
-_functorch: Any = torch._C._functorch
 
+class WrongWayError(BaseException):
+    """A value went another way than on the example inputs.
 
-class HandedOn(Tensor):
-    """What a layer gave, and only some modules may take.
-
-    Attributes:
-        giver: the path of the module that gave it.
-        takers: the paths of the modules that may take it.
+    It is no ``Exception``: code of the model that handles errors must not go on with something else.  The model itself
+    raises it as a ``FuseError``.
     """
 
+
+_told = threading.local()  # no class of its own: the compiler would lose what is written to that
+
+
+def wrong_ways() -> tuple[int, str]:
+    """Return how often something went wrong in this thread, also where that was caught, and the last error."""
+    found: tuple[int, str] = getattr(_told, "last", (0, ""))
+    return found
+
+
+WHOLE = "whole_model"  # the name of a variable, by which the frame is found in which a fused model runs
+
+
+class _Handed(NamedTuple):
+    """What is in a box.
+
+    Attributes:
+        value: the tensor.
+        giver: the path of the module that gave it.
+        takers: the paths of the modules that have to take it.
+        taken: the paths of those that took it.
+    """
+
+    value: Any
     giver: str
     takers: tuple[str, ...]
+    taken: list[str]
+
+
+class HandedOn:
+    """A box with what a module gave.
+
+    It is no tensor, so that no code of torch's, nor of an extension, gets at the value.
+    """
+
+    _handed: _Handed
+
+    def __init__(self, value: Tensor, giver: str, takers: tuple[str, ...]) -> None:
+        """Put a value in a box; see ``_Handed``."""
+        object.__setattr__(self, "_handed", _Handed(value, giver, takers, []))
+
+    def copied(self) -> HandedOn:
+        """Return a box with a copy of the value, which nobody took; for who calls modules once more."""
+        value, giver, takers, _ = self._handed
+        return HandedOn(value.clone(), giver, takers)
+
+    @property  # type: ignore[misc] # only to be read, as that of any object
+    def __class__(self) -> Any:
+        """Raise, so that nobody takes the box for a tensor, nor for none; only compilers look at every object."""
+        asks = str(sys._getframe(1).f_globals.get("__name__"))
+        compiles = CompileContext.try_get() is not None or asks.startswith(("torch._dynamo.", "torch.jit."))
+        return HandedOn if compiles else _used(self, "isinstance")
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer what asks for the shape; raise for everything else.
-
-        Raises:
-            ValueError: if anybody else uses the value.
-        """
-        del types
-        kwargs = kwargs or {}
-        if func in _SHAPE:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
-        marked = next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, HandedOn))
+        """Answer what asks for the shape; raise for every other function of torch."""
+        del cls, types
         name = getattr(func, "__name__", str(func))
-        raise _violation(f"{name} uses what '{marked.giver}' gave", marked.giver, marked.takers)
+        box = next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if type(leaf) is HandedOn)
+        return getattr(box, name)() if name in _ASKED else _used(box, name)
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer what asks for the shape; raise for everything else that a tensor has."""
+        if name in _ASKED:
+            return getattr(self._handed.value, name)
+        if name == "_handed" or not hasattr(type(self._handed.value), name):
+            raise AttributeError(name)
+        return _used(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raise: who sets an attribute means the tensor."""
+        _used(self, name)
+
+    def __len__(self) -> int:
+        """Return the size of the first axis."""
+        return len(self._handed.value)
 
 
-_SHAPE = frozenset([
-    *(Tensor.size, Tensor.dim, Tensor.ndimension, Tensor.numel, Tensor.nelement, Tensor.is_floating_point),
-    *(Tensor.is_complex, Tensor.element_size, Tensor.__len__, Tensor.get_device, torch.numel, torch.is_tensor),
-    *(Tensor.is_contiguous, Tensor.stride, Tensor.storage_offset, torch.is_floating_point, torch.is_complex),
-    *(
-        getattr(Tensor, name).__get__
-        for name in "shape ndim dtype device layout is_cuda is_cpu is_meta is_sparse is_quantized is_mps requires_grad "
-        "is_leaf nbytes itemsize grad_fn".split()
-    ),
-])  # fmt: skip
+_ASKED = frozenset(
+    "shape size dim ndim ndimension numel nelement dtype device layout is_floating_point is_complex element_size "
+    "get_device is_contiguous stride storage_offset is_cuda is_cpu is_meta is_sparse is_quantized is_mps requires_grad "
+    "is_leaf nbytes itemsize grad_fn".split()
+)
 
 
-@dataclass(frozen=True)
-class Handing:
-    """The change of a class: it takes marked values, gives them, or both.
-
-    Attributes:
-        path: the path of the module in the model.
-        givers: the paths of the modules of which it must get the result; empty for none.
-        takers: the paths of the modules that must take its result; empty for none.
-    """
-
-    path: str
-    givers: tuple[str, ...] = ()
-    takers: tuple[str, ...] = ()
-
-    def forward(self, base: type[nn.Module]) -> Callable[..., Any]:
-        """Wrap the forward of ``base``."""
-        original = base.forward
-
-        @functools.wraps(original)
-        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self.givers:
-                args, kwargs = pytree.tree_map(self._taken, (args, kwargs))
-            result = original(module, *args, **kwargs)
-            return self._marked(result) if self.takers else result
-
-        return forward
-
-    def _taken(self, value: Any) -> Any:
-        """Return a value without its mark.
-
-        Raises:
-            ValueError: if it has another mark, or none.
-        """
-        if isinstance(value, HandedOn):
-            if value.giver not in self.givers:
-                raise _violation(f"'{self.path}' gets what '{value.giver}' gave", value.giver, value.takers)
-            return _plain(value)
-        if isinstance(value, Tensor) and _is_checked(value):
-            raise _violation(f"'{self.path}' gets another value", self.givers[0], [self.path])
-        return value
-
-    def _marked(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or not _is_checked(value):
-            return value
-        marked = value.as_subclass(HandedOn)
-        marked.giver, marked.takers = self.path, self.takers
-        return marked
+def _operator(name: str) -> Callable[..., Any]:
+    return lambda box, *_: _used(box, name)
 
 
-@dataclass(frozen=True)
-class Closing:
-    """The change of the class of a whole model: nothing that it gives may be marked."""
-
-    def forward(self, base: type[nn.Module]) -> Callable[..., Any]:
-        """Wrap the forward of ``base``."""
-        original = base.forward
-
-        @functools.wraps(original)
-        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            result = original(module, *args, **kwargs)
-            for leaf in pytree.tree_leaves(result):
-                if isinstance(leaf, HandedOn):
-                    raise _violation(f"the model returns what '{leaf.giver}' gave", leaf.giver, leaf.takers)
-            return result
-
-        return forward
+# Every operator of a tensor.  Those of an object that compare are in Python's own class too.
+_COMPARE = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
+for _name in {n for n in dir(Tensor) if n.startswith("__") and callable(getattr(Tensor, n))} - {
+    *({*dir(object), *dir(HandedOn)} - _COMPARE),
+    *("__setstate__", "__torch_dispatch__"),
+}:
+    setattr(HandedOn, _name, _operator(_name))
 
 
-def unmarked(value: Any) -> Any:
-    """Return a value, or what holds some, without marks: for who only looks at what a module gets or gives."""
-    return pytree.tree_map_only(HandedOn, _plain, value)
+def unboxed(value: Any) -> Any:
+    """Return a value, or what holds some, without boxes: for who only looks at what a module gets or gives."""
+    return pytree.tree_map(lambda leaf: leaf._handed.value if type(leaf) is HandedOn else leaf, value)
 
 
-def _plain(value: HandedOn) -> Tensor:
-    with torch._C.DisableTorchFunctionSubclass():
-        return value.as_subclass(Tensor)
+def _used(box: HandedOn, name: str) -> NoReturn:
+    giver, takers = box._handed.giver, box._handed.takers
+    raise wrong_way(f"{_user((giver, *takers))} uses it ({name})", giver, takers)
 
 
-def _is_checked(value: Tensor) -> bool:
-    """Whether a value is a plain tensor, in code that simply runs: compilers and exporters see one fixed way anyway."""
-    plain = type(value) in (Tensor, nn.Parameter)
-    compiles = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    return plain and not compiles and not _functorch.is_functorch_wrapped_tensor(value)
+def _user(ends: Collection[str]) -> str:
+    """Return whose code runs, between two ends; the compiler cannot ask for that."""
+    frame: FrameType | None = None if torch.compiler.is_compiling() else sys._getframe()
+    inner = None
+    while frame is not None and WHOLE not in frame.f_locals:
+        here = frame.f_locals.get("self")
+        inner = here if inner is None and issubclass(type(here), nn.Module) else inner  # it may be a box
+        frame = frame.f_back
+    if frame is None:
+        return "other code"
+    path = next((path for path, module in frame.f_locals[WHOLE].named_modules() if module is inner), "")
+    return f"a hook of '{path}'" if path in ends else f"'{path}'" if path else "the model's own code"
 
 
-def _violation(what: str, giver: str, takers: Sequence[str]) -> ValueError:
-    names = " or ".join(f"'{path}'" for path in takers)
-    return ValueError(
-        f"fxfuse folded {names} and '{giver}' into one, since '{giver}' gave its result to {names} alone on the "
-        f"example inputs; now {what}. Add an example of this call to example_inputs and fuse again, or pass "
-        "guards=False if this cannot be."
+def wrong_way(what: str, giver: str, takers: Iterable[str]) -> WrongWayError:
+    """Return the error, which the model will raise even if its code catches it here."""
+    names = " and ".join(f"'{path}'" for path in takers)
+    text = (
+        f"fxfuse folded '{giver}' and {names} together: on the example inputs, what '{giver}' gave went to {names} and "
+        f"nowhere else. Now {what}. Fuse again with an example of each way, as in "
+        "fx_fuse(model, [Inputs(a), Inputs(b)]). guards=False leaves this check out."
     )
+    _told.last = wrong_ways()[0] + 1, text
+    return WrongWayError(text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fxfuse.modules.derived_class import Derived
 from fxfuse.modules.origin import home_of, is_torchs_layer
 
 if TYPE_CHECKING:
@@ -205,5 +206,5 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def is_layer_of_torch(module: nn.Module) -> bool:
-    """Whether a module is one of torch's own, and no container of others."""
-    return is_torchs_layer(module) and not isinstance(module, CONTAINERS)
+    """Whether a module is one of torch's own, with its forward, and no container of others."""
+    return is_torchs_layer(module) and not isinstance(module, (*CONTAINERS, Derived))

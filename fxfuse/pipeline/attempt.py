@@ -173,7 +173,7 @@ def _into_classes(captured: Capture, edits: list[tuple[Part, Editor]], options: 
     found: list[Edited] = []
     for part, editor in edits:
         asked = (part, editor, rules, calls, methods, captured.paths)
-        vetoes = RecordedVetoes(*asked, names=captured.by_name) if part.recorded else Vetoes(*asked)
+        vetoes = RecordedVetoes(*asked, names=captured.by_name or captured.names) if part.recorded else Vetoes(*asked)
         of_code = _untraced(captured, part, editor)
         of_code += [] if part.recorded else [functools.partial(_require_unsized, captured, part, editor)]
         decisions, links = run(editor, rules, [*of_code, vetoes]), dict[Link, None]()

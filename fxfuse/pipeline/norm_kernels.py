@@ -9,39 +9,28 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxfuse.capture.exported_program import runnable
-from fxfuse.capture.recording import eager
 from fxfuse.graph.registry import OPERATORS
-from fxfuse.modules.example_inputs import reference
 from fxfuse.modules.lookup import tensor_paths
 from fxfuse.report.decision import Decision
-from fxfuse.report.errors import FuseError, out_of_memory
 from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Report
-from fxfuse.rules import MERGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch.export import ExportedProgram
-
-    from fxfuse.modules.example_inputs import Inputs
 
 _WHY = "a norm runs there on the example inputs, and no graph contains it"
 
 
 class NormKernels(TorchDispatchMode):
-    """Notes the running means of the norms that run inside of it, also in code that nobody can look into.
-
-    Attributes:
-        means: address -> running mean.
-    """
+    """Notes the running means of the norms that run inside of it, also in code that nobody can look into."""
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, means: dict[int, Tensor]) -> None:
+        """Begin with none; what is noted goes there, by its address."""
         super().__init__()  # type: ignore[no-untyped-call] # of torch's
-        self.means: dict[int, Tensor] = {}
+        self.means = means
+        means.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a kernel, and note which norm it is."""
@@ -54,24 +43,15 @@ class NormKernels(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def tell_all(result: nn.Module | ExportedProgram, calls: Iterable[Inputs]) -> None:
-    """Add a line to the report of a result for every norm that runs in it on example inputs and has none.
+def tell_all(result: nn.Module | ExportedProgram, means: dict[int, Tensor]) -> None:
+    """Add a line to the report of a result for every norm that ran in it and has none.
 
     Args:
         result: what ``fx_fuse`` is about to return.
-        calls: the example inputs.
+        means: the running means of the norms that ran in it on example inputs, by their addresses.
     """
-    model, kernels = runnable(result), NormKernels()
-    try:
-        for call in calls:
-            with eager(), kernels:
-                reference(model, call)
-    except FuseError as error:
-        if isinstance(error.__cause__, Exception) and out_of_memory(error.__cause__):
-            raise
-        return  # the model cannot be watched; the results were compared all the same
     report = Report.of(result)
-    untold = _untold(model, report, kernels.means)
+    untold = _untold(runnable(result), report, means)
     if untold:
         replace(report, decisions=(*report.decisions, *untold)).attach(
             result if isinstance(result, nn.Module) else result.graph_module
@@ -80,8 +60,7 @@ def tell_all(result: nn.Module | ExportedProgram, calls: Iterable[Inputs]) -> No
 
 def _untold(model: nn.Module, report: Report, means: dict[int, Tensor]) -> list[Decision]:
     """Return a decision for each norm that ran and of which the report says nothing."""
-    merges = {rule.__name__ for rule in MERGES}
-    told = [decision.path for decision in report.skipped if decision.rule not in merges]
+    told = [decision.path for decision in report.skipped if decision.subject != "merge"]
     owners = {tensor.data_ptr(): name.rpartition(".")[0] for tensor, name in tensor_paths(model)}
     paths = [owners.get(address, "") for address in means]
     unmatched = [path for path in paths if path not in told]

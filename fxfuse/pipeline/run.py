@@ -65,6 +65,8 @@ def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Optio
 
 def _fewest(watched: Fused, captured: Capture, options: Options, examples: Examples) -> Fused:
     """Return what folds without watching the model, if that leaves fewer norms; else what folds with it."""
+    if _norms_left(_fused(captured.copied(), options)) >= _norms_left(watched):
+        return watched
     try:
         plain = _unwatched(captured, options, examples)
     except FuseError:  # it differs on the example inputs
@@ -101,7 +103,7 @@ def _records(captured: Capture, options: Options) -> bool:
 def _compared(captured: Capture, options: Options, examples: Examples) -> Fused:
     """Fold, undo that if it makes a difference on the example inputs, and tell of every norm that runs on them."""
     attempt, result = _agreeing(captured, options, examples)
-    tell_all(result, examples.calls)
+    tell_all(result, examples.means)
     return attempt, result
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fxfuse.graph.nodes import PART, RETURNED, UNTRACED
 from fxfuse.graph.plan import Merge
 from fxfuse.modules.derived_class import with_change
-from fxfuse.modules.handed_on import Handing
+from fxfuse.modules.handing import Handing
 from fxfuse.modules.lookup import fetch, shallow_copy
 from fxfuse.report.reasons import Reason, Refusal, require
+from fxfuse.write_back.replacements import changed_modules
 from fxfuse.write_back.vetoes import Vetoes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from torch import fx, nn
 
@@ -31,10 +32,12 @@ class Link(NamedTuple):
     Attributes:
         giver: the path of the module that gives it.
         taker: the path of the module that must get it.
+        copies: whether the norm that is gone gave new memory, where the giver would hand on its own argument.
     """
 
     giver: str
     taker: str
+    copies: bool
 
 
 class RecordedVetoes(Vetoes):
@@ -45,7 +48,7 @@ class RecordedVetoes(Vetoes):
     told as recorded, and checked whenever the model runs.
     """
 
-    def __init__(self, *args: Any, names: Names | None = None) -> None:
+    def __init__(self, *args: Any, names: Names) -> None:
         """Keep what is asked about; see ``Vetoes``.
 
         Args:
@@ -99,10 +102,10 @@ class RecordedVetoes(Vetoes):
                 raise self._untraced(node)
         between = _between(changed)
         parts = {node.meta.get(PART) for node in (*changed, *between)}
-        layers = not isinstance(plan, Merge) and all(node.op == "call_module" for node in changed)
-        if len(parts) == 1 and None not in parts and not (layers and not between and self._may_be_split(changed)):
+        calls = not isinstance(plan, Merge) and all(node.op == "call_module" for node in changed)
+        if len(parts) == 1 and None not in parts and self._is_never_split(plan, checkable=calls and not between):
             return None
-        if len(changed) == 1 and changed[0].op == "call_module":
+        if len(changed) == 1 and calls:
             return []  # it changes by itself
         require(not isinstance(plan, Merge), Reason.OWN_FORWARD, value=graph.names(changed))
         for node in changed:
@@ -111,24 +114,35 @@ class RecordedVetoes(Vetoes):
         for node in changed if between else ():
             self._require_alone(node)
         inside = {*changed, *between}
-        return [
-            Link(self._giver(value, between), self._taker(node, between))
+        ends = [
+            (value, node)
             for node in (*changed, *between)
             for value in self.editor.origin[node].inputs
             if (value in inside or self.editor.gone(value)) and (len(parts) == 1 or not _in_one_call(value, node))
         ]
+        return [self._link(value, node, between, plan) for value, node in ends]
 
-    def _may_be_split(self, changed: Collection[fx.Node]) -> bool:
-        """Whether untraced code may use one of some layers by itself, though all are in one traced forward."""
-        modules = {module for node in changed if (module := self.editor.origin[node].module) is not None}
-        return self._names_of_code is not None and self._names_of_code.refusal(modules) is not None
+    def _is_never_split(self, plan: Plan, *, checkable: bool) -> bool:
+        """Whether untraced code never comes to a part of a plan that is in one traced forward.
+
+        Raises:
+            Refusal: if it may, and no module could check what arrives.
+        """
+        split = self._names_of_code.refusal(changed_modules(self.part, self.editor, plan))
+        if split is not None and not checkable:
+            raise split
+        return split is None
 
     def _require_alone(self, node: fx.Node) -> None:
         """Refuse a layer in a traced forward to which untraced code may come by itself: the check is outside of it."""
         module = self.editor.origin[node].module
         names = self._names_of_code
-        if PART in node.meta and module is not None and names is not None and names.touches(module):
+        if PART in node.meta and module is not None and names.touches(module):
             raise self._untraced(node)
+
+    def _link(self, value: fx.Node, node: fx.Node, between: Collection[fx.Node], plan: Plan) -> Link:
+        copies = any(gone <= value for gone, _ in plan.bypass)
+        return Link(self._giver(value, between), self._taker(node, between), copies)
 
     def _giver(self, value: fx.Node, between: Collection[fx.Node]) -> str:
         """Return the path of the module that gives a value to untraced code: a layer, or one whose forward ends so."""
@@ -180,7 +194,7 @@ def _between(changed: Collection[fx.Node]) -> list[fx.Node]:
 
 
 def with_checks(
-    model: nn.Module, replaced: dict[nn.Module, nn.Module], links: Iterable[Link]
+    model: nn.Module, replaced: dict[nn.Module, nn.Module], links: Collection[Link]
 ) -> dict[nn.Module, nn.Module]:
     """Return the replacements, with modules at both ends of each link that check what arrives.
 
@@ -194,9 +208,10 @@ def with_checks(
     for link in links:
         givers[link.taker][link.giver] = None
         takers[link.giver][link.taker] = None
+    copying = {link.giver for link in links if link.copies}
     checked = dict(replaced)
     for path in {**givers, **takers}:
         module: nn.Module = fetch(model, path)
-        change = Handing(path, tuple(givers.get(path, ())), tuple(takers.get(path, ())))
+        change = Handing(path, tuple(givers.get(path, ())), tuple(takers.get(path, ())), copies=path in copying)
         checked[module] = with_change(checked.get(module) or shallow_copy(module), change)
     return checked

@@ -10,7 +10,7 @@ from fxfuse.capture.lifted import attributes_as_inputs
 from fxfuse.edit.storage import paths_above
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.derived_class import with_change, with_check
-from fxfuse.modules.handed_on import Closing
+from fxfuse.modules.handing import Closing
 from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
 from fxfuse.report.decision import Decision
 from fxfuse.report.reasons import PASS_INPUTS, Reason

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import Report, fx_fuse
+from fxfuse import FuseError, Report, fx_fuse
 from tests.support.helpers import Model, assert_equal, folds, trained, unchanged, values
 
 X = values(2, 4, 6)
@@ -86,7 +87,7 @@ class CallsItAlone(Sees):
 def test_another_way_through_the_code_is_an_error(cls: type[Sees]) -> None:
     result: Any = fused_on_a_run(trained(cls(norm=norm(), linear=nn.Linear(6, 3))), "norm.bn")
     result.wrong = True
-    with pytest.raises(ValueError, match=r"'norm'.*'linear'.*example_inputs"):
+    with pytest.raises(FuseError, match=r"'norm'.*'linear'.*example of each way"):
         result(X)
     result.wrong = False
     result(X)  # nothing is left behind
@@ -136,8 +137,74 @@ def test_a_fold_in_a_traced_block_is_checked_where_code_may_take_the_block_apart
     assert [d.evidence for d in Report.of(result).folded] == ["recorded"]
     assert_equal(model(x), result(x))
     result.wrong = True
-    with pytest.raises(ValueError, match=r"'block.bn'.*'block.conv'.*example_inputs"):
+    with pytest.raises(FuseError, match=r"'block.conv'.*'block.bn'.*example of each way"):
         result(x)
+
+
+class Written(Block):
+    """Its norm is a function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(self.conv(x), self.bn.running_mean, self.bn.running_var)
+
+
+class Over(Block):
+    """Something is between its layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x).unsqueeze(0).transpose(1, 2)).relu()
+
+
+class Sum(Model):
+    """Its layers merge."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.bn(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "block",
+    [
+        Written(conv=nn.Linear(6, 6), bn=nn.BatchNorm1d(6)),
+        Over(conv=nn.Linear(6, 6), bn=nn.BatchNorm1d(6)),
+        Sum(conv=nn.Linear(6, 6), bn=nn.Linear(6, 6)),
+    ],
+)
+def test_what_no_module_could_check_stays_where_code_may_take_the_block_apart(block: Model) -> None:
+    model = trained(TakesApart(block=block))
+    x = values(5, 6)
+    result: Any = fx_fuse(model, x)
+    assert not Report.of(result).folded
+    for wrong in (False, True):
+        model.wrong = result.wrong = wrong
+        assert_equal(model(x), result(x))
+
+
+class Whole(Untraced):
+    def _use(self, x: Tensor) -> Any:
+        return self.block(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cls", [Written, Over])
+def test_where_none_takes_the_block_apart_it_folds(cls: type[Block]) -> None:
+    model = trained(Whole(block=cls(conv=nn.Linear(6, 6), bn=nn.BatchNorm1d(6))))
+    x = values(5, 6)
+    result: Any = fx_fuse(model, x)
+    assert [d.evidence for d in Report.of(result).folded] == ["traced"]
+    assert_equal(model(x), result(x))
+
+
+@torch.no_grad()
+def test_what_was_fused_on_a_run_is_watched_again_and_stays_checked() -> None:
+    result: Any = fused_on_a_run(trained(Sees(norm=norm(), linear=nn.Linear(6, 3))), "norm.bn")
+    again: Any = fx_fuse(result, X)
+    assert not Report.of(again).notes
+    assert_equal(result(X), again(X))
+    again.wrong = True
+    with pytest.raises(FuseError, match=r"'norm'.*'linear'.*example of each way"):
+        again(X)
 
 
 class CallsInside(Untraced):
