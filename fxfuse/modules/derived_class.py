@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from fxfuse.modules.guards import require_value
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class CheckedForward:
         """Wrap the forward of ``base``."""
         signature, expected = inspect.signature(base.forward), self.expected
 
+        @torch.jit.unused  # which would compile the user's forward, without the check
         @functools.wraps(base.forward)
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(self, *args, **kwargs)

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -36,6 +37,7 @@ class Handing:
         """Wrap the forward of ``base``."""
         original = base.forward
 
+        @torch.jit.unused  # which would compile the original, without the check
         @functools.wraps(original)
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if self.givers and len(args) == 1 and not kwargs and type(args[0]) is HandedOn:
@@ -80,6 +82,7 @@ class Closing:
         """Wrap the forward of ``base``."""
         original = base.forward
 
+        @torch.jit.unused  # which would compile the original, without the check
         @functools.wraps(original)
         def forward(whole_model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             before = wrong_ways()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fxfuse import FuseError, Report, fx_fuse
 from tests.hazards.recorded.uses import WAYS_TO_CALL, WRONG, Uses, X, compiled, fused, quiet
-from tests.support.helpers import assert_equal, trained
+from tests.support.helpers import Model, assert_equal, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,3 +109,19 @@ def test_a_value_passes_from_one_compiled_graph_to_the_next() -> None:
     result.way = "method"
     with pytest.raises(FuseError, match="'conv' and 'bn' together"):
         compiled(result)
+
+
+class Scripted(Model):
+    """A forward that TorchScript can compile, with both branches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.bn(y) if bool(x.sum() < 1e9) else y
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_does_not_compile_the_check_away() -> None:
+    result = fx_fuse(trained(Scripted(conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4))), X)
+    assert [d.evidence for d in Report.of(result).folded] == ["recorded"]
+    with pytest.raises(AttributeError):
+        torch.jit.script(result)(X)
