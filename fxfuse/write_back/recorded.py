@@ -120,7 +120,7 @@ class RecordedVetoes(Vetoes):
             for value in self.editor.origin[node].inputs
             if (value in inside or self.editor.gone(value)) and (len(parts) == 1 or not _in_one_call(value, node))
         ]
-        return [self._link(value, node, between, plan) for value, node in ends]
+        return self._links_between(ends, between, plan)
 
     def _is_never_split(self, plan: Plan, *, checkable: bool) -> bool:
         """Whether untraced code never comes to a part of a plan that is in one traced forward.
@@ -140,9 +140,16 @@ class RecordedVetoes(Vetoes):
         if PART in node.meta and module is not None and names.touches(module):
             raise self._untraced(node)
 
-    def _link(self, value: fx.Node, node: fx.Node, between: Collection[fx.Node], plan: Plan) -> Link:
-        copies = any(gone <= value for gone, _ in plan.bypass)
-        return Link(self._giver(value, between), self._taker(node, between), copies)
+    def _links_between(
+        self, ends: list[tuple[fx.Node, fx.Node]], between: Collection[fx.Node], plan: Plan
+    ) -> list[Link]:
+        """Return a link for each value and the node that takes it; no module may take a value twice."""
+        takers = [(value, self._taker(node, between)) for value, node in ends]
+        for (_, node), end in zip(ends, takers, strict=True):
+            if takers.count(end) > 1:
+                raise self._untraced(node)
+        gone = [node for node, _ in plan.bypass]
+        return [Link(self._giver(value, between), taker, any(n <= value for n in gone)) for value, taker in takers]
 
     def _giver(self, value: fx.Node, between: Collection[fx.Node]) -> str:
         """Return the path of the module that gives a value to untraced code: a layer, or one whose forward ends so."""
