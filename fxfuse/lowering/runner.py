@@ -149,7 +149,7 @@ class Runner:
             self.module.training and built.trains,
             built.watch.hooked,
             built.empty,
-            torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
+            torch._C._is_any_autocast_enabled(),
             not torch._C._get_mkldnn_enabled(),
             torch._C._functorch.peek_interpreter_stack() is not None,
             torch._C._len_torch_dispatch_stack() > 0,

@@ -40,13 +40,7 @@ class Watch:
             called: the modules that the forward calls or stands for, with the names of their settings; None if one is
                 called as it is, whatever it does.
         """
-        wanted, kept = set(map(id, copied)), set(map(id, held))
         modules = [m for m in root.modules() if not isinstance(m, torch.jit.ScriptModule)]  # which live in C++
-        registries: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers, m.__dict__)]
-        self._slots = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in wanted]
-        self._places = [(registry, n) for registry in registries for n, t in registry.items() if id(t) in kept]
-        self._children = [module._modules for module in modules if module._modules]
-
         traced = () if isinstance(root, fx.GraphModule) else modules  # whose attributes their own forwards read
         names = {**{module: _own(module) for module in traced}, **called}
         unknown = {inner for module, found in called.items() if found is None for inner in module.modules()}
@@ -58,8 +52,15 @@ class Watch:
         self.hooked = False
         """A module inside has hooks, or all modules have, which kernels would pass by."""
 
+        wanted, kept = set(map(id, copied)), set(map(id, held))
+        tensors_of: list[dict[str, Any]] = [each for m in modules for each in (m._parameters, m._buffers)]
+        read = {id(each) for module in self._modules for each in (module._parameters, module._buffers) if each}
+        self._registries: list[dict[str, Any]] = [module._modules for module in modules if module._modules]
+        self._registries += [r for r in tensors_of if id(r) in read or any(id(t) in wanted | kept for t in r.values())]
+        self._places = [(m.__dict__, n) for m in modules for n, t in m.__dict__.items() if id(t) in kept]
         self._objects = self._look()  # these stay alive, so that no other object gets their place
-        tensors = [registry[name] for registry, name in self._slots]
+        self._numbers = [number for number, one in enumerate(self._objects) if id(one) in wanted]
+        tensors = [self._objects[number] for number in self._numbers]
         self._counted = not any(tensor.is_inference() for tensor in tensors)
         self._cells = [cell for tensor in tensors for cell in _cell(tensor)]
         self._memory, self._sampled = self._look_at_memory(tensors), [cell.value for cell in self._cells]
@@ -71,7 +72,7 @@ class Watch:
         try:
             now = self._look()
             same = len(now) == len(self._objects) and all(map(operator.is_, now, self._objects))
-            same = same and self._look_at_memory(now[: len(self._slots)]) == self._memory
+            same = same and self._look_at_memory([now[number] for number in self._numbers]) == self._memory
             same = same and self._look_at_settings() == self._settings
         except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or a value that cannot be compared
             return False
@@ -79,10 +80,9 @@ class Watch:
         return same and [cell.value for cell in self._cells] == self._sampled
 
     def _look(self) -> list[Any]:
-        found = [registry[name] for registry, name in self._slots]
-        found += [registry[name] for registry, name in self._places]
-        for children in self._children:
-            found += children.values()
+        found = [values[name] for values, name in self._places]
+        for registry in self._registries:
+            found += registry.values()
         return found
 
     def _look_at_memory(self, tensors: list[Tensor]) -> list[int]:

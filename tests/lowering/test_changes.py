@@ -79,6 +79,20 @@ def test_settings_that_change(name: str, structure: Any) -> None:
         assert gap(fast(x), expected(x)) < 2e-6
 
 
+@pytest.mark.parametrize("structure", ["graph", "module"])
+def test_a_bias_that_comes_later(structure: Any) -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, bias=False) for _ in range(3))).eval()
+    fast, x = lower(fx_fuse(model, structure=structure, rules=[]), image()), image()
+    before = fast(x)
+    fast.get_submodule("1").bias = nn.Parameter(torch.ones(3), requires_grad=False)
+    assert gap(fast(x), before) > 1e-2
+    fast.get_submodule("1").bias.data.mul_(0)
+    for _ in range(2):
+        assert gap(fast(x), before) < 2e-6
+    fast.get_submodule("1").bias = None
+    assert gap(fast(x), before) < 2e-6
+
+
 def test_groups_that_do_not_fit_any_more_are_an_error() -> None:
     fast, x = lower(_fused("graph"), image()), image()
     fast.get_submodule("layers.2").groups = 1
