@@ -145,13 +145,9 @@ class Recorder(TorchDispatchMode):
         self._numbers += 1
         return self._numbers
 
-    def escaped(self) -> list[fx.Node]:
-        """Return the nodes of which somebody still holds the result, after the run."""
-        return list(dict.fromkeys(self._nodes.values()))
-
     def finish(self, root: nn.Module) -> fx.Graph:
         """Close the graph; whatever somebody still holds leaves it."""
-        self.graph.output(tuple(self.escaped()))
+        self.graph.output(tuple(dict.fromkeys(self._nodes.values())))
         for path, tensor in self.literals.items():
             root.register_buffer(path, tensor)
         return self.graph

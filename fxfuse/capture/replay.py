@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from fxfuse.graph.nodes import PART, RETURNED
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
+
+    from torch import nn
 
     from fxfuse.capture.recorder import Recorder
     from fxfuse.graph.lazy_graph_module import Draft
@@ -90,9 +92,8 @@ class Replay:
             try:
                 for node in self.draft.graph.nodes:
                     self.results[node] = self._run(node)
-                    for read in (
-                        self.last.get(node, ()) if node.op != "output" else ()
-                    ):  # who holds a value after the run tells what leaves a model
+                    # Who holds a value after the run tells what leaves a model.
+                    for read in self.last.get(node, ()) if node.op != "output" else ():
                         del self.results[read]
                 value = self.results.pop(node).value
             except Exception:
@@ -110,9 +111,7 @@ class Replay:
         if node.op == "get_attr":
             return self._read(node)
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self.results[n].value)
-        if node.op == "output":
-            return _Result(args[0], None)
-        if node.target is require_value:
+        if node.op == "output" or node.target is require_value:
             return _Result(args[0], None)
         if node.op == "call_module":
             return self._call_module(node, args, kwargs)

@@ -18,7 +18,7 @@ from torch._guards import CompileContext
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
     from types import FrameType
 
 
@@ -77,10 +77,10 @@ class HandedOn:
 
     @property  # type: ignore[misc] # only to be read, as that of any object
     def __class__(self) -> Any:
-        """Raise, so that nobody takes the box for a tensor, nor for none; only compilers look at every object."""
+        """Raise, so that nobody takes the box for a tensor, nor for none; compilers and hooks look at every object."""
         asks = str(sys._getframe(1).f_globals.get("__name__"))
         compiles = CompileContext.try_get() is not None or asks.startswith(("torch._dynamo.", "torch.jit."))
-        return HandedOn if compiles else _used(self, "isinstance")
+        return HandedOn if compiles or _user(self._handed).startswith("a hook") else _used(self, "isinstance")
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -118,13 +118,11 @@ def _operator(name: str) -> Callable[..., Any]:
     return lambda box, *_: _used(box, name)
 
 
-# Every operator of a tensor.  Those of an object that compare are in Python's own class too.
-_COMPARE = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
-for _name in {n for n in dir(Tensor) if n.startswith("__") and callable(getattr(Tensor, n))} - {
-    *({*dir(object), *dir(HandedOn)} - _COMPARE),
-    *("__setstate__", "__torch_dispatch__"),
-}:
-    setattr(HandedOn, _name, _operator(_name))
+_COMPARE = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}  # Python's own class has them too
+_OTHERS = {*dir(HandedOn), "__setstate__", "__torch_dispatch__"} - _COMPARE
+for _name in dir(Tensor):
+    if _name.startswith("__") and _name not in _OTHERS and callable(getattr(Tensor, _name)):
+        setattr(HandedOn, _name, _operator(_name))
 
 
 def unboxed(value: Any) -> Any:
@@ -133,12 +131,11 @@ def unboxed(value: Any) -> Any:
 
 
 def _used(box: HandedOn, name: str) -> NoReturn:
-    giver, takers = box._handed.giver, box._handed.takers
-    raise wrong_way(f"{_user((giver, *takers))} uses it ({name})", giver, takers)
+    raise wrong_way(f"{_user(box._handed)} uses it ({name})", box._handed.giver, box._handed.takers)
 
 
-def _user(ends: Collection[str]) -> str:
-    """Return whose code runs, between two ends; the compiler cannot ask for that."""
+def _user(handed: _Handed) -> str:
+    """Return whose code runs; the compiler cannot ask for that."""
     frame: FrameType | None = None if torch.compiler.is_compiling() else sys._getframe()
     inner = None
     while frame is not None and WHOLE not in frame.f_locals:
@@ -148,7 +145,9 @@ def _user(ends: Collection[str]) -> str:
     if frame is None:
         return "other code"
     path = next((path for path, module in frame.f_locals[WHOLE].named_modules() if module is inner), "")
-    return f"a hook of '{path}'" if path in ends else f"'{path}'" if path else "the model's own code"
+    if path in (handed.giver, *handed.takers):
+        return f"a hook of '{path}'"
+    return f"'{path}'" if path else "the model's own code"
 
 
 def wrong_way(what: str, giver: str, takers: Iterable[str]) -> WrongWayError:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from fxfuse import FuseError, Reason, Report, fx_fuse
 from fxfuse.modules.handed_on import WrongWayError
@@ -44,6 +45,9 @@ def test_a_hook_that_computes_with_the_value_is_told() -> None:
     result.conv.register_forward_hook(lambda *args: seen.append(args[-1].shape))
     assert_equal(original(X), result(X))
     assert seen == [(2, 4, 6, 6)]
+    with FlopCounterMode(display=False) as counter:
+        result(X)
+    assert counter.get_total_flops()
     result.conv.register_forward_hook(lambda *args: seen.append(args[-1].mean()))
     with pytest.raises(FuseError, match=r"Now a hook of 'conv' uses it \(mean\)"):
         result(X)
