@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from fxfuse.algebra.recording import Step, Value
 from fxfuse.checkpoints.checks import Kind, require_fitting
 from fxfuse.checkpoints.json_format import decoded, encoded
@@ -86,6 +88,8 @@ class Plan:
             FuseError: as ``apply``, perhaps after some tensors.
         """
         self.require_names(state_dict)
+        for device in dict.fromkeys(kind.device for kind in self.inputs.values()):
+            _require_there(device)
         return self._needed._stream(state_dict)
 
     def require_names(self, state_dict: Mapping[str, Tensor]) -> None:
@@ -187,6 +191,16 @@ class Plan:
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         """Return the plan: nothing changes it."""
         return self
+
+
+def _require_there(device: torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        raise FuseError(
+            f"The model was fused on {device}, which is not here ({sentence(error)}); nothing was changed. For a plan "
+            "that runs here, fuse the model here."
+        ) from error
 
 
 FORMAT, VERSION = "fxfuse plan", 1

@@ -101,6 +101,13 @@ def test_other_files_are_no_plans(change: dict[str, Any], told: str, tmp_path: P
         Plan.load(path)
 
 
+def test_a_plan_for_a_device_that_is_not_here(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.write_text(path.read_text().replace('{"device":"cpu"}', '{"device":"hpu"}'))
+    with pytest.raises(FuseError, match=r"The model was fused on hpu, which is not here .* fuse the model here"):
+        Plan.load(path).apply(made("chain", 1).state_dict())
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FuseError, match="cannot be read as a plan"):
         Plan.load(tmp_path / "none.json")
