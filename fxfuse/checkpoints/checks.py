@@ -107,8 +107,8 @@ def _problems(name: str, state: Mapping[str, Tensor], kind: Kind) -> Iterable[st
     tensor: object = sketch(name) if sketch else state[name]
     if not isinstance(tensor, Tensor):
         yield f"{name} is no tensor but {type(tensor).__name__}"
-    elif tuple(tensor.shape) != kind.shape:
-        yield f"{name} is of shape {tuple(tensor.shape)} and not {kind.shape}"
+    elif tensor.shape != kind.shape:
+        yield f"{name} is of shape {tuple(tensor.shape)} and not {tuple(kind.shape)}"
     elif tensor.dtype != kind.dtype:
         yield f"{name} is {tensor.dtype} and not {kind.dtype} (convert it)"
     elif tensor.layout != torch.strided or type(tensor) not in _PLAIN:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
     Settings = dict[str, dict[str, Any]]
 
 _SIMPLE = frozenset([bool, int, float, str, torch.dtype, torch.device])
-_SKIPPED = frozenset([dict, OrderedDict, set, type(None)])
-_OF_WEIGHTS = frozenset(["training", "momentum", "name_or_path"])
-"""What says how weights are made and where they come from, and not what is computed with them."""
+_OTHERS = frozenset([*vars(nn.Module()), "momentum", "name_or_path"])
+"""What every module has, and what says how weights are made and where they come from."""
 
 
 def settings_of(paths: Mapping[nn.Module, str]) -> Settings:
@@ -58,8 +56,8 @@ def require_same(model: nn.Module, settings: Settings | None) -> None:
 def _own(module: nn.Module) -> dict[str, Any]:
     own: dict[str, Any] = {"class": f"{type(module).__module__}.{type(module).__qualname__}"}
     for name, value in vars(module).items():
-        if type(value) not in _SKIPPED and name not in _OF_WEIGHTS:
-            found = _setting(value)
+        if name not in _OTHERS:
+            found = value if type(value) in _SIMPLE else _setting(value)
             if found is not None:
                 own[name] = found
     for name in module._non_persistent_buffers_set:
@@ -69,8 +67,6 @@ def _own(module: nn.Module) -> dict[str, Any]:
 
 def _setting(value: Any) -> Any:
     """Return a value that can be compared and does not change; None for one that cannot."""
-    if type(value) in _SIMPLE:
-        return value
     if isinstance(value, (list, tuple)):
         return tuple(value) if all(type(one) in _SIMPLE or one is None for one in value) else None
     if isinstance(value, Tensor):

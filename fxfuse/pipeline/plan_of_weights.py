@@ -58,7 +58,7 @@ def plan_between(
     others = {number: given[number] for number, name in found.items() if name is None}
     ours = _of_code(others, recording, captured, constants) if others else {}
     return Plan(
-        inputs={name: Kind(tuple(t.shape), t.stride(), t.dtype, t.device) for name, t in before.items()},
+        inputs={name: Kind(t.shape, t.stride(), t.dtype, t.device) for name, t in before.items()},
         tied=names.tied(),
         sources={number: name for number, name in found.items() if name is not None},
         constants=ours,
