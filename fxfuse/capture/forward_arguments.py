@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.uses import mutated
 from fxfuse.modules.code import wrappers_of
+from fxfuse.modules.origin import is_compiled
 from fxfuse.modules.steps import steps_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def resolve_types(graph: fx.Graph, forward: Callable[..., Any]) -> None:
 
 
 def has_own_call(module: nn.Module) -> bool:
-    """Whether a class between the module's and torch's defines ``__call__``."""
-    return any("__call__" in vars(cls) for cls in type(module).__mro__ if cls not in nn.Module.__mro__)
+    """Whether a class between the module's and torch's defines ``__call__``; that of a compiled module only warns."""
+    own = [cls for cls in type(module).__mro__ if cls not in nn.Module.__mro__ and not is_compiled(cls)]
+    return any("__call__" in vars(cls) for cls in own)
 
 
 def forbids_a_graph(root: nn.Module) -> str:

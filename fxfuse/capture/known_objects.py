@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fxfuse.modules.code import mentions
-from fxfuse.modules.lookup import ATOMS, contents_of
+from fxfuse.modules.lookup import ATOMS, behind_proxy, contents_of, slots_of
 from fxfuse.modules.origin import is_users
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def objects_in(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
     pending = [(value, _DEPTH)]
     while pending:
         current, depth = pending.pop()
+        current = behind_proxy(current) if type(current) in weakref.ProxyTypes else current
         if type(current) in _PLAIN or (id(current) in seen and not isinstance(current, nn.Module)):
             continue
         seen.add(id(current))
@@ -76,4 +77,5 @@ def _inside(value: Any) -> Iterable[Any]:
     plain = isinstance(value, SimpleNamespace) or (
         is_users(type(value)) and not isinstance(value, (nn.Module, type, ModuleType, FunctionType, Tensor))
     )
-    return list(getattr(value, "__dict__", {}).values()) if plain else ()
+    slots = slots_of(type(value)) if plain else ()
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, n, None) for n in slots)] if plain else ()

@@ -20,6 +20,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
+import torch
 from torch import fx, nn
 from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
@@ -145,6 +146,16 @@ class OneThread(fx.Tracer):
             raise self.failure
         if changed:
             raise Untraceable(changed)
+
+
+@contextlib.contextmanager
+def compiled_as_written() -> Iterator[None]:
+    """Trace what is compiled as it was written, where torch.fx raises; no compiler is imported for that."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch._dynamo.config.patch(error_on_nested_fx_trace=False):
+        yield
 
 
 # -- functions of numbers

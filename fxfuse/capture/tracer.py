@@ -25,7 +25,7 @@ from fxfuse.capture.forward_arguments import (
     traced_value,
 )
 from fxfuse.capture.frames import is_assertion
-from fxfuse.capture.process import one_at_a_time
+from fxfuse.capture.process import compiled_as_written, one_at_a_time
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
@@ -82,7 +82,7 @@ class Tracer(ManyWays):
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         before, names = State(root), set(root.__dict__)
         try:
-            with self.computing(root):
+            with compiled_as_written(), self.computing(root):
                 graph = self._traced(lambda: self.trace(root))
                 self.require_no_failure()
             literals = literals_of(root, names)

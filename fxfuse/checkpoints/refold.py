@@ -87,8 +87,8 @@ def _plan(fused: Any) -> Plan:
     plan: Plan | None = Report.of(fused).plan
     if plan is None:
         raise FuseError(
-            f"{type(fused).__name__} carries no plan of its weights, which have no values or classes of their own; "
-            "nothing was changed. Fuse the original with the new weights."
+            f"{type(fused).__name__} carries no plan of its weights, which have no values or classes of their own, or "
+            "are used by an object of the original too; nothing was changed. Fuse the original with the new weights."
         )
     return plan
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Settings = dict[str, dict[str, Any]]
 
 _SIMPLE = frozenset([bool, int, float, str, torch.dtype, torch.device])
-_OTHERS = frozenset([*vars(nn.Module()), "momentum", "name_or_path"])
-"""What every module has, and what says how weights are made and where they come from."""
+_OTHERS = frozenset([*vars(nn.Module()), "momentum", "name_or_path", "_torchdynamo_wrapper_id"])
+"""What every module has, what says how weights are made and where they come from, and a number by the compiler."""
 
 
 def settings_of(paths: Mapping[nn.Module, str]) -> Settings:
@@ -73,7 +73,8 @@ def _setting(value: Any) -> Any:
         return value.detach()
     if isinstance(value, (bool, int, float, str)):  # classes of their own: enumerations, NumPy's numbers
         return value
-    name = getattr(value, "__qualname__", None)  # a function
+    # A function; a dictionary may raise for what it does not have.
+    name = None if isinstance(value, dict) else getattr(value, "__qualname__", None)
     return None if name is None else f"{value.__module__}.{name}"
 
 

@@ -109,7 +109,7 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     """Return a module of the same class that shares every tensor, child and attribute, and can be changed."""
     # The class's own __new__ may do anything: GraphModule's makes a class, a singleton's returns the original.
     copied: nn.Module = object.__new__(type(module))
-    for name in _slots(type(module)):
+    for name in slots_of(type(module)):
         if hasattr(module, name):
             object.__setattr__(copied, name, getattr(module, name))
     copied.__dict__ = {
@@ -124,7 +124,8 @@ def shallow_copy(module: nn.Module) -> nn.Module:
 _slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
 
 
-def _slots(cls: type) -> tuple[str, ...]:
+def slots_of(cls: type) -> tuple[str, ...]:
+    """Return the names of the attributes that instances of a class have outside of their dictionary."""
     if cls not in _slots_of:
         found = [vars(base).get("__slots__", ()) for base in cls.__mro__]
         names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
@@ -192,6 +193,17 @@ def keeps_statistics(module: nn.Module) -> bool:
 def is_module(value: Any) -> bool:
     """Whether a value is a module itself, and not one that only says so, as a weak proxy does."""
     return issubclass(type(value), nn.Module)
+
+
+def behind_proxy(value: Any) -> nn.Module | None:
+    """Return the module that a weak proxy stands for, None for anything else and where it is gone."""
+    try:
+        found = (
+            getattr(getattr(value, "modules", None), "__self__", None) if type(value) in weakref.ProxyTypes else None
+        )
+    except ReferenceError:
+        return None
+    return found if is_module(found) else None
 
 
 def contents_of(cell: types.CellType) -> Any:

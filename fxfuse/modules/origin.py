@@ -1,10 +1,13 @@
-"""Whose code something is: torch's, the user's, or neither."""
+"""Whose code something is: torch's, the user's, or neither; and what the compiler made of it."""
 
 from __future__ import annotations
 
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NOT_USERS = sys.stdlib_module_names | {"torch", "builtins", "numpy", "fxfuse"}
 
@@ -54,3 +57,19 @@ def is_users(value: Any) -> bool:
 def is_torchs_layer(value: Any) -> bool:
     """Whether a module or class is one of the layers in ``torch.nn`` or their quantized forms."""
     return home_of(value).startswith(("torch.nn.modules.", "torch.ao.nn."))
+
+
+def is_compiled(value: Any) -> bool:
+    """Whether a module, or a class, is what ``torch.compile`` puts around a module."""
+    return home_of(value).startswith("torch._dynamo.")
+
+
+def as_written(value: Any) -> Any:
+    """Return the function that was compiled into a value, None for anything else."""
+    compiled = type(value) is FunctionType and not hasattr(value, "_torchdynamo_disable")
+    return value.__dict__.get("_torchdynamo_orig_callable") if compiled else None
+
+
+def runs_compiled(module: nn.Module) -> bool:
+    """Whether a call of a module, or of a function in one of its attributes, runs what is compiled."""
+    return any(as_written(value) is not None for value in module.__dict__.values())

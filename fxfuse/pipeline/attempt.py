@@ -99,8 +99,9 @@ class Attempt:
     def decisions(self) -> list[Decision]:
         """What the rules decided, in the order of the model, and of every norm that no graph contains."""
         found = [decision for edited in self.edited for decision in edited.decisions]
-        order = {path: position for position, path in enumerate(self.captured.paths.values())}
-        return sorted([*found, *left_over(self.captured, found)], key=lambda d: order.get(d.path, len(order)))
+        found += left_over(self.captured, list(found), [edited.editor for edited in self.edited])
+        paths = {path: number for number, path in enumerate(self.captured.paths.values())}
+        return sorted(found, key=lambda decision: paths.get(decision.path, len(paths)))
 
     @property
     def replaced(self) -> dict[nn.Module, nn.Module]:
@@ -138,9 +139,8 @@ def _asked(module: nn.Module) -> dict[str, Any]:
     """Return the required arguments whose type the forward asks for: the trace passed tensors there."""
     forward = type(module).forward
     parameters = list(inspect.signature(forward).parameters.values())[1:]
-    required = [
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in positional]
     return {name: Tensor for name in required if asks_what_it_gets(forward, [name])}
 
 

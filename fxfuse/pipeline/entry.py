@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from fxfuse.modules.lookup import is_norm, is_quantized, paths_below, tensor_paths
-from fxfuse.modules.origin import NOT_USERS, home_of
+from fxfuse.modules.origin import NOT_USERS, is_compiled
 from fxfuse.pipeline.run import fuse, put_into
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.rules import RULES
@@ -168,7 +168,7 @@ def _problems(model: Any, structure: str | None, inplace: bool) -> Iterator[str]
         return
     if isinstance(model, torch.jit.ScriptModule):
         yield f"{type(model).__name__} is a scripted module; fuse the model before you script or trace it."
-    if home_of(model).startswith("torch._dynamo"):
+    if is_compiled(model):
         yield "The model is compiled already; fuse it first, then compile the result, or pass model._orig_mod."
     yield from _problems_of_options(model, structure, inplace)
     modules = [(path, module) for module, path in paths_below(model).items()]

@@ -19,6 +19,7 @@ from fxfuse.modules.guards import require_value
 from fxfuse.operators.noops import Noop
 from fxfuse.report.errors import out_of_memory
 from fxfuse.write_back.copies import copies_of
+from fxfuse.write_back.held import frozen_by_objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 def unfaithful(attempt: Attempt) -> list[Edited]:
     """Return the edits with which a forward would not do what its edited graph says."""
-    opaque, held = attempt.captured.opaque, attempt.captured.held
+    captured = attempt.captured
+    opaque, held = captured.opaque, {*captured.held, *frozen_by_objects(captured.model)}
     traced = [edited for edited in attempt.edited if edited.replaced and edited.part.module not in opaque]
     changed = [edited for edited in traced if not held.isdisjoint(edited.replaced)]
     if not changed:

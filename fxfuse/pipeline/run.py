@@ -28,6 +28,7 @@ from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.report.report import Report
+from fxfuse.write_back.held import frozen_by_objects, held_originals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -134,13 +135,18 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
 def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None) -> Fused:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
     constants = graph_constants(captured)
+    frozen = {**(frozen_by_objects(captured.model) if captured.opaque else {}), **(frozen_modules or {})}
     with Recording() as recording, _timed("rules applied"):
-        attempt = apply_rules(captured, options, frozen_modules or {})
+        attempt = apply_rules(captured, options, frozen)
     with _timed("written back"):
         if attempt.replaced:
             attempt = attempt.without(unfaithful(attempt))
         result = attempt.finish()
-    plan = plan_between(recording, captured, result, constants)
+    held = held_originals(captured.paths, result) if attempt.structure == "module" else {}
+    for path in dict.fromkeys(held.values()):
+        why = f"An object in the attribute {path} goes on using modules of the argument, so the result cannot refold."
+        _noted((attempt, result), why)
+    plan = None if held else plan_between(recording, captured, result, constants)
     if plan is not None:
         replace(Report.of(result), plan=plan).attach(result)
     return attempt, result

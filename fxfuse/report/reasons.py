@@ -92,6 +92,10 @@ class Reason(Enum):
         "code that was not traced ({users}) reads {value}, and would get another value; "
         "pass example_inputs if there were none, or call the enclosing module as a whole"
     )
+    BOUND = (
+        "an object in the attribute {value} holds what the fold would change, and goes on using the original; hold the "
+        "modules in attributes, lists or dicts, or take the object away before fusing"
+    )
     WOULD_GROW = (
         "{value} would grow {detail}, which costs more than it saves; "
         "allow_growth=True merges layers all the same, but no constant of that size is made"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import collections
+import types
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from fxfuse.modules.lookup import ATOMS, paths_below, shallow_copy
-from fxfuse.write_back.rebinding import exchanged, rebound
+from fxfuse.modules.origin import is_compiled, runs_compiled
+from fxfuse.write_back.rebinding import exchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
+
+HOLD_NOTHING = ATOMS - {types.FunctionType}
+"""The types of attributes in which there can be no module."""
 
 
 def copies_of(
@@ -35,16 +40,9 @@ def copies_of(
         for name, value in copied.__dict__.items():
             # Most are registries of hooks without any.
             empty = type(value) in (dict, collections.OrderedDict, set) and not value
-            if not empty and type(value) not in ATOMS and name not in ("_parameters", "_buffers"):
-                hooks = name in ("_forward_hooks", "_forward_pre_hooks")
-                copied.__dict__[name] = _rebound(value, copies.of) if hooks else exchanged(value, copies.of)
+            if not empty and type(value) not in HOLD_NOTHING and name not in ("_parameters", "_buffers"):
+                copied.__dict__[name] = exchanged(value, copies.of)
     return copies.made
-
-
-def _rebound(hooks: dict[int, Any], copy_of: Callable[[nn.Module], nn.Module]) -> dict[int, Any]:
-    result = hooks.copy()
-    result.update({key: rebound(hook, copy_of) for key, hook in hooks.items()})
-    return result
 
 
 class _Copies:
@@ -69,7 +67,17 @@ class _Copies:
 
 def _copy(module: nn.Module) -> nn.Module:
     # A scripted module lives in C++, where no attribute can be exchanged.
-    return module if isinstance(module, torch.jit.ScriptModule) else shallow_copy(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    copied = shallow_copy(module)
+    if is_compiled(module) and runs_compiled(module):
+        copied.__dict__["dynamo_ctx"] = _as_it_is  # also for copies of this one
+    return copied
+
+
+def _as_it_is(function: Any) -> Any:
+    """Return a function: in the place of the compiler."""
+    return function
 
 
 class SeparateOnConversion:
@@ -83,11 +91,11 @@ class SeparateOnConversion:
         """Guard ``model``."""
         self.model = model
 
-    def __call__(self, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's signature
-        """Separate the model, then do what was asked for."""
+    def __call__(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Separate the model, then do what was asked for: a class of the user's may take less than torch's does."""
         self.model.__dict__.pop("_apply", None)
         renew_parameters(self.model)
-        return self.model._apply(fn, recurse)
+        return self.model._apply(*args, **kwargs)
 
 
 def renew_parameters(model: nn.Module) -> None:

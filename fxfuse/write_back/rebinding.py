@@ -1,16 +1,17 @@
-"""Attributes that hold modules, and hooks that are methods of modules, for the copies of these."""
+"""What is bound to modules, bound to the copies of these: attributes that hold modules, methods and hooks."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fxfuse.modules.lookup import contents_of, is_module
+from fxfuse.modules.lookup import behind_proxy, contents_of, is_module
+from fxfuse.modules.origin import as_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,48 +23,66 @@ def exchanged(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int 
     """Return an attribute that holds modules with the new ones in place of the old."""
     if is_module(value):
         return copy_of(value)
-    if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
-        new = copy_of(value.__self__)
-        return value if new is value.__self__ else types.MethodType(value.__func__, new)
-    if depth and isinstance(value, dict):
-        changed = {k: new for k, v in value.items() if (new := exchanged(v, copy_of, depth - 1)) is not v}
-        if changed:
+    if not depth:
+        return value
+    if isinstance(value, dict):
+        pairs = {exchanged(k, copy_of, 0): exchanged(v, copy_of, depth - 1) for k, v in value.items()}
+        if not _same([*pairs, *pairs.values()], [*value, *value.values()]):
             value = copy.copy(value)  # of the same class, with its attributes
-            value.update(changed)
-    elif depth and type(value) in (list, tuple):
+            value.clear()
+            value.update(pairs)
+    elif type(value) in (list, tuple, set, frozenset) or (isinstance(value, tuple) and hasattr(value, "_make")):
         items = [exchanged(item, copy_of, depth - 1) for item in value]
-        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
-    return value
+        make: Any = getattr(value, "_make", type(value))
+        return value if _same(items, value) else make(items)
+    elif type(value) is weakref.ref and isinstance(referred := value(), nn.Module):
+        return value if copy_of(referred) is referred else weakref.ref(copy_of(referred))
+    elif (proxied := behind_proxy(value)) is not None:
+        return value if copy_of(proxied) is proxied else weakref.proxy(copy_of(proxied))
+    return rebound(value, copy_of, depth)
 
 
-def rebound(hook: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
-    """Return a hook that has the new modules in place of those that it is bound to, or has in variables around it."""
-    if isinstance(hook, functools.partial):
-        keywords = {name: exchanged(value, copy_of) for name, value in hook.keywords.items()}
-        function: Any = rebound(hook.func, copy_of)
-        return functools.partial(function, *exchanged(hook.args, copy_of), **keywords)
-    if not inspect.isfunction(hook):
-        return exchanged(hook, copy_of)
-    cells = hook.__closure__ or ()
-    held = [*map(contents_of, cells), *(hook.__defaults__ or ()), *(hook.__kwdefaults__ or {}).values()]
-    if all(_known(value, copy_of) is value for value in held):
-        return hook
-    pairs = [(cell, _known(contents_of(cell), copy_of)) for cell in cells]
-    new = tuple(cell if known is contents_of(cell) else types.CellType(known) for cell, known in pairs)
-    defaults = exchanged(hook.__defaults__, copy_of)
-    result = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, defaults, new or None)
-    result.__kwdefaults__ = exchanged(hook.__kwdefaults__, copy_of)
-    result.__dict__.update(hook.__dict__)
+def rebound(value: Any, copy_of: Callable[[nn.Module], nn.Module], depth: int = _DEPTH) -> Any:
+    """Return a hook, or another function, with the new modules in place of those that it is bound to or knows."""
+    if isinstance(value, types.MethodType):
+        new = rebound(value.__self__, copy_of, depth)
+        return value if new is value.__self__ else types.MethodType(value.__func__, new)
+    if isinstance(value, functools.partial):
+        keywords = {name: exchanged(held, copy_of, depth - 1) for name, held in value.keywords.items()}
+        parts = [rebound(value.func, copy_of, depth - 1), *exchanged(value.args, copy_of, depth)]
+        same = _same([*parts, *keywords.values()], [value.func, *value.args, *value.keywords.values()])
+        made: Any = type(value)
+        return value if same else made(*parts, **keywords)
+    if not isinstance(value, types.FunctionType) or not depth:
+        return copy_of(value) if is_module(value) else value
+    written = as_written(value)
+    if written is not None:  # its compiled code is that of the original
+        new = rebound(written, copy_of, depth - 1)
+        return value if new is written else new
+    return _function(value, copy_of, depth - 1)
+
+
+def _function(function: types.FunctionType, copy_of: Callable[[nn.Module], nn.Module], depth: int) -> Any:
+    """Return a function with the new modules in the variables around it and in its defaults."""
+
+    def known(value: Any) -> Any:
+        # A table of the names of modules follows; other containers stay the user's own, who may write into them.
+        table = type(value) is dict and all(is_module(k) and type(v) is str for k, v in value.items())
+        own = isinstance(value, (dict, list, tuple, set)) and not table
+        return value if own else exchanged(value, copy_of, depth)
+
+    cells, defaults, keywords = function.__closure__ or (), function.__defaults__ or (), function.__kwdefaults__ or {}
+    held = [*map(contents_of, cells), *defaults, *keywords.values()]
+    if _same(new := list(map(known, held)), held):
+        return function
+    around, given = new[: len(cells)], new[len(cells) : len(cells) + len(defaults)]
+    closure = [types.CellType(a) if a is not b else c for a, b, c in zip(around, held, cells, strict=False)]
+    made = (function.__code__, function.__globals__, function.__name__, tuple(given) or None, tuple(closure) or None)
+    result = types.FunctionType(*made)
+    result.__kwdefaults__ = dict(zip(keywords, new[len(cells) + len(defaults) :], strict=True)) or None
+    result.__dict__.update({name: exchanged(value, copy_of, depth) for name, value in function.__dict__.items()})
     return result
 
 
-def _known(value: Any, copy_of: Callable[[nn.Module], nn.Module]) -> Any:
-    """Return what a hook knows with the new modules: a module, or a table of the names of modules.
-
-    Other dictionaries stay the user's own, since a hook may write into them what it finds.
-    """
-    if is_module(value):
-        return copy_of(value)
-    if type(value) is dict and value and all(is_module(k) and type(v) is str for k, v in value.items()):
-        return {**value, **{copy_of(module): name for module, name in value.items()}}
-    return value
+def _same(new: list[Any], old: Any) -> bool:
+    return all(a is b for a, b in zip(new, old, strict=True))

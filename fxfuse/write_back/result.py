@@ -11,7 +11,8 @@ from fxfuse.edit.storage import paths_above
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.derived_class import with_change, with_check
 from fxfuse.modules.handing import Closing
-from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below
+from fxfuse.modules.lookup import fetch, holds, is_norm, paths_below, shallow_copy
+from fxfuse.modules.origin import runs_compiled
 from fxfuse.report.decision import Decision
 from fxfuse.report.reasons import PASS_INPUTS, Reason
 from fxfuse.report.report import Report
@@ -22,7 +23,7 @@ from fxfuse.write_back.hidden_norms import norms_in_other_graphs, norms_in_plain
 from fxfuse.write_back.regions import put_back_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch.export import ExportedProgram
 
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from fxfuse.edit.editor import Editor
 
 
-def left_over(captured: Capture, decisions: list[Decision]) -> Iterator[Decision]:
-    """Yield a decision for every norm of the model that no graph contains."""
+def left_over(captured: Capture, decisions: list[Decision], editors: Iterable[Editor]) -> Iterator[Decision]:
+    """Yield a decision for every norm of the model that no graph contains, by itself or as a function."""
     told = {decision.path for decision in decisions}
+    for editor in editors:
+        targets = [str(origin.target) for node, origin in editor.origin.items() if node.op == "get_attr"]
+        read = map(editor.graph.in_model, targets)
+        told |= {path.rpartition(".")[0] for path in read if path.endswith(".running_mean")}
     if captured.root is not None:
         told.add("")  # the model itself, of which the graph tells everything
     for module, path in captured.paths.items():
@@ -90,11 +95,10 @@ def into_graph_module(
     result.training = model.training
     _copy_modes(model, result)
     lost = result._carry_over(model)
-    notes: list[str] = []
+    notes = _of_compiled(captured, captured.paths)
     if lost:
-        some = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
         notes.append(
-            f"Methods that a graph cannot keep, since they use the model's modules: {some}; "
+            f"Methods that a graph cannot keep, since they use the model's modules: {_some(lost)}; "
             "structure='module' keeps the class with all of them."
         )
     meta = getattr(model, "meta", None)
@@ -115,6 +119,23 @@ def into_program(captured: Capture, edits: list[tuple[Part, Editor]], decisions:
     result = rebuilt(captured.program, editor.graph_module)
     Report(tuple(decisions), "graph", (), editor.renamed).attach(result.graph_module)
     return result
+
+
+def _of_compiled(captured: Capture, plain: Iterable[nn.Module]) -> list[str]:
+    """Return what to tell of modules that are no longer compiled: a note, or none.
+
+    Args:
+        captured: what was captured.
+        plain: the modules of which nothing in the result is compiled.
+    """
+    paths = [captured.paths[module] or type(module).__name__ for module in plain if runs_compiled(module)]
+    if not paths:
+        return []
+    return [f"Compiled in the argument, and as written in the result: {_some(paths)}; compile the result."]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _copy_modes(model: nn.Module, result: fx.GraphModule) -> None:
@@ -144,11 +165,13 @@ def into_modules(
         expected: arguments that the result must be called with.
         closes: the result checks that nothing leaves it which one of its modules has to take.
     """
-    result = copies_of(captured.model, replaced)[captured.model]
-    notes: list[str] = []
-    result = with_change(result, Closing()) if closes else result
+    model = captured.model
+    root = replaced.get(model) or shallow_copy(model)
+    root = with_change(root, Closing()) if closes else root
+    root = with_check(root, dict(expected)) if expected else root
+    copies = copies_of(model, {**replaced, model: root})  # with the root, to which attributes may be bound
+    result, notes = copies[model], _of_compiled(captured, [m for m, copy in copies.items() if not runs_compiled(copy)])
     if expected:
-        result = with_check(result, dict(expected))
         calls = ", ".join(f"{name}={value!r}" for name, value in expected.items())
         notes.append(f"The folds hold for calls with {calls}; other calls raise.")
     result.__dict__["_apply"] = SeparateOnConversion(result)

@@ -20,8 +20,8 @@ SHAPES = ((2, 3, 6, 6), (1, 3, 6, 6), (3, 3, 5, 8), (6, 3, 6, 6))
 # With example inputs and without.
 EXAMPLES = [None, (2, 3, 6, 6)]
 
-# Why a fold stays undone where nobody proved it: the code was not traced, reaches into the fold, or branches.
-UNPROVEN = {Reason.OPAQUE, Reason.REACHED_INTO}
+# Why a fold stays undone where nobody proved it: the code was not traced, reaches into the fold, or knows an object.
+UNPROVEN = {Reason.OPAQUE, Reason.REACHED_INTO, Reason.BOUND}
 
 
 class Block(Model):

@@ -25,6 +25,7 @@ from tests.report.reason_models import (
     conv_and_norm,
     halves,
     hooked,
+    in_object,
     layers,
     net,
     on_meta,
@@ -120,6 +121,7 @@ CASES = [
         "block.inner.norm",
         {"structure": "module"},
     ),
+    Case(Reason.BOUND, in_object, ("block.held", "take the object away"), "block.inner.norm"),
     Case(Reason.NOT_ASKED, lambda: net(layers()), ("add 'fold_upstream'",), options={"rules": ["merge_chain"]}),
     Case(Reason.NOT_CALLED, unused, ("remove it",), "norm"),
     Case(

@@ -105,6 +105,19 @@ class Branches(Model):
         return y
 
 
+class Held:
+    """An object that nobody knows how to copy, with a module in it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+
+class InObject(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.held.module(x) if x.shape[0] > 1 else self.norm(x)
+        return y
+
+
 class Viewed(Model):
     """What reads the norm takes no value that is a part of another."""
 
@@ -131,6 +144,12 @@ class Dilated(Model):
 
 def conv_and_norm(cls: type[Model], **others: Any) -> nn.Module:
     return net(trained(cls(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), **others)))
+
+
+def in_object() -> nn.Module:
+    block = InObject(inner=layers())
+    block.held = Held(block.inner)  # type: ignore[assignment] # no module
+    return net(block)
 
 
 def unused() -> nn.Module:
