@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.fx import _symbolic_trace
 
 from fxfuse import FuseError, fx_fuse
-from fxfuse.capture import threads
+from fxfuse.capture import process
 from tests.faults.forms import FORMS, as_before, described, outputs
 from tests.faults.points import interrupted, points_of, some_of
 from tests.support.helpers import assert_equal
@@ -111,10 +111,10 @@ def test_whatever_raises_changes_nothing_and_the_next_pass_is_right(form: Form) 
 
 def test_torch_does_not_go_on_saying_that_a_trace_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def trace(*_: object) -> None:
-        threads._say_under_way(True)
+        process._say_under_way(True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fx.Tracer, "trace", trace)
     with pytest.raises(KeyboardInterrupt):
         fx_fuse(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval())
-    assert not threads._is_under_way()
+    assert not process._is_under_way()

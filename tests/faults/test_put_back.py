@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse import FuseError, fx_fuse
-from fxfuse.capture import patches, tracer
+from fxfuse.capture import process, tracer
 from fxfuse.modules import lookup as modules
-from fxfuse.pipeline import checks
+from fxfuse.pipeline import entry
 from tests.support.helpers import Model, folds, trained, unchanged, values
 
 
@@ -42,7 +42,7 @@ class Larger(Model):
 
 
 def test_names_that_a_trace_gives_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patches, "_traced", Failing(patches._traced))
+    monkeypatch.setattr(process, "_traced", Failing(process._traced))
     with pytest.raises(KeyboardInterrupt):
         fx_fuse(trained(Larger(conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4))))
     assert globals().keys().isdisjoint(("max", "min"))
@@ -106,6 +106,6 @@ def test_an_argument_that_cannot_even_be_looked_at(monkeypatch: pytest.MonkeyPat
     def broken(_: nn.Module) -> Any:
         raise ValueError("no parts")
 
-    monkeypatch.setattr(checks, "paths_below", broken)
+    monkeypatch.setattr(entry, "paths_below", broken)
     with pytest.raises(FuseError, match=r"ValueError: no parts.*othing was changed"):
         fx_fuse(nn.Sequential(nn.Conv2d(3, 4, 3)))
