@@ -110,8 +110,8 @@ def _is_meant(code: CodeType, event: str) -> bool:
 def _in_pass(frame: FrameType) -> bool:
     """Whether code runs in a pass, and not before it, behind it, or to put things back."""
     callers = list(_callers(frame))
-    done = frame.f_code.co_name == "put_into" and "guarded" in callers[:1]
-    return "guarded" in callers and not done and _PUT_BACK.isdisjoint([frame.f_code.co_name, *callers])
+    done = frame.f_code.co_name == "put_into" and "run_pass" in callers[:1]
+    return "run_pass" in callers and not done and _PUT_BACK.isdisjoint([frame.f_code.co_name, *callers])
 
 
 def _callers(frame: FrameType) -> Iterator[str]:
