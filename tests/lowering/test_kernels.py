@@ -90,6 +90,11 @@ def test_a_sum_that_broadcasts(shape: tuple[int, ...]) -> None:
     check(conv(2, sums=True), image(1, 6, 9, 9), image(3, 12, 5, 5))
 
 
+@pytest.mark.parametrize("shape", [(12, 5), (5,), (1, 12, 1), (3, 1, 12, 5), ()])
+def test_a_sum_along_one_axis_that_broadcasts(shape: tuple[int, ...]) -> None:
+    check(conv(1, sums=True, in_place=True, activation=RELU), image(2, 6, 9), torch.randn(shape))
+
+
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_transposed_convolutions(axes: int, groups: int) -> None:
