@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import FuseError, Report, fx_fuse, lower
+from fxfuse import Report, lower
 from fxfuse.cli.models import randomize
 from fxfuse.lowering.lower import lowered
 from fxfuse.report.lowered import LoweringReport
 from tests.support.helpers import Model
 from tests.support.reference_emitter import ReferenceEmitter
 
-from .models import Block, Net, gap, image, made, planned
+from .models import Net, gap, image, made, planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,28 +236,3 @@ def test_written_through_a_view_that_may_be_a_copy() -> None:
         return y
 
     kernels(forward)
-
-
-def test_layers_that_are_left_say_why() -> None:
-    layers = {"a": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "b": nn.Conv2d(4, 4, 3, padding="same")}
-    given = Given(lambda m, x: m.b(m.a(m.c(x))), c=nn.Conv2d(4, 4, 1))
-    for name, layer in layers.items():
-        setattr(given, name, layer)
-    model = lower(fx_fuse(given.eval(), rules=[]), image(2, 4, 6, 6))
-    assert {one.path: one.left for one in report(model).left} == {
-        "a": "it pads in the mode 'reflect'",
-        "b": "its padding is a word",
-    }
-    assert "stays" in str(report(model))
-    assert report(model).to_dict()["lowered"][0]["path"] == "c"
-
-
-def test_exported_graphs() -> None:
-    x = image(2, 8, 8, 8)
-    exported: Any = fx_fuse(torch.export.export(Block(8, 8).eval(), (x,)))
-    with pytest.raises(FuseError, match=r"program\.module\(\)"):
-        lower(exported)
-    model = exported.module()
-    found = lower(model, x)
-    assert gap(found(x), model(x)) < 1e-6
-    assert [one.takes for one in report(found).kernels] == [("relu",), ("sum", "relu")]

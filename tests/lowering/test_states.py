@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxfuse import Report
+from fxfuse import FuseError, Report, fx_fuse, lower
 from fxfuse.lowering.cpu import Packed
 from tests.support.helpers import Model
 
-from .models import Net, fast, image
+from .models import Block, Net, fast, gap, image
 
 FELL_BACK = "ran as the fused one does"
 
@@ -61,3 +62,27 @@ def test_2_memory_is_the_packed_weights_and_nothing_else() -> None:
     assert len(packed) == 8  # all but the last layer, which has few rows
     held = [cell for cell in cells if isinstance(cell, Tensor)]
     assert {tensor.data_ptr() for tensor in held} <= set(weights)
+
+
+def test_layers_that_are_left_say_why() -> None:
+    layers = {"a": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "b": nn.Conv2d(4, 4, 3, padding="same")}
+    given = nn.Sequential(collections.OrderedDict(c=nn.Conv2d(4, 4, 1), **layers))
+    model = lower(fx_fuse(given.eval(), rules=[]), image(2, 4, 6, 6))
+    found: Any = Report.of(model)
+    assert {one.path: one.left for one in found.left} == {
+        "a": "it pads in the mode 'reflect'",
+        "b": "its padding is a word",
+    }
+    assert "stays" in str(found)
+    assert found.to_dict()["lowered"][0]["path"] == "c"
+
+
+def test_exported_graphs() -> None:
+    x = image(2, 8, 8, 8)
+    exported: Any = fx_fuse(torch.export.export(Block(8, 8).eval(), (x,)))
+    with pytest.raises(FuseError, match=r"program\.module\(\)"):
+        lower(exported)
+    model = exported.module()
+    found = lower(model, x)
+    assert gap(found(x), model(x)) < 1e-6
+    assert [one.takes for one in Report.of(found).kernels] == [("relu",), ("sum", "relu")]  # type: ignore[attr-defined]
