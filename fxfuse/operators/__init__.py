@@ -7,7 +7,6 @@ from fxfuse.operators import (  # noqa: F401 - importing fills the table
     joins,
     linear,
     matrix_product,
-    mixtures,
     noops,
     norm_affines,
     norms,

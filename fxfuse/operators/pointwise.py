@@ -1,9 +1,9 @@
-"""Arithmetic of a value with a constant: ``x * c``, ``x + c``, ``x - c``, ``c - x``, ``x / c``; and ``-x``."""
+"""Arithmetic of a value with constants, element by element: ``x * c``, ``c - x``, ``addcmul``, ``lerp``; and ``-x``."""
 
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -16,30 +16,43 @@ from fxfuse.operators.sums import Difference, ReverseDifference, Sum
 from fxfuse.report.reasons import Reason, require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fxfuse.graph.registry import ShapeAndResult
 
+_OPTIONS = ("alpha", "value", "rounding_mode")
+
 
 class Arithmetic(AffineSource):
-    """One operand is the value, the other a number or a constant tensor that does not enlarge it."""
+    """One operand is the value, the others are numbers or constant tensors that do not enlarge it.
+
+    Attributes:
+        function: the function of torch that does it.
+        added: the operands that can be the value, each with the operand that is added to it, None for none.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+    added: ClassVar[Mapping[str, str | None]]
 
     def matches(self) -> bool:
-        """Whether exactly one operand is constant, and not one that is written into."""
-        return self._constant_name() is not None and not (self._flipped and self._in_place) and not is_size(self.node)
+        """Whether exactly one operand is a value, in one of these places, and no constant is written into."""
+        varying = self._varying
+        if len(varying) != 1 or varying[0] not in self.added or is_size(self.node):
+            return False
+        return varying[0] == "input" or not self._in_place
 
-    def _constant_name(self) -> str | None:
-        names = [name for name in ("input", "other") if self._is_constant(self.call.get(name))]
-        return names[0] if len(names) == 1 else None
+    @property
+    def _operands(self) -> list[str]:
+        return [name for name in self.call.operator.names if name not in _OPTIONS]
+
+    @property
+    def _varying(self) -> list[str]:
+        """The operands that are no constants."""
+        return [name for name in self._operands if not self._is_constant(self.call.get(name))]
 
     def _is_constant(self, operand: object) -> bool:
         number = isinstance(operand, (int, float)) and not isinstance(operand, bool)
         return number or operand in self.call.graph.constants
-
-    @property
-    def _flipped(self) -> bool:
-        """Whether the constant is on the left."""
-        return self._constant_name() == "input"
 
     @property
     def _in_place(self) -> bool:
@@ -49,18 +62,20 @@ class Arithmetic(AffineSource):
     @property
     def input(self) -> fx.Node:
         """The operand that is not constant."""
-        return self._operand("other" if self._flipped else "input")
-
-    def _operand(self, name: str) -> fx.Node:
+        name = self._varying[0]
         value = self.call.get(name)
         require(isinstance(value, fx.Node), Reason.COMPUTED, name=name, value=self.call.path)
         return value
 
     @property
+    def _constants(self) -> dict[str, Any]:
+        names = [name for name in self._operands if name not in self._varying]
+        return {name: self.call.tensor(name, required=True) for name in names}
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The constant, if it is a tensor."""
-        constant = self.call.tensor(self._constant_name() or "other")
-        return (constant,) if isinstance(constant, Tensor) else ()
+        """The constants that are tensors."""
+        return tuple(value for value in self._constants.values() if isinstance(value, Tensor))
 
     @property
     def moves_on(self) -> bool:
@@ -81,67 +96,90 @@ class Arithmetic(AffineSource):
         """Return those of the input; a constant may enlarge the axes along which it has one size."""
         return {axis: size for axis, size in self.sizes_before().items() if size > 1}
 
-    def _constant(self) -> Tensor:
-        constant = self.call.tensor(self._constant_name() or "other", required=True)
-        device = constant.device if isinstance(constant, Tensor) else "cpu"
-        return torch.as_tensor(constant, dtype=torch.float64, device=device).detach()
-
     def affine(self) -> Affine:
-        """Return the affine that the operator's own formula gives."""
-        constant = self._constant()
-        one, zero = torch.ones_like(constant), torch.zeros_like(constant)
-        return self._formula(constant, one, zero)
+        """Return the affine that the function itself gives, computed in float64."""
+        (value,), constants = self._varying, self._constants
+        added = self.added[value]
+        device = next((tensor.device for tensor in self.tensors), "cpu")
 
-    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
-        raise NotImplementedError
+        def result(**operands: Any) -> Tensor:
+            given = {**constants, **operands}
+            as_tensors = {n: torch.as_tensor(x, dtype=torch.float64, device=device) for n, x in given.items()}
+            return type(self).function(**as_tensors, **self._options()).detach()
 
-    @property
-    def _shifts(self) -> bool:
-        """Whether it adds a tensor, which may have any values, or a number that is not zero."""
-        return bool(self.tensors) or self.call.get(self._constant_name() or "other") != 0
+        if added is None:
+            scale = result(**{value: 1.0})
+            return Affine(scale, torch.zeros_like(scale), shifts=False)
+        # f(x) = f'(1) * x + f(0), where f' is f without what is added to x
+        scale, shift = torch.broadcast_tensors(result(**{value: 1.0, added: 0.0}), result(**{value: 0.0}))
+        # A tensor may have any values; a number that is zero shifts nothing.
+        return Affine(scale, shift, isinstance(constants[added], Tensor) or constants[added] != 0)
 
-    def _alpha(self) -> Any:
-        alpha = self.call.get("alpha", 1)
-        require(isinstance(alpha, (int, float)), Reason.COMPUTED, name="alpha", value=self.call.path)
-        return alpha
+    def _options(self) -> dict[str, Any]:
+        options = {name: self.call.get(name) for name in _OPTIONS if self.call.get(name) is not None}
+        for name, number in options.items():
+            require(isinstance(number, (int, float)), Reason.COMPUTED, name=name, value=self.call.path)
+        return options
 
 
 class Multiply(Arithmetic):
     """``x * c``."""
 
-    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
-        return Affine(constant, zero, shifts=False)
+    function = torch.mul
+    added: ClassVar = {"input": None, "other": None}
 
 
 class Add(Arithmetic):
     """``x + alpha * c``, or ``c + alpha * x``."""
 
-    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
-        alpha = self._alpha()
-        shifts = self._shifts
-        return Affine(alpha * one, constant, shifts) if self._flipped else Affine(one, alpha * constant, shifts)
+    function = torch.add
+    added: ClassVar = {"input": "other", "other": "input"}
 
 
 class Subtract(Arithmetic):
     """``x - alpha * c``, or ``c - alpha * x``."""
 
-    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:  # noqa: ARG002
-        alpha = self._alpha()
-        shifts = self._shifts
-        return Affine(-alpha * one, constant, shifts) if self._flipped else Affine(one, -alpha * constant, shifts)
+    function = torch.sub
+    added: ClassVar = {"input": "other", "other": "input"}
 
 
-class ReverseSubtract(Subtract):
+class ReverseSubtract(Arithmetic):
     """``c - alpha * x``, or ``x - alpha * c`` where the constant is first."""
 
-    @property
-    def _flipped(self) -> bool:
-        return self._constant_name() == "other"
+    function = torch.rsub
+    added: ClassVar = {"input": "other", "other": "input"}
 
-    @property
-    def input(self) -> fx.Node:
-        """The operand that is not constant."""
-        return self._operand("input" if self._flipped else "other")
+
+class Divide(Arithmetic):
+    """``x / c``; ``c / x`` is not affine, and neither is a rounded quotient."""
+
+    function = torch.div
+    added: ClassVar = {"input": None}
+
+    def matches(self) -> bool:
+        """Whether the constant is the divisor, and nothing is rounded."""
+        return super().matches() and self.call.get("rounding_mode") is None
+
+
+class AddProduct(Arithmetic):
+    """``input + value * tensor1 * tensor2``."""
+
+    function = torch.addcmul
+    added: ClassVar = {"input": "tensor1", "tensor1": "input", "tensor2": "input"}
+
+
+class AddQuotient(Arithmetic):
+    """``input + value * tensor1 / tensor2``."""
+
+    function = torch.addcdiv
+    added: ClassVar = {"input": "tensor1", "tensor1": "input"}
+
+
+class Interpolation(Arithmetic):
+    """``input + weight * (end - input)``."""
+
+    function = torch.lerp
+    added: ClassVar = {"input": "end", "end": "input"}
 
 
 class Negate(AffineSource):
@@ -153,19 +191,10 @@ class Negate(AffineSource):
         return Affine(scale, shift, shifts=False)
 
 
-class Divide(Arithmetic):
-    """``x / c``; ``c / x`` is not affine, and neither is a rounded quotient."""
-
-    def matches(self) -> bool:
-        """Whether the constant is the divisor, and nothing is rounded."""
-        return super().matches() and not self._flipped and self.call.get("rounding_mode") is None
-
-    def _formula(self, constant: Tensor, one: Tensor, zero: Tensor) -> Affine:
-        return Affine(one / constant, zero, shifts=False)
-
-
 _aten = torch.ops.aten
 _ALPHA = "input other alpha"
+_TERMS = "input tensor1 tensor2 value"
+_ENDS = "input end weight"
 _NEW: ShapeAndResult = {"shape": "broadcast", "result": "new"}
 _IN_PLACE: ShapeAndResult = {"shape": "broadcast", "result": "in place"}
 # fmt: off
@@ -181,6 +210,11 @@ row("div", Divide, "input other rounding_mode",
     "div", "divide", "true_divide", operator.truediv, torch.div, torch.divide, torch.true_divide,
     _aten.div.Tensor, _aten.divide.Tensor, _aten.true_divide.Tensor,
     _aten.div.Tensor_mode, _aten.divide.Tensor_mode, **_NEW)
+row("addcmul", AddProduct, _TERMS, "addcmul", torch.addcmul, _aten.addcmul.default, **_NEW)
+row("addcdiv", AddQuotient, _TERMS, "addcdiv", torch.addcdiv, _aten.addcdiv.default, **_NEW)
+row("lerp", Interpolation, _ENDS, "lerp", torch.lerp, _aten.lerp.Scalar, _aten.lerp.Tensor, **_NEW)
+row("neg", Negate, "input",
+    "neg", "negative", operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default, **_NEW)
 # In place: what ``x += c`` becomes.
 row("imul", Multiply, "input other", operator.imul, **_IN_PLACE)
 row("mul_", Multiply, "input other", "mul_", _aten.mul_.Tensor, **_IN_PLACE)
@@ -190,5 +224,6 @@ row("isub", Subtract, _ALPHA, operator.isub, otherwise=Difference, **_IN_PLACE)
 row("sub_", Subtract, _ALPHA, "sub_", _aten.sub_.Tensor, otherwise=Difference, **_IN_PLACE)
 row("itruediv", Divide, "input other", operator.itruediv, **_IN_PLACE)
 row("div_", Divide, "input other", "div_", _aten.div_.Tensor, **_IN_PLACE)
-row("neg", Negate, "input",
-    "neg", "negative", operator.neg, torch.neg, torch.negative, _aten.neg.default, _aten.negative.default, **_NEW)
+row("addcmul_", AddProduct, _TERMS, "addcmul_", _aten.addcmul_.default, **_IN_PLACE)
+row("addcdiv_", AddQuotient, _TERMS, "addcdiv_", _aten.addcdiv_.default, **_IN_PLACE)
+row("lerp_", Interpolation, _ENDS, "lerp_", _aten.lerp_.Scalar, _aten.lerp_.Tensor, **_IN_PLACE)
