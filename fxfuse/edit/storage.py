@@ -61,7 +61,7 @@ class Storage:
 
     def store(self, path: str, tensor: Tensor) -> str:
         """Register a parameter or buffer at a path if nothing reads what is there, else beside it; return where."""
-        if self._needed[path] or not self._make_holders(path.rpartition(".")[0]):
+        if self._needed[path] or not self._is_ours(path.rpartition(".")[0], make=True):
             path = self._free(path)
         container, _, name = path.rpartition(".")
         holder = self.root.get_submodule(container)
@@ -70,24 +70,19 @@ class Storage:
         hold(holder, name, tensor)
         return path
 
-    def _is_ours(self, container: str) -> bool:
-        """Whether every module on the way is an empty holder of the GraphModule, and none is the user's."""
-        current: nn.Module | None = self.root
-        for name in container.split(".") if container else []:
-            current = current._modules.get(name) if current is not None else None
-            if type(current) is not nn.Module:
-                return False
-        return True
+    def _is_ours(self, container: str, *, make: bool = False) -> bool:
+        """Whether every module on the way is an empty one of the GraphModule, and none is the user's.
 
-    def _make_holders(self, container: str) -> bool:
-        """Make the empty holders of a path, unless a module of the user's is in the way."""
+        Args:
+            container: the path.
+            make: make those that are not there.
+        """
         current: nn.Module = self.root
         for name in container.split(".") if container else []:
+            if make and name not in current._modules:
+                current.add_module(name, nn.Module())
             child = current._modules.get(name)
-            if child is None:
-                child = nn.Module()
-                current.add_module(name, child)
-            if type(child) is not nn.Module:
+            if child is None or type(child) is not nn.Module:
                 return False
             current = child
         return True

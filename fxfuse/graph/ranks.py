@@ -177,8 +177,8 @@ class _Ranks:
         """Return the inputs that have as many axes as the result; of a tuple, its first item or each part counts."""
         found = self._alike.get(node)
         if found is None:
-            found = self._find_same_rank(node)
-            if found or not self._is_linear(node):  # of which the weight may be known later
+            found, row = self._find_same_rank(node), self.rows[node]
+            if found or row is None or row.shape != "linear":  # of which the weight may be known later
                 self._alike[node] = found
         return found
 
@@ -187,7 +187,7 @@ class _Ranks:
         if node.target is operator.getitem:
             whole = node.args[0]
             return [whole] if isinstance(whole, fx.Node) and self._is_like_whole(node, whole) else []
-        if row is None or row.shape is None or (self._is_linear(node) and not self._has_matrix(node)):
+        if row is None or row.shape is None or (row.shape == "linear" and not self._has_matrix(node)):
             return []
         if row.shape == "broadcast":  # a number adds no axes
             return node.all_input_nodes if len(node.all_input_nodes) == 1 else []
@@ -201,10 +201,6 @@ class _Ranks:
         listed = index if isinstance(index, tuple) else (index,)
         return all(isinstance(i, slice) or i is Ellipsis for i in listed)
 
-    def _is_linear(self, node: fx.Node) -> bool:
-        row = self.rows[node]
-        return row is not None and row.shape == "linear"
-
     def _has_matrix(self, node: fx.Node) -> bool:
         """Whether the weight of a linear function is no vector, which takes the last axis away."""
         if node.op == "call_module":
@@ -212,10 +208,8 @@ class _Ranks:
         weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
         if not isinstance(weight, fx.Node):
             return False
-        return _MATRIX in (self.known.get(weight), self._rank_of_constant(weight))
-
-    def _rank_of_constant(self, node: fx.Node) -> int | None:
-        return self.graph.tensor_rank(node) if node in self.graph.constants else None
+        constant = weight in self.graph.constants and self.graph.tensor_rank(weight) == _MATRIX
+        return constant or self.known.get(weight) == _MATRIX
 
 
 def recorded_dtype(node: fx.Node) -> torch.dtype | None:

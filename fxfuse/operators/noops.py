@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class Noop(Passage):
     """A carrier that returns its input as it is, at least in some modes."""
 
+    stays: ClassVar[bool] = False
+    """Whether it must stay in a graph, although it changes no values."""
+
     @property
     def idle(self) -> bool:
         """Whether it returns its input as the call stands."""
@@ -35,7 +38,7 @@ class Noop(Passage):
     @property
     def droppable(self) -> bool:
         """Whether it may be dropped from a graph."""
-        return self.idle
+        return self.idle and not self.stays
 
 
 class Identity(Noop):
@@ -77,20 +80,19 @@ class Copy(Noop):
         'Copy'
     """
 
+    stays = True
+
     @property
     def gives_order(self) -> bool:
         """Whether the result is contiguous, whatever the strides of the input."""
         asked = self.call.get("memory_format")
         return asked is torch.contiguous_format or (asked is None and self.call.operator.name == "contiguous")
 
-    @property
-    def droppable(self) -> bool:
-        """Never."""
-        return False
-
 
 class Cast(Noop):
-    """``x.to(dtype)`` and the like, where the dtype is known to be the same before and after."""
+    """``x.to(dtype)`` and the like, where the dtype is the same before and after; the device may be another one."""
+
+    stays = True
 
     @property
     def idle(self) -> bool:
@@ -98,19 +100,11 @@ class Cast(Noop):
         before, after = (recorded_dtype(value) for value in (self.input, self.node))
         return before is not None and before == after
 
-    @property
-    def droppable(self) -> bool:
-        """Never: the result may be on another device, or in memory of its own."""
-        return False
-
 
 class Guard(Noop):
     """A check of the number of axes; an affine passes, but the check stays."""
 
-    @property
-    def droppable(self) -> bool:
-        """Never: the check is there for a reason."""
-        return False
+    stays = True
 
 
 def _checked(arguments: Mapping[str, Any], axes: Axes) -> int | None:  # noqa: ARG001 - the call alone says it
