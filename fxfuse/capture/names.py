@@ -76,6 +76,11 @@ class Names:
         """Whether untraced code may come to a module by itself."""
         return any(module in touched for _, _, touched in self._codes)
 
+    def calls_one_of(self, modules: Collection[nn.Module]) -> bool:
+        """Whether untraced code calls a layer by its name."""
+        names = {module: self._paths[module].rpartition(".")[2] for module in modules if not module._modules}
+        return any(m in touched and n in code.calls for _, code, touched in self._codes for m, n in names.items())
+
     def require(self, modules: Collection[nn.Module]) -> None:
         """Refuse a fold that untraced code forbids; see ``refusal``."""
         refusal = self.refusal(modules)

@@ -189,16 +189,17 @@ class Code:
         self.opens = self.opens or bool(found.opens) or not found.names.isdisjoint(("train", "eval"))
 
     @property
+    def calls(self) -> set[str]:
+        """The names of what it calls."""
+        return self.called.union(*(kinds[1] for kinds in (*self.own.values(), *self._of_given.values())))
+
+    @property
     def functions(self) -> list[FunctionType]:
         """All functions that were read."""
         return [function for function, _ in self._seen]
 
     def touched(self, hands: Iterable[nn.Module]) -> set[nn.Module]:
-        """Return the modules that the code may call, or look into, by themselves.
-
-        Args:
-            hands: the modules that it is given.
-        """
+        """Return the modules that the code may call, or look into, by themselves: of those that it is given."""
         given, called = set(hands), set[nn.Module]()
         return given | self.taken(given, called) | called
 

@@ -125,13 +125,17 @@ class RecordedVetoes(Vetoes):
     def _is_never_split(self, plan: Plan, *, checkable: bool) -> bool:
         """Whether untraced code never comes to a part of a plan that is in one traced forward.
 
+        What no module can check stays if that code calls a layer of it by name.  Code that may come to every module
+        without a name was seen to call this one as a whole.
+
         Raises:
-            Refusal: if it may, and no module could check what arrives.
+            Refusal: if it calls one, and no module could check what arrives.
         """
-        split = self._names_of_code.refusal(changed_modules(self.part, self.editor, plan))
-        if split is not None and not checkable:
+        modules = changed_modules(self.part, self.editor, plan)
+        split = self._names_of_code.refusal(modules)
+        if split is not None and not checkable and self._names_of_code.calls_one_of(modules):
             raise split
-        return split is None
+        return split is None or not checkable
 
     def _require_alone(self, node: fx.Node) -> None:
         """Refuse a layer in a traced forward to which untraced code may come by itself: the check is outside of it."""
