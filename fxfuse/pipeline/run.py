@@ -20,15 +20,17 @@ from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
 from fxfuse.pipeline.attempt import apply_rules
+from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
 from fxfuse.pipeline.norm_kernels import tell_all
 from fxfuse.pipeline.plan_of_weights import graph_constants, plan_between
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
-from fxfuse.report.reasons import Reason, Refusal
+from fxfuse.report.reasons import Reason
 from fxfuse.report.report import Report
 from fxfuse.write_back.held import frozen_by_objects, held_originals
+from fxfuse.write_back.replacements import changed_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from fxfuse.modules.example_inputs import Inputs
     from fxfuse.pipeline.attempt import Attempt
     from fxfuse.pipeline.options import Options
+    from fxfuse.report.reasons import Refusal
 
     Fused: TypeAlias = tuple[Attempt, nn.Module | ExportedProgram]
 
@@ -121,9 +124,12 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
             f"The model amplifies rounding, so that a comparison on the example inputs (off by {gap:.1e}) says nothing."
         )
         return _noted((attempt, result), note)
-    refusal = Refusal(Reason.DIFFERS, detail=f"{gap:.1e}")
-    changed = [module for edited in attempt.edited for module in edited.changed]
-    attempt, result = _fused(captured, options, dict.fromkeys(changed, refusal))
+
+    def gap_without(frozen_modules: Mapping[nn.Module, Refusal]) -> float | None:
+        return examples.gap(_fused(captured.copied(), options, frozen_modules)[1])
+
+    folds = [changed_modules(e.part, e.editor, plan) for e in attempt.edited for plan in e.editor.plans]
+    attempt, result = _fused(captured, options, culprits(folds, gap_without, gap))
     if examples.gap(result, always=True) is not None:
         raise FuseError(
             f"The result for {type(model).__name__} differs from the model on the example inputs, whatever is folded, "

