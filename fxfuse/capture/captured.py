@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fxfuse.capture.lifted import copy_of
+from fxfuse.capture.members import Members, forwards_of
 from fxfuse.capture.names import Names
-from fxfuse.capture.untraced_code import Code, Members, forwards_of
+from fxfuse.capture.untraced_code import Code
 from fxfuse.modules.lookup import paths_below
 
 if TYPE_CHECKING:

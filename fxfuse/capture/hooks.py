@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from fxfuse.capture.known_objects import functions_of, objects_in
-from fxfuse.capture.untraced_code import Code, Members, forwards_of
+from fxfuse.capture.members import Members, forwards_of
+from fxfuse.capture.untraced_code import Code
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.lookup import ATOMS, HOOKS, REGISTRIES, is_hooked
 from fxfuse.modules.origin import home_of, is_torchs, is_users

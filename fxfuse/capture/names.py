@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fxfuse.capture.untraced_code import Code, Members, forwards_of
+from fxfuse.capture.members import Members, forwards_of
+from fxfuse.capture.untraced_code import Code
 from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ancestors, splitting
 from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal

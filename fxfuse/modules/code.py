@@ -9,7 +9,14 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fxfuse.modules.elements import elements_called
-from fxfuse.modules.steps import asking_for_elements, called_values, computed_names, last_variable, steps_of
+from fxfuse.modules.steps import (
+    asking_for_elements,
+    called_values,
+    computed_names,
+    given_to,
+    last_variable,
+    steps_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,6 +44,7 @@ class Mentions(NamedTuple):
         variables: variables of the Python module, and Python modules that it imports.
         asked: those attributes of which it only asks for the shape, the dtype or the like.
         computed: attributes of which it gets attributes by computed names: ``getattr(self.config, name)``.
+        own_given: functions that get the first parameter itself: ``run(self)``; "" for anything else that does.
         opens: whether it may come to ``modules``, or to their ``tensors``, without their names, or ``sets`` attributes
             by computed names.
         own_opens: whether it may come to those in its first parameter, or to its ``children`` by computed names, or by
@@ -55,6 +63,7 @@ class Mentions(NamedTuple):
     variables: frozenset[str]
     asked: frozenset[str]
     computed: frozenset[str]
+    own_given: frozenset[str]
     opens: frozenset[str]
     own_opens: frozenset[str]
     calls_values: bool
@@ -124,6 +133,7 @@ def _mentions(code: CodeType) -> Mentions:
                 (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
         kinds_of_names |= computed_names(steps, own, inner, found["computed"])
         called |= called_values(inner, steps)
+        found["own_given"] |= set(given_to(steps, own)) if own else set()
     found["asked"] -= values
     once = sum(step.argval == "parameters" for inner in codes_in(code) for step in steps_of(inner)) == 1
     selves = found["own_read"] | found["own_called"] | found["own_elements"]

@@ -133,3 +133,30 @@ def called_values(code: CodeType, steps: list[dis.Instruction]) -> set[str]:
             variable = callee.opname == "LOAD_GLOBAL" and not (callee.arg or 0) & 1
             found |= {"parameter"} if plain else set() if variable else {"value"}
     return found
+
+
+_OF_ATTRIBUTES = ("COPY", "DUP_TOP", "LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR")
+_COMPARED = ("IS_OP", "COMPARE_OP", "CONTAINS_OP", "PUSH_NULL")
+
+
+def given_to(steps: list[dis.Instruction], own: str) -> Iterator[str]:
+    """Yield the function of the file that gets a variable itself, for each time; "" if anything else gets it.
+
+    Example:
+        >>> def forward(self, x): return run(self, self.conv(x)), Tools(1, self)
+        >>> list(given_to(steps_of(forward.__code__), "self"))
+        ['run', '']
+    """
+    for number, step in enumerate(steps):
+        names = [name for kind, name in loads_and_stores(step) if kind.startswith("LOAD")]
+        if not step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) or own not in names:
+            continue
+        before, then = steps[max(0, number - 2) : number], steps[(number + 1) % len(steps)]
+        if names[-1] == own and then.opname in _OF_ATTRIBUTES + _COMPARED:
+            continue
+        if before and before[-1].opname == "PUSH_NULL" and names == [own]:
+            before.pop()
+            if not before or before[-1].opname != "LOAD_GLOBAL":
+                continue  # it is called itself
+        function = before[-1] if before and names == [own] else step
+        yield function.argval if function.opname == "LOAD_GLOBAL" else ""

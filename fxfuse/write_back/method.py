@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from fxfuse.capture.known_objects import functions_of, values_of
-from fxfuse.capture.untraced_code import forwards_of, has_elements
+from fxfuse.capture.members import forwards_of
+from fxfuse.capture.untraced_code import has_elements
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.lookup import CONTAINERS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from fxfuse.capture.known_objects import functions_of
-from fxfuse.capture.untraced_code import forwards_of
+from fxfuse.capture.members import forwards_of
 from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ancestors, splitting
 from fxfuse.modules.method_steps import returns_nothing
