@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 WRAPPERS: dict[str, tuple[Callable[[nn.Module], Any], str, str]] = {
     "DataParallel": (nn.DataParallel, "module.", "module"),
     "an average": (AveragedModel, "module.", "module"),
-    "torch.compile": (torch.compile, "_orig_mod.", "_orig_mod"),
+    "torch.compile": (functools.partial(torch.compile, backend="eager"), "_orig_mod.", "_orig_mod"),
     "a module of the user's": (lambda model: nn.ModuleDict({"model": model}), "model.", "model"),
 }
 
