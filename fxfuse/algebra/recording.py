@@ -148,9 +148,7 @@ class Recording(TorchDispatchMode):
 
     def _read(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            recording, number = value.__dict__.get(_NUMBER, _NONE)
-            if recording is not self:
-                number = self._numbers.get(id(value))
+            number = self.value_of(value)
             return self._given(value) if number is None else number
         return [self._read(item) for item in value] if isinstance(value, (list, tuple)) else value
 

@@ -6,6 +6,7 @@ mentions, and any element of a container.  What cannot be known may be used.
 
 from __future__ import annotations
 
+import functools
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -107,8 +108,8 @@ class Code:
                 if not isinstance(held, (nn.Module, FunctionType)):
                     self._members.add(held if isinstance(held, (type, ModuleType)) else type(held))
                 if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
-                    found_above = forwards_of(held)  # Base.forward(self, x)
-                    self._pending += [(f, self._members.owner(base, f)) for f, base in found_above]
+                    # a call such as Base.forward(self, x) in it
+                    self._pending += [(f, self._members.owner(base, f)) for f, base in forwards_of(held)]
 
     def _open(self, found: Mentions, owner: type | None, own: set[str]) -> None:
         """Note where a function comes to modules without their names."""
@@ -118,7 +119,7 @@ class Code:
         own |= {_CHILDREN} if of_module and found.own_opens & {"children", "texts"} else set()
         self.opens = self.opens or bool(found.opens) or not found.names.isdisjoint(("train", "eval"))
 
-    @property
+    @functools.cached_property
     def calls(self) -> set[str]:
         """The names of what it calls."""
         return self.called.union(*(kinds[1] for kinds in (*self.own.values(), *self._of_given.values())))

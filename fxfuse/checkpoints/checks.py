@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fxfuse.algebra.running_norms import TENSORS
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
@@ -111,13 +112,10 @@ def _problems(name: str, state: Mapping[str, Tensor], kind: Kind) -> Iterable[st
         yield f"{name} is of shape {tuple(tensor.shape)} and not {tuple(kind.shape)}"
     elif tensor.dtype != kind.dtype:
         yield f"{name} is {tensor.dtype} and not {kind.dtype} (convert it)"
-    elif tensor.layout != torch.strided or type(tensor) not in _PLAIN:
+    elif tensor.layout != torch.strided or type(tensor) not in TENSORS:
         yield f"{name} is {tensor.layout} of class {type(tensor).__name__}"
     elif tensor.is_meta and not sketch:
         yield f"{name} has no values"
-
-
-_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -36,10 +36,7 @@ def require_same(model: nn.Module, settings: Settings | None) -> None:
             "An exported program does not tell the settings of its layers, so that a model cannot be compared with it; "
             "nothing was changed. Pass the state_dict() of the model that was exported, or fuse again."
         )
-    paths: dict[nn.Module, str] = {}
-    for path, module in model.named_modules():
-        paths.setdefault(module, path)
-    now = settings_of(paths)
+    now = settings_of({module: path for path, module in model.named_modules()})
     for path in {**settings, **now}:
         before, after = settings.get(path, {}), now.get(path, {})
         for name in {**before, **after}:

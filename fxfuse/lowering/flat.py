@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.lowering.reading import is_torchs
+from fxfuse.lowering.reading import is_of_nn
 from fxfuse.modules.axis_order import in_usual_order, shuffled
 from fxfuse.modules.lookup import fetch, is_hooked
 from fxfuse.operators.shuffles import shuffle_by_hand
@@ -77,7 +77,7 @@ class Writer:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda value: self._stand_in(node, value))
         module = self.reading.module(node)
         if module is not None:
-            at_once = is_torchs(module) and not is_hooked(module)
+            at_once = is_of_nn(module) and not is_hooked(module)
             return self._call(module.forward if at_once else module, *args, **kwargs)
         if not in_any_order:
             return self.graph.create_node(node.op, node.target, args, kwargs)

@@ -67,7 +67,7 @@ class Reading:
     def _settings(self, node: fx.Node) -> tuple[str, ...] | None:
         """Return the names of what a module was set to, as far as something here has looked; None if it is unknown."""
         row, module = self.graph.row(node), self.graph.module(node)
-        return row.names if row is not None else () if is_torchs(module) else None
+        return row.names if row is not None else () if is_of_nn(module) else None
 
     def layer(self, node: fx.Node) -> tuple[fx.Node, Layer] | None:
         """Return the value that a layer reads, and the layer, None for everything else.
@@ -171,8 +171,8 @@ class Reading:
         return False
 
 
-def is_torchs(module: Any) -> bool:
-    """Whether a module is one of torch's own, of which the forward is all that it does."""
+def is_of_nn(module: Any) -> bool:
+    """Whether a module is one of ``torch.nn``, of which the forward is all that it does."""
     return type(module).__module__.startswith("torch.nn.modules.")
 
 

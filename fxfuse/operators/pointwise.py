@@ -129,25 +129,29 @@ class Multiply(Arithmetic):
     added: ClassVar = {"input": None, "other": None}
 
 
+_EITHER = {"input": "other", "other": "input"}
+"""Of a sum or difference: either operand is the value, and the other one is added."""
+
+
 class Add(Arithmetic):
     """``x + alpha * c``, or ``c + alpha * x``."""
 
     function = torch.add
-    added: ClassVar = {"input": "other", "other": "input"}
+    added: ClassVar = _EITHER
 
 
 class Subtract(Arithmetic):
     """``x - alpha * c``, or ``c - alpha * x``."""
 
     function = torch.sub
-    added: ClassVar = {"input": "other", "other": "input"}
+    added: ClassVar = _EITHER
 
 
 class ReverseSubtract(Arithmetic):
     """``c - alpha * x``, or ``x - alpha * c`` where the constant is first."""
 
     function = torch.rsub
-    added: ClassVar = {"input": "other", "other": "input"}
+    added: ClassVar = _EITHER
 
 
 class Divide(Arithmetic):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxfuse.algebra.recording import Recording, Value, taken_number
+from fxfuse.algebra.running_norms import TENSORS
 from fxfuse.checkpoints.checks import Kind
 from fxfuse.checkpoints.plan import Plan
 from fxfuse.checkpoints.settings import settings_of
@@ -111,11 +112,8 @@ def _place(tensor: Tensor) -> Any:
 
 def _is_ordinary(tensor: Tensor) -> bool:
     """Whether a tensor is one of torch's own with values, which lie in memory one by one."""
-    plain = type(tensor) in _TYPES and tensor.layout is torch.strided
+    plain = type(tensor) in TENSORS and tensor.layout is torch.strided
     return plain and not tensor.is_meta and not tensor.is_quantized
-
-
-_TYPES = (nn.Parameter, Tensor, nn.Buffer)
 
 
 def _tensors(model: nn.Module | ExportedProgram) -> dict[str, Tensor]:

@@ -19,10 +19,9 @@ from fxfuse.modules.guards import require_value
 from fxfuse.operators.noops import Noop
 from fxfuse.report.errors import out_of_memory
 from fxfuse.write_back.copies import copies_of
-from fxfuse.write_back.held import frozen_by_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import fx, nn
 
@@ -30,15 +29,20 @@ if TYPE_CHECKING:
     from fxfuse.pipeline.attempt import Attempt, Edited
 
 
-def unfaithful(attempt: Attempt) -> list[Edited]:
-    """Return the edits with which a forward would not do what its edited graph says."""
+def unfaithful(attempt: Attempt, bound: Collection[nn.Module]) -> list[Edited]:
+    """Return the edits with which a forward would not do what its edited graph says.
+
+    Args:
+        attempt: the edits.
+        bound: modules that objects in attributes hold, which cannot be exchanged.
+    """
     captured = attempt.captured
-    opaque, held = captured.opaque, {*captured.held, *frozen_by_objects(captured.model)}
+    opaque, held = captured.opaque, {*captured.held, *bound}
     traced = [edited for edited in attempt.edited if edited.replaced and edited.part.module not in opaque]
     changed = [edited for edited in traced if not held.isdisjoint(edited.replaced)]
     if not changed:
         return []
-    copies = copies_of(attempt.captured.model, attempt.replaced, [edited.part.module for edited in changed])
+    copies = copies_of(captured.model, attempt.replaced, [edited.part.module for edited in changed])
     return [edited for edited in changed if not _same_calls(edited, copies)]
 
 

@@ -105,14 +105,14 @@ def _records(captured: Capture, options: Options) -> bool:
 
 
 def _compared(captured: Capture, options: Options, examples: Examples) -> Fused:
-    """Fold, undo that if it makes a difference on the example inputs, and tell of every norm that runs on them."""
+    """Fold, undo what makes a difference on the example inputs, and tell of every norm that runs on them."""
     attempt, result = _agreeing(captured, options, examples)
     tell_all(result, examples.means)
     return attempt, result
 
 
 def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
-    """Fold, and undo all of it if that makes a difference on the example inputs."""
+    """Fold, and undo what makes a difference on the example inputs."""
     model = captured.model
     attempt, result = _fused(captured.copied(), options)
     with _timed("compared on the example inputs"):
@@ -141,12 +141,14 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
 def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None) -> Fused:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
     constants = graph_constants(captured)
-    frozen = {**(frozen_by_objects(captured.model) if captured.opaque else {}), **(frozen_modules or {})}
+    bound = frozen_by_objects(captured.model) if captured.opaque else None
+    frozen = {**(bound or {}), **(frozen_modules or {})}
     with Recording() as recording, _timed("rules applied"):
         attempt = apply_rules(captured, options, frozen)
     with _timed("written back"):
         if attempt.replaced:
-            attempt = attempt.without(unfaithful(attempt))
+            bound = frozen_by_objects(captured.model) if bound is None else bound
+            attempt = attempt.without(unfaithful(attempt, bound))
         result = attempt.finish()
     held = held_originals(captured.paths, result) if attempt.structure == "module" else {}
     for path in dict.fromkeys(held.values()):
