@@ -73,7 +73,10 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a tensor": (lambda: Net(std=4.0), r"std is tensor.*, and was tensor"),
     "a module more": (lambda: replaced("more", nn.Identity()), r"more.class is .*Identity'?, and was None"),
     "no weight in the norm": (lambda: replaced("norm", nn.BatchNorm2d(4, affine=False)), r"2 missing \(norm.weight"),
-    "no statistics": (lambda: replaced("norm", nn.BatchNorm2d(4, track_running_stats=False)), r"missing \(norm.runn"),
+    "no statistics": (
+        lambda: replaced("norm", nn.BatchNorm2d(4, track_running_stats=False)),
+        r"missing \(norm.running_mean",
+    ),
     "a computed weight": (lambda: parametrized(Net()), r"1 missing \(conv.weight\), 1 left over"),
 }
 
