@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from fxfuse.graph.ranks import EXAMPLE_SHAPE
 from fxfuse.modules.comparison import agree
+from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.example_inputs import Inputs, recorded, untouched
 from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import shallow_copy
@@ -56,6 +57,8 @@ def _holds(part: Part, calls: list[Inputs], model: nn.Module) -> bool:
 def _without_hooks(module: nn.Module) -> nn.Module:
     """Return the module as its graph sees it: hooks run around the graph as well."""
     bare = shallow_copy(module)
+    if computes_weights(module):
+        return bare
     bare.__dict__.update({n: type(v)() for n, v in module.__dict__.items() if n.endswith("_hooks")})
     return bare
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.uses import mutated
 from fxfuse.modules.code import wrappers_of
+from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.origin import is_compiled
 from fxfuse.modules.steps import steps_of
 
@@ -44,7 +45,8 @@ def forbids_a_graph(root: nn.Module) -> str:
         return "its class has a __call__ of its own"
     if "forward" in root.__dict__:
         return "its forward was replaced on the instance"
-    if root._forward_pre_hooks and any(isinstance(value, Tensor) for value in root.__dict__.values()):
+    known = not root._forward_pre_hooks or computes_weights(root)
+    if not known and any(isinstance(value, Tensor) for value in root.__dict__.values()):
         return "it has hooks, which may compute a tensor of it before each call"
     taken = [name for name, _ in root.named_children() if hasattr(fx.GraphModule, name)]
     if taken:

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import sys
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from fxfuse.capture.replay import Replay
 from fxfuse.capture.tracer import Tracer
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of
+from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.example_inputs import Inputs, untouched
 from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import is_layer_of_torch, paths_below, shallow_copy
@@ -58,6 +60,7 @@ class Recording:
         self.opaque: set[nn.Module] = set(untraced)
         self._traces: dict[nn.Module, Draft] = {}
         self._before: dict[nn.Module, Any] = {}
+        self._hooks: dict[nn.Module, Any] = {}  # those that compute weights, and run with the forward
 
     def run(self, inputs: Inputs) -> Any:
         """Run the model, which is afterwards as it was, and return what it gives."""
@@ -87,7 +90,11 @@ class Recording:
 
     def _watch(self, modules: Collection[nn.Module]) -> None:
         for module in modules:
-            module.__dict__["forward"] = self._around(module, module.forward)
+            forward = module.forward
+            if computes_weights(module):
+                forward = self._with_weights(module, forward)
+                self._hooks[module], module._forward_pre_hooks = module._forward_pre_hooks, OrderedDict()
+            module.__dict__["forward"] = self._around(module, forward)
 
     def _unwatch(self, modules: Collection[nn.Module]) -> None:
         for module in modules:
@@ -96,6 +103,20 @@ class Recording:
                 module.__dict__.pop("forward", None)
             else:
                 module.__dict__["forward"] = before
+            if module in self._hooks:
+                module._forward_pre_hooks = self._hooks.pop(module)
+
+    def _with_weights(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Let hooks that compute weights run as a part of the forward: else others seem to read the parameters."""
+        hooks = list(module._forward_pre_hooks.values())
+
+        def computed(*args: Any, **kwargs: Any) -> Any:
+            with self.paused():
+                for hook in hooks:
+                    hook(module, args)
+            return forward(*args, **kwargs)
+
+        return computed
 
     def _around(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:

@@ -29,6 +29,7 @@ from fxfuse.capture.process import compiled_as_written, one_at_a_time
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
+from fxfuse.modules.computed_weights import put_back, with_weights
 from fxfuse.modules.derived_class import UNCHECKED
 from fxfuse.modules.guards import checks_rank, require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
@@ -82,7 +83,7 @@ class Tracer(ManyWays):
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         before, names = State(root), set(root.__dict__)
         try:
-            with compiled_as_written(), self.computing(root):
+            with compiled_as_written(), self.computing(root), put_back(root):
                 graph = self._traced(lambda: self.trace(root))
                 self.require_no_failure()
             literals = literals_of(root, names)
@@ -134,9 +135,8 @@ class Tracer(ManyWays):
     def _is_leaf(self, m: nn.Module) -> bool:
         if isinstance(m, torch.jit.ScriptModule):  # which nobody can look into
             return True
-        if isinstance(m, fx.GraphModule) or "forward" in m.__dict__:
-            return is_hooked(m)
-        return operator_of(m) is not None or is_layer_of_torch(m) or is_hooked(m)
+        other = isinstance(m, fx.GraphModule) or "forward" in m.__dict__
+        return is_hooked(m) or (not other and (operator_of(m) is not None or is_layer_of_torch(m)))
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -154,7 +154,8 @@ class Tracer(ManyWays):
             try:
                 self._require_traceable(m)
                 self.by_keyword |= {m} if kwargs else set()
-                result = self._traced(lambda: super(Tracer, self).call_module(m, forward, args, kwargs), last)
+                with put_back(m):
+                    result = self._traced(lambda: super(Tracer, self).call_module(m, forward, args, kwargs), last)
                 self.require_no_failure(before.restore())
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
                 self.take_back(last)
@@ -216,7 +217,7 @@ class Tracer(ManyWays):
         plain = inspect.unwrap(root_fn)  # torch.fx would pass the arguments of this one to what is around it
         function, args = super().create_args_for_root(plain, is_module, concrete_args)
         function = function if plain is root_fn else called_as(root_fn, plain)
-        return function, [a.value if isinstance(a, Leaf) else a for a in args]
+        return with_weights(function, args[0]), [a.value if isinstance(a, Leaf) else a for a in args]
 
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""

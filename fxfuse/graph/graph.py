@@ -17,6 +17,7 @@ from fxfuse.graph.ranks import ranks
 from fxfuse.graph.registry import tuple_row
 from fxfuse.graph.sizes import Sizes
 from fxfuse.graph.uses import Readers, asks_shape, mutated, uses
+from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.lookup import fetch, is_hooked, owner_at
 from fxfuse.report.reasons import Reason, Refusal, require
 
@@ -196,11 +197,13 @@ class Graph(Nodes):
     def require_changeable(self, node: fx.Node) -> None:
         """Refuse to touch what code outside of this graph relies on."""
         module = self.module(node)
-        computing = self.root is not None and self.root._forward_pre_hooks and not isinstance(self.root, fx.GraphModule)
-        if module is None and self.root is not None and (self.frozen or computing):
-            module = owner_at(self.root, self.owner(node))
-            # Pruning and the like compute a tensor of the module before each call.
-            require(not computing or module is not self.root, Reason.HOOKED, value=self.path(node))
+        root = self.root
+        # A hook of the user's may compute a tensor of the module before each call.
+        computing = root is not None and root._forward_pre_hooks and not isinstance(root, fx.GraphModule)
+        if module is None and root is not None and (self.frozen or computing):
+            module = owner_at(root, self.owner(node))
+            known = not computing or module is not root or computes_weights(root)
+            require(known, Reason.HOOKED, value=self.path(node))
         if module is not None and module in self.frozen:
             raise self.frozen[module]
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
+from fxfuse.modules.computed_weights import computes_weights
+
 if TYPE_CHECKING:
     from torch import fx, nn
 
@@ -102,8 +104,8 @@ _by_type: weakref.WeakKeyDictionary[type[nn.Module], Operator | None] = weakref.
 
 
 def row_of(module: nn.Module) -> Operator | None:
-    """Return the row for a module, or None if its class is not in the table or its forward was replaced."""
-    if "forward" in module.__dict__:
+    """Return the row for a module, or None if its class is not in the table or its call does something else."""
+    if "forward" in module.__dict__ or computes_weights(module):
         return None
     cls = type(module)
     known = _by_type.get(cls, _UNKNOWN)

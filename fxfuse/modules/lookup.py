@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.derived_class import Derived
 from fxfuse.modules.origin import home_of, is_torchs_layer
 
@@ -151,7 +152,7 @@ _GLOBAL_HOOKS = [getattr(nn.modules.module, "_global" + name) for name in HOOKS]
 
 def is_hooked(module: nn.Module) -> bool:
     """Whether something else looks at the inputs or outputs of the module."""
-    return any(_GLOBAL_HOOKS) or any(map(module.__dict__.get, HOOKS))
+    return any(_GLOBAL_HOOKS) or (any(map(module.__dict__.get, HOOKS)) and not computes_weights(module))
 
 
 def fetch(root: torch.nn.Module, target: str) -> Any:
@@ -218,5 +219,6 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def is_layer_of_torch(module: nn.Module) -> bool:
-    """Whether a module is one of torch's own, with its forward, and no container of others."""
-    return is_torchs_layer(module) and not isinstance(module, (*CONTAINERS, Derived))
+    """Whether a module is one of torch's own, with its forward and weights, and no container of others."""
+    other = isinstance(module, (*CONTAINERS, Derived)) or computes_weights(module)
+    return is_torchs_layer(module) and not other

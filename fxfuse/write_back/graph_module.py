@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 
 from fxfuse.graph.lazy_graph_module import share
+from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.method_steps import own_names
 from fxfuse.modules.origin import is_torchs
 from fxfuse.write_back.copies import renew_parameters
@@ -47,6 +48,8 @@ class FusedGraphModule(fx.GraphModule):
             if name in model.__dict__:
                 value = model.__dict__[name]
                 self.__dict__[name] = value.copy() if isinstance(value, dict) else value
+        if computes_weights(model):
+            self._forward_pre_hooks.clear()  # the graph begins with what they do
         own = _own_members(type(model))
         constants = {name: vars(cls)[name] for name, cls in own.items() if _is_plain(vars(cls)[name])}
         methods = {name: cls for name, cls in own.items() if name not in constants}

@@ -13,6 +13,7 @@ from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
 from fxfuse.graph.guard import Guard
 from fxfuse.graph.plan import Plan
+from fxfuse.modules.computed_weights import computes_weights, without_hooks
 from fxfuse.modules.derived_class import can_be_derived, with_forward
 from fxfuse.modules.guards import AssumedRank, require_rank
 from fxfuse.modules.lookup import fetch, holds, shallow_copy
@@ -120,6 +121,8 @@ class LocalEdit:
             # The weights are computed no longer, so the class is again what it was before parametrization.
             base = base.__bases__[0]
             del copied._modules["parametrizations"]
+        if computes_weights(module):
+            without_hooks(copied)
         before = {str(origin.target) for node, origin in self.local.origin.items() if node.op == "get_attr"}
         for store in (copied._parameters, copied._buffers):
             store.update({name: None for name in store if name in before - read})  # only the removed nodes read it

@@ -113,13 +113,6 @@ def test_a_parametrized_weight_is_computed_once_and_takes_the_norm(structure: St
     assert not hasattr(dict(fused.named_modules())["0"], "parametrizations")
 
 
-@pytest.mark.filterwarnings("ignore:`?torch.nn.utils.weight_norm:FutureWarning")
-@pytest.mark.parametrize("parametrize", [nn.utils.weight_norm, nn.utils.spectral_norm])
-def test_an_old_parametrization_by_a_hook_keeps_the_norm(structure: Structure, parametrize: Any) -> None:
-    model = pair(parametrize(nn.Conv2d(3, 4, 3)))
-    assert_fuses(model, values(2, 3, 6, 6), left={"1": Reason.HOOKED}, structure=structure)
-
-
 # -- hooks
 
 
