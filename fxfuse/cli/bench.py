@@ -6,7 +6,6 @@ outright, which computes something else and shows what they cost. A fourth one i
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import statistics
 import sys
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from fxfuse import fx_fuse, lower
 from fxfuse.cli import failures, models
+from fxfuse.cli.failures import SIZE
 from fxfuse.cli.measure import count_norms, finish, ratio, time_in_turn
 from fxfuse.cli.terminal import BAR
 from fxfuse.modules.comparison import difference
@@ -99,8 +99,8 @@ def measure(settings: Bench) -> Iterator[Row]:
         torch.set_num_threads(threads)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text."""
+def table(rows: Sequence[Row], width: int | None = None) -> str:
+    """The rows as text; in two tables where one is wider than the lines may be."""
     lowered = any(row.lowered_ms is not None for row in rows)
     headers = (
         "model",
@@ -113,9 +113,19 @@ def table(rows: Sequence[Row]) -> str:
         "error",
         "pass",
     )
-    align = ("left", *["right"] * (len(headers) - 1))
     cells = [_cells(row, lowered=lowered) for row in rows]
-    return tabulate(cells, headers, disable_numparse=True, colalign=align)
+    whole = _aligned(headers, cells)
+    if width is None or max(map(len, whole.splitlines())) <= width:
+        return whole
+    times, others = slice(0, -3), [0, -3, -2, -1]  # the last three are the same for each batch size
+    told = dict.fromkeys(tuple(row[n] for n in others) for row in cells)
+    parts = _aligned(headers[times], [row[times] for row in cells]), _aligned([headers[n] for n in others], list(told))
+    return "\n\n".join(parts)
+
+
+def _aligned(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table of numbers, with a name in front."""
+    return tabulate(cells, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1)))
 
 
 def _cells(row: Row, *, lowered: bool) -> tuple[str, ...]:
@@ -124,7 +134,7 @@ def _cells(row: Row, *, lowered: bool) -> tuple[str, ...]:
     return (
         row.model,
         str(row.batch),
-        f"{row.before_ms:.1f} ms",
+        _milliseconds(row.before_ms),
         _timed(row.after_ms, row.speed_up),
         *kernels,
         _timed(row.norms_removed_ms, row.norms_removed_speed_up),
@@ -136,7 +146,12 @@ def _cells(row: Row, *, lowered: bool) -> tuple[str, ...]:
 
 def _timed(milliseconds: float | None, speed_up: float | None) -> str:
     """A time with its speed-up as it is printed."""
-    return "-" if milliseconds is None else f"{milliseconds:.1f} ms {speed_up or 0:5.2f}x"
+    return "-" if milliseconds is None else f"{_milliseconds(milliseconds)} {speed_up or 0:5.2f}x"
+
+
+def _milliseconds(time: float) -> str:
+    """A time as it is printed; what takes less than one has more digits."""
+    return f"{time:.1f} ms" if time >= 1 else f"{time:.3f} ms"
 
 
 def _prepare(name: str, factory: Callable[[], nn.Module], settings: Bench) -> Subject:
@@ -149,7 +164,7 @@ def _prepare(name: str, factory: Callable[[], nn.Module], settings: Bench) -> Su
     pass_seconds = time.perf_counter() - start
     size = settings.input_size or models.input_size(before)
     sample = _sample(size, settings.batches[0], torch.float32, channels_last=settings.channels_last)
-    with _running(name, sample):
+    with failures.running(name, sample, SIZE), torch.inference_mode():
         error = difference(before(sample), after(sample))
         norms = count_norms(before, sample), count_norms(after, sample)
     dtype: torch.dtype = getattr(torch, settings.dtype)
@@ -173,25 +188,12 @@ def _norms_removed(model: nn.Module, sample: Tensor) -> dict[str, nn.Module]:
     return {"norms removed": bare}
 
 
-@contextlib.contextmanager
-def _running(name: str, sample: Tensor) -> Iterator[None]:
-    """Inference mode, in which an error of the model becomes one sentence."""
-    try:
-        with torch.inference_mode():
-            yield
-    except Exception as problem:
-        raise FuseError(
-            f'"{name}" does not run on {_name(sample.dtype)} of shape {tuple(sample.shape)}'
-            f" ({failures.first_line(problem)}); --input-size sets another shape"
-        ) from problem
-
-
 def _time(subject: Subject, batch: int, settings: Bench, tick: Callable[[float], object]) -> Row:
     """Time the variants of ``subject`` at one batch size."""
     dtype: torch.dtype = getattr(torch, settings.dtype)
     sample = _sample(subject.size, batch, dtype, channels_last=settings.channels_last).to(settings.device)
     runs = {name: functools.partial(finish, model, sample) for name, model in subject.variants.items()}
-    with _running(subject.name, sample):
+    with failures.running(subject.name, sample, SIZE), torch.inference_mode():
         times = time_in_turn(runs, settings.repeats, settings.seconds, tick)
     speed_up = {name: ratio(times["before"], mine) for name, mine in times.items()}
     medians = {name: statistics.median(mine) for name, mine in times.items()}
@@ -225,8 +227,3 @@ def _to_channels_last(model: nn.Module) -> None:
         model.to(memory_format=torch.channels_last)
     except RuntimeError as error:
         raise FuseError(f"the model has no channels-last form ({failures.first_line(error)})") from error
-
-
-def _name(dtype: torch.dtype) -> str:
-    """``float32`` for ``torch.float32``."""
-    return str(dtype).removeprefix("torch.")

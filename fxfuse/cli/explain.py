@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fxfuse
 from fxfuse.cli import failures, html_report, models, saved_program
+from fxfuse.cli.export_formats import replacing
 from fxfuse.cli.terminal import steps
 from fxfuse.modules.example_inputs import Inputs
 from fxfuse.report.errors import FuseError
@@ -43,10 +44,8 @@ def explain(asked: Explain) -> Report:
         else:
             model, example, notes = _model(asked)
         step("fusing")
-        if asked.html:
-            report = html_report.write(asked.html, model, example, title=asked.model)
-        else:
-            report = fxfuse.explain(model, example)
+        found = html_report.Explained.of(model, example)
+        report = found.report
         if asked.lower:
             step("lowering")
             fused = fxfuse.fx_fuse(model, example)
@@ -55,7 +54,10 @@ def explain(asked: Explain) -> Report:
         step("trying other ways")
         notes += _better(model, example, report)
     for note in notes:
-        report = report.noted(note)
+        report, found = report.noted(note), found.noted(note)
+    if asked.html:
+        with replacing(asked.html) as page:
+            page.write_text(found.page(asked.model), encoding="utf-8")
     return report
 
 
@@ -77,7 +79,10 @@ def _model(asked: Explain) -> tuple[Any, Tensor | None, list[str]]:
     model, random = models.prepared(asked.model, models.find(asked.model), asked.weights)
     notes = [RANDOM] if random and models.norms(model) else []
     if asked.input_size:
-        return model, models.sample(model, (1, *asked.input_size)), notes
+        example = models.sample(model, (1, *asked.input_size))
+        with failures.running(asked.model, example, failures.SIZE):
+            Inputs(example).call(model)
+        return model, example, notes
     if not models.weights_are_random(asked.model):  # nobody knows the size
         return model, None, notes
     example = models.sample(model, (1, *models.input_size(model)))

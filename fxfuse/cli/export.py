@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fxfuse import fx_fuse
 from fxfuse.cli import models, saved_program
 from fxfuse.cli.export_formats import FORMATS, Counts, operations, replacing
-from fxfuse.cli.failures import explained
+from fxfuse.cli.failures import explained, running
 from fxfuse.cli.terminal import steps
 from fxfuse.modules.comparison import TOLERANCE, difference, leaves
 from fxfuse.modules.example_inputs import Inputs
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Other runtimes add in another order, but share the arithmetic; a wrong fold is off by far more.
 ALLOWED = {**TOLERANCE, torch.float32: 1e-4}
 OTHER_BATCH = 3
+SHAPE = "--input-shape sets another shape: that of the input, with the batch"
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,13 @@ def export(settings: Export) -> Result:
 def _of_model(settings: Export) -> Subject:
     """Build a model and fuse it; norms with random weights are taken far from the identity."""
     name, shape = settings.model, settings.input_shape
-    if Path(name).is_file():
-        raise FuseError(f'"{name}" is no exported program, so nothing was written; torch.export.save writes a .pt2')
     original, random = models.prepared(name, models.find(name), settings.weights)
     given = models.sample(original, shape or (1, *models.input_size(original)))
     trials = [Inputs(_read(settings.input) if settings.input else given)]
     sample = trials[0].args[0]
     if settings.dynamic_axes:
         trials.append(Inputs(models.sample(original, _other_sizes(settings, sample.shape)).to(sample.dtype)))
-    described = f"{str(sample.dtype).removeprefix('torch.')} of shape {tuple(sample.shape)}"
-    with explained(f'"{name}" does not run on {described}', "--input-shape sets another shape"):
+    with running(name, sample, "pass --input of the shape and dtype it takes" if settings.input else SHAPE):
         trials[0].call(original)
     fused = fx_fuse(original, sample)
     example = max(trials, key=lambda trial: len(trial.args[0]))  # torch.export takes a batch of one for a constant

@@ -14,6 +14,10 @@ from fxfuse.report.errors import FuseError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
+SIZE = "--input-size sets another shape: that of one sample, without the batch"
+
 
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says."""
@@ -38,7 +42,24 @@ def explained(problem: str, advice: str) -> Iterator[None]:
     except FuseError:
         raise
     except Exception as error:
-        raise FuseError(f"{problem} ({_root(error)}), so nothing was written; {advice}") from error
+        raise FuseError(f"{problem} ({_root(error)}), so nothing was done; {advice}") from error
+
+
+@contextlib.contextmanager
+def running(name: str, sample: Tensor, advice: str) -> Iterator[None]:
+    """Make one sentence of what a model raises on an input.
+
+    Args:
+        name: the model.
+        sample: the input.
+        advice: how another input is given.
+
+    Raises:
+        FuseError: inside of the block something was raised.
+    """
+    described = f"{str(sample.dtype).removeprefix('torch.')} of shape {tuple(sample.shape)}"
+    with explained(f'"{name}" does not run on {described}', advice):
+        yield
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import html
 import json
 import string
 from collections import Counter
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from fxfuse.cli.html_graph import STATES, rows_of
 from fxfuse.pipeline.entry import checked_rules, run_pass
 from fxfuse.pipeline.options import Options
 from fxfuse.pipeline.sizes import sized_report
+from fxfuse.report.size import summary
 from fxfuse.rules import DEFAULT_RULES, MERGES
 
 if TYPE_CHECKING:
@@ -62,9 +64,9 @@ def write(
         FuseError: if the model or the inputs cannot be used, or the file cannot be written.
     """
     with replacing(Path(path)) as written:  # which finds out first whether it can be
-        report, text = _explained(model, example_inputs, title, options)
-        written.write_text(text, encoding="utf-8")
-    return report
+        found = Explained.of(model, example_inputs, **options)
+        written.write_text(found.page(title), encoding="utf-8")
+    return found.report
 
 
 def page(
@@ -88,16 +90,37 @@ def page(
     Raises:
         FuseError: if the model or the inputs cannot be used.
     """
-    return _explained(model, example_inputs, title, options)[1]
+    return Explained.of(model, example_inputs, **options).page(title)
 
 
-def _explained(
-    model: nn.Module | ExportedProgram, example_inputs: Any, title: str, options: FuseOptions
-) -> tuple[Report, str]:
-    given: Any = {**options, "rules": checked_rules(options.get("rules", DEFAULT_RULES)), "inplace": False}
-    attempt, result = run_pass(model, example_inputs, Options(**given))
-    report = sized_report(model, result, example_inputs)
-    return report, _filled(title or type(model).__name__, report, _data(attempt, report))
+@dataclass(frozen=True)
+class Explained:
+    """What was decided about a model, before a page of it is made.
+
+    Attributes:
+        name: the class of the model.
+        report: what ``explain`` returns; notes can be added to it.
+        attempt: the graphs.
+    """
+
+    name: str
+    report: Report
+    attempt: Attempt
+
+    @staticmethod
+    def of(model: nn.Module | ExportedProgram, example_inputs: Any = None, **options: Unpack[FuseOptions]) -> Explained:
+        """Decide, as ``explain`` does."""
+        given: Any = {**options, "rules": checked_rules(options.get("rules", DEFAULT_RULES)), "inplace": False}
+        attempt, result = run_pass(model, example_inputs, Options(**given))
+        return Explained(type(model).__name__, sized_report(model, result, example_inputs), attempt)
+
+    def noted(self, note: str) -> Explained:
+        """Return the same with one note more."""
+        return replace(self, report=self.report.noted(note))
+
+    def page(self, title: str = "") -> str:
+        """Return the page as text."""
+        return _filled(title or self.name, self.report, _data(self.attempt, self.report))
 
 
 class _Page(string.Template):
@@ -127,6 +150,7 @@ def _data(attempt: Attempt, report: Report) -> dict[str, Any]:
         "structure": report.structure,
         "states": STATES,
         "evidence": EVIDENCE,
+        "size": "" if report.sizes is None else summary(*report.sizes),
         "totals": _totals(report),
         "notes": report.notes,
         "parts": parts,

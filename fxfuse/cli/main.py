@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fxfuse.cli import settings
-from fxfuse.cli.parser import BAD_USAGE, joined, parser
+from fxfuse.cli.parser import BAD_USAGE, parse
 from fxfuse.cli.terminal import abandon_output, show, width
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2, with one sentence on stderr, where it cannot be done; 3 for norms that are left, where that is asked for.
     """
     try:
-        options = parser().parse_args(joined(sys.argv[1:] if arguments is None else arguments))
+        options = parse(sys.argv[1:] if arguments is None else arguments)
         status = _run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -58,6 +58,7 @@ def run_bench(options: argparse.Namespace) -> int:
     from fxfuse.cli import bench, models, plots  # noqa: PLC0415 - only for this command
 
     options.models = tuple(options.models) or settings.DEFAULT_MODELS
+    options.batches = tuple(dict.fromkeys(options.batches or settings.Bench.batches))
     asked = _asked(settings.Bench, options)
     if options.plot:
         models.need("matplotlib")  # now, and not after minutes of work
@@ -66,7 +67,7 @@ def run_bench(options: argparse.Namespace) -> int:
         rows.extend(bench.measure(asked))
     finally:
         if rows:
-            show(bench.table(rows))
+            show(bench.table(rows, width()))
         if rows and options.json:
             _write_json(options.json, {**bench.facts(asked), "rows": [asdict(row) for row in rows]})
         if rows and options.plot:

@@ -10,6 +10,7 @@ import os
 import pkgutil
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,9 +23,11 @@ from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Factory = Callable[[], nn.Module]
+
+NAMES = "one of torchvision, timm:NAME, or package.module:factory"
+FILES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".py", ".ckpt", ".bin")
 
 
 def find(name: str) -> Factory:
@@ -39,6 +42,11 @@ def find(name: str) -> Factory:
         FuseError: there is no such model, or the package it comes from is not installed.
     """
     source, colon, rest = name.partition(":")
+    if not colon and (Path(name).is_file() or Path(name).suffix in FILES):
+        raise FuseError(
+            f'"{name}" is a file, and this takes the name of a model: {NAMES}; --weights takes a file of weights, and'
+            " explain and export take an exported program, FILE.pt2"
+        )
     if not colon:
         return _torchvision(name)
     return _timm(rest) if source == "timm" else _own(source, rest)
@@ -179,7 +187,7 @@ def _torchvision(name: str) -> Factory:
     zoo = need("torchvision.models")
     known = zoo.list_models()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+        close = [f"timm:{name}"] if _in_timm(name) else difflib.get_close_matches(name, known, n=1)
         guess = f' (did you mean "{close[0]}"?)' if close else ""
         raise FuseError(
             f'torchvision has no model "{name}"{guess}; a timm model is written timm:NAME,'
@@ -189,6 +197,14 @@ def _torchvision(name: str) -> Factory:
     if "weights_backbone" in inspect.signature(zoo.get_model_builder(name)).parameters:
         options["weights_backbone"] = None
     return lambda: zoo.get_model(name, **options)
+
+
+def _in_timm(name: str) -> bool:
+    """Whether timm is installed, and has a model of the name."""
+    try:
+        return need("timm").is_model(name)
+    except FuseError:
+        return False
 
 
 def _timm(name: str) -> Factory:

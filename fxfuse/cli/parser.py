@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import re
 import sys
@@ -14,15 +16,20 @@ import fxfuse
 from fxfuse.cli.settings import DTYPES, EXPORT_FORMATS, PAGE_FORMATS, PLOT_FORMATS, Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 BAD_USAGE = 2
-LISTS = ("--batch", "--input-size", "--input-shape")
+NUMBERS, AXES = re.compile(r"[\d,x]+"), re.compile(r"[\w,]*=[\w,=]+")
+LISTS = {"--batch": NUMBERS, "--input-size": NUMBERS, "--input-shape": NUMBERS, "--dynamic-axes": AXES}
 MODEL_HELP = "a model of torchvision, timm:NAME, or package.module:factory"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence."""
+    """A parser whose errors are one sentence.  A part of the name of an option is none."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+        self.commands: Mapping[str, argparse.ArgumentParser] = {}
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` and leave."""
@@ -45,22 +52,30 @@ class _Completion(argparse.Action):
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with a list of numbers as one: argparse would take a name behind them for a number.
+    """Return the arguments with a list of values as one: argparse would take a name behind them for a value.
 
     Example:
         >>> joined(["bench", "--batch", "1", "8", "resnet50"])
         ['bench', '--batch', '1,8', 'resnet50']
     """
     found: list[str] = []
-    open_list = False
+    values: re.Pattern[str] | None = None  # what more values of the option before would look like
     for argument in arguments:
-        number = re.fullmatch(r"[\d,]+", argument) is not None
-        if open_list and number and found[-1] not in LISTS:
-            found[-1] += f",{argument}"
+        more = values is not None and values.fullmatch(argument) is not None
+        if more and found[-1] not in LISTS:
+            found[-1] = f"{found[-1].rstrip(',')},{argument.lstrip(',')}"
         else:
             found.append(argument)
-        open_list = argument in LISTS or (open_list and number)
+        values = values if more else LISTS.get(argument.partition("=")[0])
     return found
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a command, of which models and options may stand in any order."""
+    made, given = parser(), joined(arguments)
+    if not given or given[0] not in made.commands:
+        return made.parse_args(given)
+    return made.commands[given[0]].parse_intermixed_args(given[1:], argparse.Namespace(command=given[0]))
 
 
 def parser() -> Parser:
@@ -75,6 +90,7 @@ def parser() -> Parser:
     _add_explain(commands.add_parser("explain", help="print what would be folded, and why not the rest"))
     _add_export(commands.add_parser("export", help="write a fused model to a file: ONNX, or an exported program"))
     _add_refold(commands.add_parser("refold", help="fold new weights as a saved plan says, from file to file"))
+    made.commands = commands.choices
     return made
 
 
@@ -83,7 +99,8 @@ def _add_bench(made: argparse.ArgumentParser) -> None:
     default = Bench()
     add = made.add_argument
     add("models", nargs="*", metavar="MODEL", help=f"{MODEL_HELP}; default: {' '.join(default.models)}")
-    add("--batch", dest="batches", type=_numbers, metavar="N,N", default=default.batches, help="default: 1,32")
+    batch_help = "sizes of the batch; default: 1,32"
+    add("--batch", dest="batches", type=_numbers, action="extend", metavar="N,N", default=None, help=batch_help)
     add("--threads", type=_positive, metavar="N", help="threads of torch; default: torch's own choice")
     add("--dtype", choices=DTYPES, default=default.dtype, help="default: %(default)s")
     device_help = "where to time the models: cpu, cuda; default: %(default)s"
@@ -110,7 +127,7 @@ def _add_explain(made: argparse.ArgumentParser) -> None:
     _add_input_size(made)
     _add_weights(made)
     add("--lower", action="store_true", help="print what each kernel of the lowered model takes in too")
-    add("--json", action="store_true", help="print for machines")
+    add("--json", action="store_true", help="print JSON in place of the table")
     add("--fail-on-left", action="store_true", help="leave with status 3 if a norm is left")
     page_help = "write a page with the graphs before and after, and all decisions: .html"
     add("--html", type=partial(_output_in, PAGE_FORMATS), metavar="FILE", help=page_help)
@@ -160,14 +177,18 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     """A number over zero."""
-    if not re.fullmatch(r"\d*\.?\d+|\d+\.", text) or not float(text):
-        raise argparse.ArgumentTypeError(f'"{text}" is not a number over zero')
-    return float(text)
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'"{text}" is not a number over zero')
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers over zero, with commas between them."""
-    return tuple(_positive(number.strip()) for number in text.split(","))
+    """Whole numbers over zero, with commas between them, or as in 3x224x224."""
+    numbers = [number.strip() for number in re.split("[,x]", text.strip(", "))]
+    if not all(number.isdecimal() and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f'"{text}" must be whole numbers over zero, with commas between them')
+    return tuple(map(int, numbers))
 
 
 def _size(text: str) -> tuple[int, ...]:
@@ -178,7 +199,7 @@ def _size(text: str) -> tuple[int, ...]:
 
 def _axes(text: str) -> dict[int, str]:
     """Numbers of axes with names."""
-    pairs = [pair.partition("=") for pair in text.split(",")]
+    pairs = [pair.strip().partition("=") for pair in text.strip(", ").split(",")]
     wrong = [axis for axis, equals, name in pairs if not (axis.isdecimal() and equals and name.isidentifier())]
     if wrong:
         raise argparse.ArgumentTypeError(f'"{text}" does not name axes; write 0=batch,2=height')

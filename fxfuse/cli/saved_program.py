@@ -39,7 +39,7 @@ def load(path: Path) -> ExportedProgram:
         FuseError: there is no such file, it is no exported program, or it holds more than tensors and a graph.
     """
     if not path.is_file():
-        raise FuseError(f'"{path}" is not a file, so nothing was written; check the path')
+        raise FuseError(f'"{path}" is not a file, so nothing was done; check the path')
     with explained(f'"{path}" cannot be read as an exported program', "write it again with torch.export.save"):
         with PT2ArchiveReader(str(path)) as archive:
             names = [name.lower() for name in archive.get_file_names()]
@@ -56,7 +56,7 @@ def load(path: Path) -> ExportedProgram:
 def _runs_code(path: Path, kind: str) -> FuseError:
     """What to say of a file that was not opened any further."""
     return FuseError(
-        f'"{path}" holds {kind}, which can run code when it is read, so nothing was written;'
+        f'"{path}" holds {kind}, which can run code when it is read, so nothing was done;'
         " if you trust it, load it in Python and call fx_fuse on it"
     )
 
@@ -88,7 +88,7 @@ def inputs_of(program: ExportedProgram) -> Inputs:
     """
     if not program.example_inputs:
         raise FuseError(
-            "the program holds no example inputs, so nothing was written; save it again with torch.export.save, or pass"
+            "the program holds no example inputs, so nothing was done; save it again with torch.export.save, or pass"
             " --input"
         )
     args, kwargs = program.example_inputs

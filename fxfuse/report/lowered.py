@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
-from fxfuse.report.table import table
+from fxfuse.report.table import table, wrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +54,7 @@ class LoweringReport(Report):
         kernels = table(("layer", "kind", "takes in", "why"), rows, width)
         taken = sum(len(one.takes) for one in self.kernels)
         total = f"kernels: {len(self.kernels)}, operations taken in: {taken}, layers left: {len(self.left)}"
-        return "\n\n".join([super().text(width), *([kernels] if rows else []), total])
+        return "\n\n".join([super().text(width), *([kernels] if rows else []), wrapped(total, width)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from fxfuse.report.cost import Cost
 from fxfuse.report.errors import FuseError
 from fxfuse.report.size import Size, summary
-from fxfuse.report.table import counted, table
+from fxfuse.report.table import counted, table, wrapped
 
 if TYPE_CHECKING:
     from torch import fx
@@ -115,7 +115,8 @@ class Report:
             1 folded, 0 norms left
 
         Args:
-            width: the characters of a line; names are never broken, so that a line can be longer.
+            width: the characters of a line; names are never broken, so that a line can be longer.  Where a table
+                is wider, it becomes a paragraph for each operation.
         """
         merges, others = self.refused_merges, [d for d in self.skipped if d.subject != "merge"]
         headers = ("operation", "kind", "result", "evidence", "why")
@@ -125,7 +126,8 @@ class Report:
             refused = table(("operation", "kind", "why"), [(d.path, d.kind, d.detail) for d in merges], width)
             blocks.append(f"Layers that could not become one:\n\n{refused}")
         sizes = [] if self.sizes is None else [summary(*self.sizes)]
-        return "\n\n".join([*blocks, "\n".join([*sizes, self._totals(), *self.notes])])
+        lines = [wrapped(line, width) for line in (*sizes, self._totals(), *self.notes)]
+        return "\n\n".join([*blocks, "\n".join(lines)])
 
     def _totals(self) -> str:
         evidence = Counter(d.evidence for d in self.folded)

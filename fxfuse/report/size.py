@@ -29,19 +29,23 @@ def summary(before: Size, after: Size) -> str:
 
     Example:
         >>> summary(Size(4, 120, 1_230_000, 2, 4), Size(3, 112, 1_230_000, 1, 3))
-        '4 -> 3 layers, 120 -> 112 parameters, 0.00123 GFLOPs, 2 -> 1 norms, 4 -> 3 kernels'
+        '4 -> 3 layers, 120 -> 112 parameters, 1.23 MFLOPs, 2 -> 1 norms, 4 -> 3 kernels'
     """
+    unit = next(name for name, size in UNITS.items() if (before.flops or 0) >= size / 10 or size == 1)
     pairs = {
         "layers": (before.layers, after.layers),
         "parameters": (before.parameters, after.parameters),
-        "GFLOPs": (before.flops, after.flops),
+        unit: (before.flops, after.flops),
         "norms": (before.norms, after.norms),
         "kernels": (before.kernels, after.kernels),
     }
     known = {what: pair for what, pair in pairs.items() if None not in pair}
-    return ", ".join(f"{_change(*pair, what)} {what[:-1] if pair == (1, 1) else what}" for what, pair in known.items())
+    parts = []
+    for what, pair in known.items():
+        first, second = (f"{(n or 0) / UNITS[unit]:.3g}" if what == unit else f"{n:,}" for n in pair)
+        change = first if first == second else f"{first} -> {second}"
+        parts.append(f"{change} {what[:-1] if pair == (1, 1) else what}")
+    return ", ".join(parts)
 
 
-def _change(before: int | None, after: int | None, what: str) -> str:
-    first, second = (f"{(n or 0) / 1e9:.3g}" if what == "GFLOPs" else f"{n:,}" for n in (before, after))
-    return first if first == second else f"{first} -> {second}"
+UNITS = {"GFLOPs": 10**9, "MFLOPs": 10**6, "kFLOPs": 10**3, "FLOPs": 1}  # a tenth of one is still told in it

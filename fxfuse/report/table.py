@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -10,17 +11,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMN, LAST_COLUMN, LEAST = 44, 72, 24
+INDENT = "    "
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
-    """Return a table whose last column takes what is left of the width; no word is broken, since words are names."""
+    """Return a table whose last column takes what is left of the width, or a paragraph for each row if it is too wide.
+
+    No word is broken, since words are names.
+    """
     columns = list(zip(headers, *rows, strict=True))
     words = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
     widths = [max(COLUMN, word) for word in words[:-1]]
     needed = [max(len(column[0]) + 2, *map(len, column)) for column in columns[:-1]]  # tabulate pads a header
     taken = sum(2 + min(pair) for pair in zip(widths, needed, strict=True))
     last = max(words[-1], LAST_COLUMN if width is None else max(LEAST, width - taken))
-    return tabulate(rows, headers=headers, maxcolwidths=[*widths, last], disable_numparse=True)
+    text = tabulate(rows, headers=headers, maxcolwidths=[*widths, last], disable_numparse=True)
+    fits = width is None or max(map(len, text.splitlines())) <= width
+    return text if fits else "\n".join(_paragraph(row, width or 0) for row in rows)
+
+
+def wrapped(line: str, width: int | None) -> str:
+    """Return a line in as many as it takes, each after the first indented."""
+    if width is None or len(line) <= width:
+        return line
+    return textwrap.fill(
+        line, max(width, LEAST), subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _paragraph(row: Sequence[str], width: int) -> str:
+    """Return a row of a table as its names in a line, and what is told of them below."""
+    names = wrapped("  ".join(cell for cell in row[:-1] if cell), width)
+    return f"{names}\n{wrapped(INDENT + row[-1], width)}" if row[-1] else names
 
 
 def counted(number: int, thing: str) -> str:

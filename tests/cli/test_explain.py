@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from torch import nn
 import fxfuse
 from fxfuse import Report
 from fxfuse.cli import explain, models
+from fxfuse.cli.html_report import Explained
 from fxfuse.cli.main import main
 from fxfuse.cli.settings import Explain
+from tests.cli.html_pages import data_of
 from tests.cli.test_main import QUICK, folder
 
 __all__ = ["folder"]  # a fixture that every test here uses too
@@ -58,11 +61,11 @@ def test_a_known_model_is_run_on_an_input_of_its_size(monkeypatch: pytest.Monkey
     pytest.importorskip("torchvision")
     seen: list[Any] = []
 
-    def remember(_model: nn.Module, example: Any, **_options: Any) -> Report:
+    def remember(model: nn.Module, example: Any) -> Explained:
         seen.append(example)
-        return Report()
+        return Explained(type(model).__name__, Report(), None)  # type: ignore[arg-type] # no page is made
 
-    monkeypatch.setattr("fxfuse.explain", remember)
+    monkeypatch.setattr("fxfuse.cli.html_report.Explained.of", remember)
     explain.explain(Explain("resnet18"))
     assert seen[0].shape == (1, 3, 224, 224)
     report = explain.explain(Explain("r3d_18"))  # videos have an axis more
@@ -90,3 +93,11 @@ def test_another_way_of_calling_is_told_with_its_number_if_it_helps() -> None:
     graph = fxfuse.explain(model, example, structure="graph")
     assert graph.ok
     assert not list(explain._better(model, example, graph))
+
+
+def test_the_page_says_what_the_table_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "own_models:small", "--input-size", "8", "--html", "page.html"]) == 0
+    data = data_of(Path("page.html").read_text(encoding="utf-8"))
+    assert explain.RANDOM in data["notes"]
+    assert data["size"] in capsys.readouterr().out
+    assert "2 -> 1 norms" in data["size"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.cli import html_pages
 from tests.cli.test_html_browser import browser, decision, in_view, node, opened
-from tests.support.helpers import trained
+from tests.support.helpers import trained, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,11 @@ __all__ = ["browser", "opened"]
 def test_modules_whose_names_are_numbers_have_names(opened: Callable[..., Page]) -> None:
     page = opened(trained(nn.Sequential(nn.Sequential(html_pages.chain(), nn.ReLU()), nn.ReLU())))
     assert page.locator(".before .title").all_inner_texts() == ["0", "0.0"]
+
+
+def test_the_head_tells_the_sizes(opened: Callable[..., Page]) -> None:
+    page = opened(html_pages.chain(), example_inputs=values(1, 3, 8, 8))
+    assert page.locator("#size").inner_text().startswith("5 \N{RIGHTWARDS ARROW} 3 layers")
 
 
 def test_a_fold_tells_its_evidence(opened: Callable[..., Page]) -> None:

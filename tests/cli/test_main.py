@@ -143,13 +143,13 @@ def test_explain_for_machines(capsys: pytest.CaptureFixture[str], extra: list[st
         (["explain", "own_models:torch.__version__"], "is not a function that returns a model"),
         (["explain", "not_there:small"], '"not_there:small" cannot be imported: ModuleNotFoundError'),
         (["explain", "own_models:"], '"own_models:" cannot be imported'),
-        (["explain", "own_models:small", "--input-size", "5", "8", "8"], "raises on the example inputs"),
+        (["explain", "own_models:small", "--input-size", "5", "8", "8"], "does not run on float32 of shape (1, 5"),
         (["bench", "own_models:small", "--dtype", "int8"], "int8"),
         (
             ["bench", "own_models:small", "--device", "abacus"],
             '"abacus" is no device that torch finds here; it finds cpu',
         ),
-        (["bench", "own_models:small", "--batch", "0"], '"0" is not a whole number over zero'),
+        (["bench", "own_models:small", "--batch", "0"], '"0" must be whole numbers over zero'),
         (
             ["bench", "own_models:small", "--json", "missing/rows.json"],
             '"missing/rows.json" cannot be written',

@@ -13,7 +13,7 @@ import pytest
 import fxfuse
 from fxfuse.cli import export_formats, settings, terminal
 from fxfuse.cli.main import main
-from fxfuse.cli.parser import joined, parser
+from fxfuse.cli.parser import joined, parse
 from tests.cli.test_main import QUICK, folder, sentence
 
 __all__ = ["folder"]  # a fixture that every test here uses too
@@ -71,6 +71,10 @@ sys.exit(main(["explain", "resnet18"]))
         ("bench resnet50 --batch 1 --seconds 5", "bench resnet50 --batch 1 --seconds 5"),
         ("explain --input-size 3 64 64 resnet50", "explain --input-size 3,64,64 resnet50"),
         ("explain --input-size", "explain --input-size"),
+        ("bench --batch=1 8 resnet50", "bench --batch=1,8 resnet50"),
+        ("bench --batch 1, 8 resnet50", "bench --batch 1,8 resnet50"),
+        ("export m o.onnx --dynamic-axes 0=batch 2=height", "export m o.onnx --dynamic-axes 0=batch,2=height"),
+        ("export --dynamic-axes=0=batch 2=height m o.onnx", "export --dynamic-axes=0=batch,2=height m o.onnx"),
     ],
 )
 def test_lists_of_numbers_end_where_no_number_follows(given: str, read: str) -> None:
@@ -79,10 +83,40 @@ def test_lists_of_numbers_end_where_no_number_follows(given: str, read: str) -> 
 
 def test_models_batches_and_seconds_in_any_order() -> None:
     arguments = "bench --batch 1 8 own:a own:b --seconds 0.5 --input-size 3 8 8"
-    options = parser().parse_args(joined(arguments.split()))
-    assert (options.models, options.batches) == (["own:a", "own:b"], (1, 8))
+    options = parse(arguments.split())
+    assert (options.models, options.batches) == (["own:a", "own:b"], [1, 8])
     assert (options.seconds, options.input_size) == (0.5, (3, 8, 8))
-    assert parser().parse_args(["explain", "a", "--input-size", "64"]).input_size == (3, 64, 64)
+    assert parse("explain a --input-size 64".split()).input_size == (3, 64, 64)
+    assert parse("explain a --input-size 3x64x32".split()).input_size == (3, 64, 32)
+    spread = parse("bench own:a --batch 1 --repeats 2 own:b --batch 8, --seconds 1e-1 own:c".split())
+    assert (spread.models, spread.batches, spread.seconds) == (["own:a", "own:b", "own:c"], [1, 8], 0.1)
+    assert parse(["bench"]).models == []
+
+
+def test_a_batch_size_that_is_given_twice_is_measured_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "own_models:small", *QUICK, "--batch", "1", "2"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("explain a b", "fxfuse explain: unrecognized arguments: b; see fxfuse explain --help"),
+        ("bench --bat 1", "fxfuse bench: unrecognized arguments: --bat"),
+        ("explain a --json report.json", "fxfuse explain: unrecognized arguments: report.json"),
+        ("explain own_models.py", '"own_models.py" is a file, and this takes the name of a model'),
+        ("bench missing.onnx", '"missing.onnx" is a file, and this takes the name of a model'),
+        ("explain own_models:small --input-size 1 3 8 8", "--input-size sets another shape: that of one sample"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str], arguments: str, expected: str) -> None:
+    assert expected in sentence(capsys, *arguments.split())
+
+
+def test_a_model_of_timm_is_named_where_torchvision_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("timm")
+    assert '(did you mean "timm:mobileone_s0"?)' in sentence(capsys, "bench", "mobileone_s0")
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.0", "-1", "soon", "inf", "nan"])
@@ -120,6 +154,17 @@ def test_a_table_is_as_wide_as_the_terminal(
     assert main(["explain", "own_models:small"]) == 0
     table = capsys.readouterr().out.split("\n\n")[0]
     assert 80 < max(map(len, table.splitlines())) <= 100
+
+
+def test_the_rows_of_bench_fit_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["bench", "own_models:small", *QUICK, "--batch", "1,2"]) == 0
+    times, others = capsys.readouterr().out.split("\n\n")
+    assert [line.split()[1] for line in times.splitlines()[2:]] == ["1", "2"]
+    assert len(others.splitlines()) == 3, "what is the same for each batch size is told once"
+    assert max(map(len, times.splitlines())) <= 80
 
 
 def test_the_bar_never_has_less_than_nothing_left(capsys: pytest.CaptureFixture[str]) -> None:

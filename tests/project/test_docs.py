@@ -15,7 +15,7 @@ import pytest
 import fxfuse
 from fxfuse import extend
 from fxfuse.cli import main as cli
-from fxfuse.cli.parser import joined, parser
+from fxfuse.cli.parser import parse
 from tests.project.test_recipes import need
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_every_command_runs_or_says_why_not(
     program, *arguments = shlex.split(command)
     if command in NOT_RUN:
         if program == "fxfuse":
-            assert parser().parse_args(joined(arguments)).command
+            assert parse(arguments).command
         return
     assert program == "fxfuse"
     need_all(command)

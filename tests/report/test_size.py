@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 
+import pytest
 import torch
 from torch import nn
 
@@ -34,7 +35,7 @@ def test_what_a_run_shows() -> None:
     assert (before.norms, before.kernels) == (2, 5)
     assert (after.layers, after.parameters, after.flops) == (3, 108 + 4 + 10, FLOPS)
     assert (after.norms, after.kernels) == (0, 3)
-    line = f"5 -> 3 layers, 130 -> 122 parameters, {FLOPS / 1e9:.3g} GFLOPs, 2 -> 0 norms, 5 -> 3 kernels"
+    line = f"5 -> 3 layers, 130 -> 122 parameters, {FLOPS / 1e3:.3g} kFLOPs, 2 -> 0 norms, 5 -> 3 kernels"
     assert line in str(report).splitlines()
     assert json.loads(json.dumps(report.to_dict()))["sizes"][0]["flops"] == FLOPS
     assert html.escape(line) in html_report.page(model, X)
@@ -48,11 +49,19 @@ def test_without_inputs_only_what_the_model_has_is_told() -> None:
 
 def test_an_exported_program_has_no_layers_and_runs() -> None:
     text = str(explain(torch.export.export(net(), (X,)), X))
-    assert f"130 -> 122 parameters, {FLOPS / 1e9:.3g} GFLOPs, 2 -> 0 norms, 5 -> 3 kernels" in text.splitlines()
+    assert f"130 -> 122 parameters, {FLOPS / 1e3:.3g} kFLOPs, 2 -> 0 norms, 5 -> 3 kernels" in text.splitlines()
 
 
 def test_fusing_alone_counts_nothing() -> None:
     assert Report.of(fx_fuse(net(), X)).sizes is None
+
+
+@pytest.mark.parametrize(
+    ("flops", "told"),
+    [(0, "0 FLOPs"), (80, "80 FLOPs"), (1_234, "1.23 kFLOPs"), (4_500_000, "4.5 MFLOPs"), (120_000_000, "0.12 GFLOPs")],
+)
+def test_operations_have_a_unit_of_their_size(flops: int, told: str) -> None:
+    assert f" {told}" in summary(Size(1, 1, flops), Size(1, 1, flops))
 
 
 def test_one_of_a_thing_is_in_the_singular() -> None:

@@ -65,6 +65,16 @@ def test_a_table_takes_the_width_that_there_is_and_breaks_no_name(width: int) ->
     assert len(report.text(2 * width).splitlines()) <= len(text.splitlines())
 
 
+def test_what_is_too_wide_for_a_table_becomes_a_paragraph_for_each_operation() -> None:
+    long = "features_of_the_backbone_of_the_detector"
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+    report = explain(trained(nn.Sequential(OrderedDict({long: layers}))), values(1, 3, 8, 8)).noted("A note. " * 20)
+    text = report.text(80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"{long}.1 BatchNorm2d -> {long}.0 traced" in " ".join(text.split())
+    assert f"{long}.3  BatchNorm2d  stays\n    it follows {long}.2," in text
+
+
 def test_every_assumed_fold_says_what_would_prove_it() -> None:
     """Also the one whose copy turns out to be free, and those below code that is not traced."""
 

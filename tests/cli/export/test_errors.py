@@ -37,11 +37,11 @@ def corrupted(path: str) -> None:
     [
         ("own_exports:small out.bin", '"out.bin" must end in .onnx or .pt2'),
         ("own_exports:small missing/out.pt2", '"missing/out.pt2" cannot be written'),
-        ("missing.pt2 old.pt2", '"missing.pt2" is not a file, so nothing was written'),
+        ("missing.pt2 old.pt2", '"missing.pt2" is not a file, so nothing was done'),
         ("corrupted.pt2 old.pt2", '"corrupted.pt2" cannot be read as an exported program (RuntimeError'),
-        ("own_exports.py old.pt2", '"own_exports.py" is no exported program'),
+        ("own_exports.py old.pt2", '"own_exports.py" is a file, and this takes the name of a model'),
         ("own_exports:missing old.pt2", '"own_exports:missing" cannot be imported'),
-        ("own_exports:small old.pt2 --input-shape 2,x", '"x" is not a whole number over zero'),
+        ("own_exports:small old.pt2 --input-shape 2,x", '"2,x" must be whole numbers over zero'),
         ("own_exports:small old.pt2 --input-shape 2,5,8,8", "does not run on float32 of shape (2, 5, 8, 8)"),
         ("own_exports:small old.pt2 --input-size 8 --input-shape 1,3,8,8", "not allowed with argument"),
         ("own_exports:Branches old.pt2", 'torch.export refuses "own_exports:Branches"'),
@@ -94,7 +94,7 @@ def test_torch_prints_nothing_beside_the_sentence(caplog: pytest.LogCaptureFixtu
         warnings.warn("a warning", stacklevel=1)
         raise RuntimeError("it failed") from ValueError("First sentence. And more\nand more")
 
-    with pytest.raises(FuseError, match=r"^no \(ValueError: First sentence\), so nothing was written; try again$"):
+    with pytest.raises(FuseError, match=r"^no \(ValueError: First sentence\), so nothing was done; try again$"):
         fails()
     assert not caplog.records
     logging.getLogger("torch").error("after it")
