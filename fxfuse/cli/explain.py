@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,26 +98,30 @@ def _model(asked: Explain) -> tuple[Any, Tensor | None, list[str]]:
 
 
 def _better(model: Any, example: Any, report: Report) -> Iterator[str]:
-    """Yield the other ways of calling that leave fewer norms, each with the number; none that does not help."""
-    left = _running(report)
+    """Yield the other ways of calling that leave less, each with the number; none that does not help."""
+    left = _left(report)
     ways: dict[str, Callable[[], Report]] = {}
     if report.structure == "module":
         ways["structure='graph'"] = lambda: fxfuse.explain(model, example, structure="graph")
     if isinstance(example, Tensor):
         ways["fusing the exported program"] = lambda: fxfuse.explain(_exported(model, example))
-    for way, run in ways.items() if left else ():
+    for way, run in ways.items() if any(left) else ():
         try:
             with failures.quiet():
-                fewer = _running(run())
+                fewer = _left(run())
         except Exception:  # noqa: BLE001, S112 - a way that fails is no advice
             continue
-        if fewer < left:
-            yield f"Another way folds more: {way} leaves {counted(fewer, 'norm')} instead of {left}."
+        if fewer[0] < left[0]:
+            yield f"Another way folds more: {way} leaves {counted(fewer[0], 'norm')} instead of {left[0]}."
+        elif fewer < left:
+            stay = f"the constants of {counted(fewer[1], 'operation')}"
+            yield f"Another way folds more: {way} leaves {stay} instead of {left[1]}."
 
 
-def _running(report: Report) -> int:
-    """How many norms are left that the forward calls; an exported program has no others."""
-    return sum(decision.reason is not Reason.NOT_CALLED for decision in report.norms_left)
+def _left(report: Report) -> tuple[int, int]:
+    """How many norms and other constants are left that the forward calls; an exported program has no others."""
+    stay = Counter(decision.subject for decision in report.skipped if decision.reason is not Reason.NOT_CALLED)
+    return stay["norm"], stay["constants"]
 
 
 def _exported(model: nn.Module, example: Tensor) -> Any:

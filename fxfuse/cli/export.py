@@ -24,6 +24,8 @@ from fxfuse.modules.example_inputs import Inputs
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.export import ExportedProgram
 
     from fxfuse.cli.export_formats import Run
@@ -92,14 +94,14 @@ def export(settings: Export) -> Result:
     written = FORMATS[settings.output.suffix]
     for package in written.packages:
         models.need(package, "export")  # now, and not after minutes of work
-    subject = _of_program(settings) if Path(settings.model).suffix == ".pt2" else _of_model(settings)
     advice = "the other format may take it" if written.packages else "export it in Python to see more"
-    with replacing(settings.output) as path, steps(settings.model, 3) as step:
+    with replacing(settings.output) as path, steps(settings.model, 6) as step:
+        subject = (_of_program if Path(settings.model).suffix == ".pt2" else _of_model)(settings, step)
         with explained(f'"{settings.model}" cannot be written as {settings.output.suffix}', advice):
-            step("exporting without fxfuse")
+            step("writing without fxfuse")
             norms = Counts.of(operations(subject.unfused)).norms
             alone = Counts.of(written.operations(written.convert(subject.unfused, settings.dynamic_axes)))
-            step("exporting")
+            step("writing")
             converted = written.convert(subject.fused, settings.dynamic_axes)
             written.save(converted, path)
             after = Counts.of(written.operations(converted))
@@ -109,9 +111,10 @@ def export(settings: Export) -> Result:
     return Result(settings.model, norms, alone, after, errors, subject.random)
 
 
-def _of_model(settings: Export) -> Subject:
+def _of_model(settings: Export, step: Callable[[str], None]) -> Subject:
     """Build a model and fuse it; norms with random weights are taken far from the identity."""
     name, shape = settings.model, settings.input_shape
+    step("building")
     original, random = models.prepared(name, models.find(name), settings.weights)
     given = models.sample(original, shape or (1, *models.input_size(original)))
     trials = [Inputs(_read(settings.input) if settings.input else given)]
@@ -120,22 +123,26 @@ def _of_model(settings: Export) -> Subject:
         trials.append(Inputs(models.sample(original, _other_sizes(settings, sample.shape)).to(sample.dtype)))
     with running(name, sample, "pass --input of the shape and dtype it takes" if settings.input else SHAPE):
         trials[0].call(original)
+    step("fusing")
     fused = fx_fuse(original, sample)
+    step("exporting")
     example = max(trials, key=lambda trial: len(trial.args[0]))  # torch.export takes a batch of one for a constant
     before, after = (_exported(model, example, settings) for model in (original, fused))
     return Subject(original, before, after, trials, random)
 
 
-def _of_program(settings: Export) -> Subject:
+def _of_program(settings: Export, step: Callable[[str], None]) -> Subject:
     """Read a program and fuse it; its shapes are part of it."""
     if settings.input_shape or settings.dynamic_axes or settings.weights:
         raise FuseError(
             f'"{settings.model}" has its shapes and weights in it, so nothing was written; leave out --input-shape,'
             " --input-size, --dynamic-batch, --dynamic-axes and --weights, or export the model again"
         )
+    step("reading")
     program = saved_program.load(Path(settings.model))
     with explained(f'"{settings.model}" cannot be run', "run it in Python to see more"):
         trial = Inputs(_read(settings.input)) if settings.input else saved_program.inputs_of(program)
+        step("fusing")
         fused = fx_fuse(program)
     return Subject(program.module(), program, fused, [trial])
 

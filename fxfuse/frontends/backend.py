@@ -18,6 +18,7 @@ from fxfuse.frontends.snapshot import Snapshot
 from fxfuse.modules.lookup import fetch
 from fxfuse.pipeline.entry import checked_rules
 from fxfuse.report.errors import FuseError, sentence
+from fxfuse.report.table import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fxfuse.report.report import Report
 
 DIFFERENTIATED = (
-    "fxfuse leaves a graph as it is, in which {} operations would fold: it may be differentiated. Call the compiled "
+    "fxfuse leaves a graph as it is, in which {} would fold: it may be differentiated. Call the compiled "
     "model under torch.no_grad() or torch.inference_mode(), or let nothing require gradients."
 )
 _CACHE_SIZE = 8  # sets of parameters of which the folded weights are remembered
@@ -74,7 +75,7 @@ def fxfuse(
         return compiler(graph_module, inputs)
     if _may_be_differentiated(graph_module, inputs):
         if folded.report and torch.is_grad_enabled():
-            warnings.warn(DIFFERENTIATED.format(len(folded.report.folded)), stacklevel=2)
+            warnings.warn(DIFFERENTIATED.format(counted(len(folded.report.folded), "operation")), stacklevel=2)
         return compiler(graph_module, inputs)
     chosen.report(folded.report)
     if not folded.report:
@@ -118,7 +119,8 @@ def _backend(chosen: Any, mode: str | None, options: Mapping[str, Any] | None) -
     try:
         return torch._TorchCompileWrapper(chosen, mode, given, dynamic=None)
     except Exception as error:
-        known = ", ".join(torch._dynamo.list_backends(exclude_tags=()))
+        all_known = set(torch._dynamo.list_backends(exclude_tags=())) - {"fxfuse"}
+        known = ", ".join(sorted(name for name in all_known if "TESTING" not in name))
         raise FuseError(f"There is no backend {chosen!r} to hand the folded graph to; known are {known}.") from error
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxfuse.api import fuse_graph
-from fxfuse.pipeline.entry import checked_rules
+from fxfuse.pipeline.entry import checked_rules, require_hooks
 from fxfuse.pipeline.options import GraphOptions
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, fx
     from typing_extensions import Unpack
+
+    from fxfuse.report.decision import Decision
 
 
 class FusePass(PassBase):
@@ -33,8 +35,11 @@ class FusePass(PassBase):
         >>> result.modified, [node.name for node in result.graph_module.graph.nodes]
         (True, ['input_1', '_0', 'output'])
 
+    A ``PassManager`` calls its passes several times, on several graphs: each call leaves a report in ``reports``.
+
     Attributes:
-        report: what was done to the last graph.
+        reports: what was done to each graph, in the order of the calls; where a graph was left alone as a whole, the
+            note of an empty report says why.
         error: why the last graph was left alone as a whole, None where it was not.
     """
 
@@ -46,7 +51,7 @@ class FusePass(PassBase):
             options: the other options of ``fuse_graph``.
 
         Raises:
-            FuseError: if a rule is none.
+            FuseError: if a rule is none, or ``hooks`` is not known.
         """
         super().__init__()
         unknown = sorted(options.keys() - GraphOptions.__annotations__.keys())
@@ -54,16 +59,28 @@ class FusePass(PassBase):
             raise TypeError(f"FusePass() got an unexpected keyword argument {unknown[0]!r}")
         if "rules" in options:
             options["rules"] = checked_rules(options["rules"])
+        require_hooks(options.get("hooks", "keep"))
         self.constants = constants
         self.options = options
-        self.report = Report()
+        self.reports: list[Report] = []
         self.error: FuseError | None = None
+
+    @property
+    def report(self) -> Report:
+        """What was done to the last graph; an empty report before the first."""
+        return self.reports[-1] if self.reports else Report()
+
+    @property
+    def folded(self) -> tuple[Decision, ...]:
+        """What was folded in all graphs."""
+        return tuple(decision for report in self.reports for decision in report.folded)
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Fold in one graph."""
-        self.report, self.error = Report(), None
+        self.error = None
         try:
-            self.report = fuse_graph(graph_module, self.constants, **self.options)
+            self.reports.append(fuse_graph(graph_module, self.constants, **self.options))
         except FuseError as error:
             self.error = error
+            self.reports.append(Report(notes=(f"The graph was left as it was: {error}",)))
         return PassResult(graph_module, bool(self.report))

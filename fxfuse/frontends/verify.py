@@ -145,9 +145,13 @@ def verify(
     return result
 
 
-def _verification(model: nn.Module, fused: Callable[..., Any], inputs: Inputs, tolerance: float | None) -> Verification:
+def _verification(model: nn.Module, fused: Callable[..., Any], inputs: Inputs, tolerance: Any) -> Verification:
     if not isinstance(model, nn.Module):
         raise FuseError(f"verify takes the original torch.nn.Module, and got {type(model).__name__}; pass the model.")
+    if not callable(fused):
+        raise FuseError(f"verify takes the fused model, and got {type(fused).__name__}; pass what fx_fuse returned.")
+    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+        raise FuseError(f"tolerance={tolerance!r} is no number from 0 on; leave it out for that of the dtype.")
     expected = reference(model, inputs)
     given = reference(fused, inputs, name="The fused model")
     exact = _exact(model, inputs)

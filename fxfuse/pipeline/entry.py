@@ -116,12 +116,21 @@ def require_fusable(model: Any, structure: str | None, *, inplace: bool, hooks: 
     Raises:
         FuseError: a sentence with the offending value and what to do.
     """
+    require_hooks(hooks)
+    for problem in _problems(model, structure, inplace):
+        raise FuseError(f"{problem} Nothing was changed.")
+
+
+def require_hooks(hooks: str) -> None:
+    """Raise for what says nothing of hooks.
+
+    Raises:
+        FuseError: if it is neither "keep" nor "observe".
+    """
     if hooks not in ("keep", "observe"):
         raise FuseError(
             f"hooks={hooks!r} is not known; pass 'keep' or 'observe', or leave it out. Nothing was changed."
         )
-    for problem in _problems(model, structure, inplace):
-        raise FuseError(f"{problem} Nothing was changed.")
 
 
 def require_graph(graph_module: Any, constants: Any) -> None:

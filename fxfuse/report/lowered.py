@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
-from fxfuse.report.table import table, wrapped
+from fxfuse.report.table import Table, html_block
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,11 +50,20 @@ class LoweringReport(Report):
 
     def text(self, width: int | None = None) -> str:
         """Return the table of the folds, then that of the kernels."""
+        kernels = self._kernels()
+        return "\n\n".join([super().text(width), *([kernels.text(width)] if kernels.rows else []), self._taken()])
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        return super()._repr_html_() + html_block([self._taken()], [self._kernels()])
+
+    def _kernels(self) -> Table:
         rows = [(one.path, one.kind, _takes(one), one.left) for one in (*self.kernels, *self.left)]
-        kernels = table(("layer", "kind", "takes in", "why"), rows, width)
+        return Table("", ("layer", "kind", "takes in", "why"), rows)
+
+    def _taken(self) -> str:
         taken = sum(len(one.takes) for one in self.kernels)
-        total = f"kernels: {len(self.kernels)}, operations taken in: {taken}, layers left: {len(self.left)}"
-        return "\n\n".join([super().text(width), *([kernels] if rows else []), wrapped(total, width)])
+        return f"kernels: {len(self.kernels)}, operations taken in: {taken}, layers left: {len(self.left)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

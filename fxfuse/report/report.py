@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from torch.export import ExportedProgram
 from fxfuse.report.cost import Cost
 from fxfuse.report.errors import FuseError
 from fxfuse.report.size import Size, summary
-from fxfuse.report.table import counted, table, wrapped
+from fxfuse.report.table import Table, counted, html_block, wrapped
 
 if TYPE_CHECKING:
     from torch import fx
@@ -101,8 +100,8 @@ class Report:
         return f"<Report: {self._totals()}>"
 
     def _repr_html_(self) -> str:
-        """Return the tables for a notebook, which would wrap their lines otherwise."""
-        return f'<pre style="white-space: pre; overflow-x: auto">{html.escape(str(self))}</pre>'
+        """Return the tables for a notebook, the totals first."""
+        return html_block(self._lines(), self._tables())
 
     def text(self, width: int | None = None) -> str:
         """Return a table of what folded and then what stayed and why, one of refused merges, and totals.
@@ -118,16 +117,21 @@ class Report:
             width: the characters of a line; names are never broken, so that a line can be longer.  Where a table
                 is wider, it becomes a paragraph for each operation.
         """
+        tables = [f"{told.title}\n\n{told.text(width)}".lstrip() for told in self._tables()]
+        return "\n\n".join([*tables, "\n".join(wrapped(line, width) for line in self._lines())])
+
+    def _tables(self) -> list[Table]:
         merges, others = self.refused_merges, [d for d in self.skipped if d.subject != "merge"]
-        headers = ("operation", "kind", "result", "evidence", "why")
         rows = [(d.path, d.kind, _result(d), d.evidence, d.detail) for d in (*self.folded, *others)]
-        blocks = [table(headers, rows, width)] if rows else []
-        if merges:
-            refused = table(("operation", "kind", "why"), [(d.path, d.kind, d.detail) for d in merges], width)
-            blocks.append(f"Layers that could not become one:\n\n{refused}")
-        sizes = [] if self.sizes is None else [summary(*self.sizes)]
-        lines = [wrapped(line, width) for line in (*sizes, self._totals(), *self.notes)]
-        return "\n\n".join([*blocks, "\n".join(lines)])
+        refused = [(d.path, d.kind, d.detail) for d in merges]
+        tables = (
+            Table("", ("operation", "kind", "result", "evidence", "why"), rows),
+            Table("Layers that could not become one:", ("operation", "kind", "why"), refused),
+        )
+        return [told for told in tables if told.rows]
+
+    def _lines(self) -> list[str]:
+        return [*([] if self.sizes is None else [summary(*self.sizes)]), self._totals(), *self.notes]
 
     def _totals(self) -> str:
         evidence = Counter(d.evidence for d in self.folded)

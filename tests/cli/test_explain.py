@@ -18,6 +18,7 @@ from fxfuse.cli.main import main
 from fxfuse.cli.settings import Explain
 from tests.cli.html_pages import data_of
 from tests.cli.test_main import QUICK, folder
+from tests.support.helpers import Model
 
 __all__ = ["folder"]  # a fixture that every test here uses too
 
@@ -101,3 +102,21 @@ def test_the_page_says_what_the_table_says(capsys: pytest.CaptureFixture[str]) -
     assert explain.RANDOM in data["notes"]
     assert data["size"] in capsys.readouterr().out
     assert "2 -> 1 norms" in data["size"]
+
+
+def test_another_way_that_folds_more_constants_is_told() -> None:
+    class FirstToken(Model):
+        """Without sizes, nobody knows how many axes the norm of the tokens has."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(x)[:, 0])
+
+    model = FirstToken(norm=nn.LayerNorm(4), head=nn.Linear(4, 2)).eval()
+    models.randomize(model)
+    with torch.no_grad():
+        model.norm.bias.add_(1)
+    example = torch.randn(1, 3, 4)
+    (note,) = explain._better(model, example, fxfuse.explain(model, example))
+    assert note == (
+        "Another way folds more: fusing the exported program leaves the constants of 0 operations instead of 1."
+    )

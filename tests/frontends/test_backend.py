@@ -84,7 +84,7 @@ def test_it_folds_where_nothing_requires_gradients() -> None:
 def test_graphs_that_are_trained_are_left_alone() -> None:
     model, reports = net(), list[Report]()
     expected = torch.autograd.grad(model(X).square().sum(), list(model.parameters()))
-    with pytest.warns(UserWarning, match="in which 1 operations would fold: it may be differentiated"):
+    with pytest.warns(UserWarning, match="in which 1 operation would fold: it may be differentiated"):
         given = torch.autograd.grad(compiled(model, reports)(X).square().sum(), list(model.parameters()))
     assert_equal(expected, given)
     assert reports == []

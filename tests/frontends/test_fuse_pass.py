@@ -63,8 +63,25 @@ def test_until_nothing_changes_any_more() -> None:
     passes = FusePass()
     result = PassManager(passes=[passes], steps=5)(traced(conv_norm()))
     assert result.modified
-    assert not passes.report  # of the last step
+    assert [bool(report) for report in passes.reports] == [True, False]  # the last step finds nothing more
+    assert passes.report is passes.reports[-1]
+    assert {decision.path for decision in passes.folded} == {"1"}
     assert passes.error is None
+
+
+def test_each_graph_of_a_pipeline_has_its_report() -> None:
+    fuse = FusePass({"weights": values(3)})
+    fuse.call(traced(conv_norm()))
+    fuse.constants = None
+    fuse.call(traced(conv_norm()))
+    assert [len(report.folded) for report in fuse.reports] == [0, 1]
+    (note,) = fuse.reports[0].notes
+    assert note.startswith("The graph was left as it was: The constant 'weights' has no placeholder")
+
+
+def test_hooks_that_are_not_known_are_told_at_once() -> None:
+    with pytest.raises(FuseError, match="hooks='observ' is not known"):
+        FusePass(hooks="observ")  # type: ignore[arg-type] # the point
 
 
 def test_options_and_constants_of_a_pass() -> None:

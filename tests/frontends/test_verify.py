@@ -206,3 +206,15 @@ def test_an_original_that_is_no_module_is_an_error() -> None:
     sentence = error_of(lambda: verify("model", nn.Identity(), torch.randn(2)))  # type: ignore[arg-type] # the point
     assert "str" in sentence
     assert "torch.nn.Module" in sentence
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), "1e-3"])
+def test_a_tolerance_that_is_none(tolerance: Any) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(FuseError, match="is no number from 0 on; leave it out"):
+        verify(model, model, values(1, 2).float(), tolerance=tolerance)
+
+
+def test_a_fused_model_that_is_none() -> None:
+    with pytest.raises(FuseError, match="verify takes the fused model, and got Tensor"):
+        verify(nn.Linear(2, 2), values(2), values(1, 2))  # type: ignore[arg-type] # the point

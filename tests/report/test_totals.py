@@ -7,7 +7,7 @@ from collections import OrderedDict
 import pytest
 from torch import Tensor, nn
 
-from fxfuse import explain
+from fxfuse import Report, explain, fx_fuse, lower
 from tests.report.test_report import mixed
 from tests.support.helpers import Model, trained, values
 
@@ -49,8 +49,10 @@ def test_a_norm_that_is_left_is_not_ok() -> None:
 def test_short_for_a_debugger_and_one_block_for_a_notebook() -> None:
     report = explain(mixed())
     assert repr(report) == "<Report: 2 folded, 2 norms left; shared weights untied: 160 bytes>"
-    assert "stem.1" in report._repr_html_()
-    assert "-&gt; stem.0" in report._repr_html_()
+    shown = report._repr_html_()
+    assert "<td>stem.1" in shown
+    assert "<td>-&gt; stem.0" in shown
+    assert shown.index("2 folded, 2 norms left") < shown.index("<table>")
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -95,3 +97,9 @@ def test_every_assumed_fold_says_what_would_prove_it() -> None:
         assert not any(d.assumed for d in proven.folded)
         assert "assumption" not in str(proven)
         assert "assumed" not in str(proven)
+
+
+def test_a_notebook_shows_the_kernels_of_a_lowered_model_too() -> None:
+    report = Report.of(lower(fx_fuse(trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).float())))
+    shown = report._repr_html_()
+    assert shown.index("<td>BatchNorm2d") < shown.index("kernels: 1, operations taken in: 1") < shown.index("<td>relu")
