@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -103,8 +104,10 @@ def register(  # noqa: PLR0913 - a row has as many columns
     Raises:
         FuseError: if an argument is not what it should be, or a target has a row; nothing is added then.
     """
-    targets = (*_listed("modules", modules), *_listed("functions", functions), *_listed("methods", methods))
-    for problem in _problems(view, otherwise, modules, functions, methods, _listed("arguments", arguments), facts):
+    given = {"modules": modules, "functions": functions, "methods": methods, "arguments": arguments}
+    lists = [_listed(which, values) for which, values in given.items()]
+    targets, named = tuple(itertools.chain(*lists[:-1])), lists[-1]
+    for problem in (*_problems(view, otherwise, *lists), *_problems_of_facts(name, tuples, named, facts)):
         raise FuseError(f"register({name!r}): {problem}; nothing was registered.")
     known = [target for target in targets if target in OPERATORS]
     if known and not replace:
@@ -112,7 +115,7 @@ def register(  # noqa: PLR0913 - a row has as many columns
             f"register({name!r}): {known[0]!r} has a row already, {OPERATORS[known[0]].name!r}; nothing was "
             "registered. Pass replace=True to put the new row in its place."
         )
-    return row(name, view, " ".join(arguments), *targets, tuples=tuples, otherwise=otherwise, **facts)
+    return row(name, view, " ".join(named), *targets, tuples=tuples, otherwise=otherwise, **facts)
 
 
 def _listed(what: str, values: Iterable[Any]) -> tuple[Any, ...]:
@@ -129,7 +132,6 @@ def _problems(
     functions: Iterable[object],
     methods: Iterable[object],
     arguments: Iterable[object],
-    facts: Mapping[str, object],
 ) -> Iterator[str]:
     """Yield what is wrong with a row, most of which would be found late or never."""
     for which, role in (("view", view), ("otherwise", otherwise)):
@@ -138,17 +140,49 @@ def _problems(
     kinds: tuple[tuple[str, Iterable[object], Callable[[Any], bool], str], ...] = (
         ("modules", modules, lambda m: isinstance(m, type) and issubclass(m, nn.Module), "class of modules"),
         ("functions", functions, _is_function, "function"),
-        ("methods", methods, lambda m: isinstance(m, str), "name of a method"),
+        ("methods", methods, lambda m: isinstance(m, str) and m.isidentifier(), "name of a method"),
         ("arguments", arguments, lambda a: isinstance(a, str) and a.lstrip("*").isidentifier(), "name of an argument"),
     )
     for which, values, fits, wanted in kinds:
         yield from (f"{value!r} in {which} is no {wanted}" for value in values if not fits(value))
     if not any(values for which, values, *_ in kinds if which != "arguments"):
         yield "it has no targets; pass modules, functions or methods"
-    for column, value in facts.items():
-        allowed = get_args(get_type_hints(Columns).get(column))
-        if allowed and all(isinstance(word, str) for word in allowed) and value not in allowed:
-            yield f"{column}={value!r} is not known; it is one of {', '.join(map(repr, allowed))}"
+    if not arguments or len(set(arguments)) < len(tuple(arguments)):
+        yield f"arguments={list(arguments)!r} must name the transformed value, and each argument once"
+
+
+def _problems_of_facts(
+    name: object, tuples: object, arguments: tuple[Any, ...], facts: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what is wrong with the columns that are no targets."""
+    if not (isinstance(name, str) and name):
+        yield "the name must be a text that reports show"
+    if not isinstance(tuples, bool):
+        yield f"tuples={tuples!r} is neither True nor False"
+    yield from filter(None, (_problem_of_fact(column, value) for column, value in facts.items()))
+    named = {word for column in ("axes", "like") for word in str(facts.get(column, "")).split()}
+    for word in sorted(named - {str(argument).lstrip("*") for argument in arguments}):
+        yield f"{word!r} is none of the arguments {list(arguments)!r}"
+
+
+def _problem_of_fact(column: str, value: Any) -> str:
+    known = get_type_hints(Columns)
+    if column not in known:
+        return f"{column} is no fact; known are {', '.join(known)}"
+    if column in _FACTS:
+        fits, wanted = _FACTS[column]
+        return "" if fits(value) else f"{column}={value!r} is not {wanted}"
+    words = get_args(known[column])
+    return "" if value in words else f"{column}={value!r} is not known; it is one of {', '.join(map(repr, words))}"
+
+
+_FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rank": (lambda rank: callable(rank) or isinstance(rank, int), "a number, or a function that gives one"),
+    "takes": (lambda ranks: isinstance(ranks, tuple) and all(isinstance(n, int) for n in ranks), "a tuple of numbers"),
+    "axes": (lambda names: isinstance(names, str), "a text with names of arguments"),
+    "spatial": (lambda count: isinstance(count, int), "a number of axes"),
+    "like": (lambda argument: isinstance(argument, str), "the name of an argument"),
+}
 
 
 def _is_function(value: object) -> bool:

@@ -1,8 +1,16 @@
-"""What a type checker knows of the functions: mypy reads this file as a user's own; running it shows that it is so."""
+"""What a type checker knows of the functions: mypy and pyright read this file as a user's own; running it shows that it
+is so.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,3 +63,28 @@ def test_what_is_no_option() -> None:
 
 def test_the_package_says_that_it_has_types() -> None:
     assert resources.files("fxfuse").joinpath("py.typed").is_file()
+
+
+WRONG = """
+import torch
+from fxfuse import fx_fuse
+
+fx_fuse(torch.nn.Linear(2, 2), guard=False)
+number: int = fx_fuse(torch.nn.Linear(2, 2), structure="module").in_features
+text: str = fx_fuse(torch.nn.Linear(2, 2), structure="module").in_features
+"""
+
+
+def test_pyright_knows_the_same(tmp_path: Path) -> None:
+    """It finds nothing wrong in this file, and what is wrong in another one."""
+    pytest.importorskip("pyright")
+    shutil.copy(__file__, tmp_path / "right.py")
+    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "pyrightconfig.json").write_text('{"reportUnnecessaryTypeIgnoreComment": "error"}')
+    command = [sys.executable, "-m", "pyright", "--project", str(tmp_path), "--pythonpath", sys.executable]
+    paths = (str(Path(fxfuse.__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run([*command, "--outputjson"], env=environment, capture_output=True, text=True, check=False)
+    told = json.loads(done.stdout)["generalDiagnostics"]
+    found = [(Path(one["file"]).name, one["range"]["start"]["line"]) for one in told]
+    assert found == [("wrong.py", 4), ("wrong.py", 6)], done.stdout

@@ -41,6 +41,17 @@ class Tap(nn.Module):
         ({"modules": [Tap], "view": Tap}, "is no role"),
         ({"modules": [Tap], "otherwise": "Identity"}, "otherwise='Identity' is no role"),
         ({"modules": [Tap], "shape": "equal"}, "shape='equal' is not known; it is one of 'same', 'same rank'"),
+        ({"modules": [Tap], "arguments": []}, "arguments=[] must name the transformed value"),
+        ({"modules": [Tap], "arguments": ["x", "x"]}, "each argument once"),
+        ({"modules": [Tap], "tuples": "yes"}, "tuples='yes' is neither True nor False"),
+        ({"modules": [Tap], "rank": "two"}, "rank='two' is not a number, or a function that gives one"),
+        ({"modules": [Tap], "takes": 4}, "takes=4 is not a tuple of numbers"),
+        ({"modules": [Tap], "spatial": "2"}, "spatial='2' is not a number of axes"),
+        ({"modules": [Tap], "axes": ["dim"]}, "axes=['dim'] is not a text"),
+        ({"modules": [Tap], "axes": "dim"}, "'dim' is none of the arguments ['input']"),
+        ({"modules": [Tap], "like": "other"}, "'other' is none of the arguments ['input']"),
+        ({"modules": [Tap], "size": 3}, "size is no fact; known are shape, result, rank"),
+        ({"methods": ["tap it"]}, "'tap it' in methods is no name of a method"),
         ({}, "it has no targets; pass modules, functions or methods"),
         ({"functions": [torch.relu]}, "has a row already, 'relu'; nothing was registered. Pass replace=True"),
     ],
@@ -60,3 +71,15 @@ def test_a_row_takes_the_place_of_another_if_that_is_asked_for() -> None:
     row = register("tap", Identity, functions=[torch.relu], modules=[Tap], replace=True)
     assert OPERATORS[torch.relu] is OPERATORS[Tap] is row
     assert register("tap", Identity, modules=[Tap], replace=True) is OPERATORS[Tap]
+
+
+@pytest.mark.usefixtures("restored_operators")
+def test_targets_may_come_from_a_generator() -> None:
+    row = register("tap", Identity, modules=(kind for kind in [Tap]), arguments=iter(["input"]))
+    assert OPERATORS[Tap] is row
+    assert row.arguments == ("input",)
+
+
+def test_a_name_that_is_no_text() -> None:
+    with pytest.raises(FuseError, match="the name must be a text"):
+        register(5, Identity, modules=[Tap])

@@ -180,6 +180,8 @@ def test_the_readme_is_short_with_the_lines_that_tools_read() -> None:
     assert len(lines) <= 90
     assert sum(line.startswith('$ pip install ".[bench]" && fxfuse bench ') for line in lines) == 1
     assert sum(line.startswith('$ pip install -e ".[dev]" && pytest ') for line in lines) == 1
+    code = re.findall(r"^```\w*\n(.*?)^```$", "\n".join(lines), flags=re.DOTALL | re.MULTILINE)
+    assert max(map(len, "".join(code).splitlines())) <= 90, "wider than a code host shows"
 
 
 def test_the_site_lists_every_page_and_the_reference_every_public_name() -> None:
