@@ -94,10 +94,10 @@ def _commands() -> Iterator[str]:
 
 
 def _written_argument(action: argparse.Action) -> str:
-    metavar = str(action.metavar or "|".join(action.choices or ()))
+    metavar = str(action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else ""))
     several = {"+": f"{metavar} ...", "*": f"[{metavar} ...]"}
     value = several.get(str(action.nargs), "" if action.nargs == 0 else metavar)
-    return " ".join([*action.option_strings, *([value] if value else [])]).replace("|", "\\|")
+    return " ".join([*action.option_strings, *([value] if value else [])])
 
 
 def _expanded(action: argparse.Action) -> str:

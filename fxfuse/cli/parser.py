@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BAD_USAGE = 2
 NUMBERS, AXES = re.compile(r"[\d,x]+"), re.compile(r"[\w,]*=[\w,=]+")
 LISTS = {"--batch": NUMBERS, "--input-size": NUMBERS, "--input-shape": NUMBERS, "--dynamic-axes": AXES}
+PATHS = ("FILE", "FILE.npy", "OUTPUT", "PLAN", "IN", "OUT")
+FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # as shtab.FILE, which is not always installed
 MODEL_HELP = "a model of torchvision, timm:NAME, or package.module:factory"
 
 
@@ -91,6 +93,9 @@ def parser() -> Parser:
     _add_export(commands.add_parser("export", help="write a fused model to a file: ONNX, or an exported program"))
     _add_refold(commands.add_parser("refold", help="fold new weights as a saved plan says, from file to file"))
     made.commands = commands.choices
+    for action in (action for command in made.commands.values() for action in command._actions):
+        if str(action.metavar) in PATHS:
+            vars(action)["complete"] = FILE
     return made
 
 

@@ -90,7 +90,8 @@ class Reason(Enum):
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value}, and would get another value; "
-        "pass example_inputs if there were none, or call the enclosing module as a whole"
+        "use structure='graph' where the model can be traced as a whole, else pass example_inputs if there were none, "
+        "or call the enclosing module as a whole"
     )
     BOUND = (
         "an object in the attribute {value} holds what the fold would change, and goes on using the original; hold the "

@@ -177,7 +177,9 @@ def test_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     pytest.importorskip("shtab")
     with pytest.raises(SystemExit, match="0"):
         main(["--print-completion", shell])
-    assert "--fail-on-left" in capsys.readouterr().out
+    written = capsys.readouterr().out
+    assert "--fail-on-left" in written
+    assert (":FILE:_files" if shell == "zsh" else "html_COMPGEN=_shtab_compgen_files") in written
 
 
 def test_completion_names_the_extra_that_it_takes(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
