@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fxfuse
 from fxfuse.cli import failures, html_report, models, saved_program
@@ -22,8 +22,6 @@ from fxfuse.report.table import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from torch import nn
 
     from fxfuse.cli.settings import Explain
 
@@ -103,8 +101,12 @@ def _better(model: Any, example: Any, report: Report) -> Iterator[str]:
     ways: dict[str, Callable[[], Report]] = {}
     if report.structure == "module":
         ways["structure='graph'"] = lambda: fxfuse.explain(model, example, structure="graph")
-    if isinstance(example, Tensor):
-        ways["fusing the exported program"] = lambda: fxfuse.explain(_exported(model, example))
+    tried = _usual_input(model) if example is None and isinstance(model, nn.Module) else example
+    if isinstance(tried, Tensor):
+        if example is None:
+            size = ",".join(map(str, tried.shape[1:]))
+            ways[f"--input-size {size}"] = lambda: fxfuse.explain(model, tried)
+        ways["fusing the exported program"] = lambda: fxfuse.explain(_exported(model, tried))
     for way, run in ways.items() if any(left) else ():
         try:
             with failures.quiet():
@@ -116,6 +118,11 @@ def _better(model: Any, example: Any, report: Report) -> Iterator[str]:
         elif fewer < left:
             stay = f"the constants of {counted(fewer[1], 'operation')}"
             yield f"Another way folds more: {way} leaves {stay} instead of {left[1]}."
+
+
+def _usual_input(model: nn.Module) -> Tensor:
+    """An input of the size that most models take, for one that nobody knows the size of."""
+    return models.sample(model, (1, *models.input_size(model)))
 
 
 def _left(report: Report) -> tuple[int, int]:

@@ -99,8 +99,16 @@ def reference(model: Callable[..., Any], inputs: Inputs, name: str = "") -> Any:
             if out_of_memory(error):
                 raise
             told = f"{name or type(model).__name__} raises on the example inputs by itself ({sentence(error)})"
-            advice = "Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
-            raise FuseError(f"{told}, so nothing was changed. {advice}") from error
+            raise FuseError(f"{told}, so nothing was changed. {_advice(inputs)}") from error
+
+
+def _advice(inputs: Inputs) -> str:
+    """Return what to pass in place of inputs that a model does not take."""
+    if inputs.args and all(type(size) is int for size in inputs.args):
+        return f"A shape is no input: pass torch.randn({', '.join(map(str, inputs.args))})."
+    if any(type(leaf).__module__ == "numpy" for leaf in pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))):
+        return "Pass tensors: torch.from_numpy(array)."
+    return "Pass inputs that the model accepts: a tuple of positional arguments, or a dict of keywords."
 
 
 @contextlib.contextmanager

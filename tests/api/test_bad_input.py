@@ -224,3 +224,20 @@ def test_an_exported_program_has_one_structure() -> None:
     program, fuse = torch.export.export(conv_norm(), (values(2, 3, 6, 6),)), untyped(fx_fuse)
     assert_sentence(error_of(lambda: fuse(program, structure="module")), "ExportedProgram", "structure")
     assert_sentence(error_of(lambda: fuse(program, inplace=True)), "ExportedProgram", "inplace")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "advice"),
+    [
+        ((1, 3, 6, 6), "A shape is no input: pass torch.randn(1, 3, 6, 6)"),
+        ([values(1, 3, 6, 6)], "a tuple of positional arguments, or a dict of keywords"),
+    ],
+)
+def test_inputs_that_are_none_are_told_with_what_to_pass(inputs: Any, advice: str) -> None:
+    assert_sentence(error_of(lambda: fx_fuse(conv_norm(), inputs)), "raises on the example inputs", advice)
+
+
+def test_arrays_are_no_tensors() -> None:
+    pytest.importorskip("numpy")
+    array = values(1, 3, 6, 6).numpy()
+    assert_sentence(error_of(lambda: fx_fuse(conv_norm(), array)), "Pass tensors: torch.from_numpy(array)")

@@ -120,3 +120,10 @@ def test_another_way_that_folds_more_constants_is_told() -> None:
     assert note == (
         "Another way folds more: fusing the exported program leaves the constants of 0 operations instead of 1."
     )
+
+
+def test_an_input_is_advised_where_it_folds_more(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "own_models:Branch"]) == 0
+    assert "--input-size 3,224,224 leaves 0 norms instead of 1." in capsys.readouterr().out
+    assert main(["explain", "own_models:Branch", "--input-size", "8"]) == 0
+    assert "Another way" not in capsys.readouterr().out
