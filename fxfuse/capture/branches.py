@@ -6,13 +6,18 @@ nothing then.  So a forward is traced once for each way, and what was traced has
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from fxfuse.capture.frames import is_assertion
 from fxfuse.capture.process import OneThread
 from fxfuse.capture.proxies import Untraceable
+from fxfuse.modules.guards import checks_rank
+from fxfuse.report.errors import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,6 +93,24 @@ class ManyWays(OneThread):
             if first is None or self._written(last, result) != first:
                 raise Untraceable(WHY)
         return result
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Keep an assertion as a node; any other question for a truth is answered in every way."""
+        frame = sys._getframe(2)
+        if checks_rank(frame):
+            return False
+        if is_assertion(frame):
+            self.create_proxy("call_function", torch._assert, (obj, "an assertion of the model does not hold"), {})
+            return True
+        return self.answer(obj, frame)
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        """Unpack where the number of values is known; else the number would have to be guessed."""
+        try:
+            return super().iter(obj)
+        except Exception as error:
+            self.failure = Untraceable(sentence(error))
+            raise
 
     def answer(self, condition: fx.Proxy, frame: FrameType) -> bool:
         """Answer a question for a truth that only values can tell, which a frame of the user's asks.

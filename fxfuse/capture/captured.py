@@ -149,9 +149,9 @@ class Capture:
         parts = [part.module for part in self.parts if not part.recorded]
         traced = {module for part in parts for module in paths_below(part)} - self.opaque.keys() - self.as_is.keys()
         forwards = {kind: forwards_of(kind) for kind in map(type, traced)}
-        members = Members(self.paths)
-        code = Code(members, [*(entry for entries in forwards.values() for entry in entries), *members.implicit])
-        return code.taken([module for module in traced if forwards[type(module)]], set()), code.read | code.called
+        entries = [entry for found in forwards.values() for entry in found]
+        code = Code(Members(self.paths), entries, helpers=True)
+        return code.reached([module for module in traced if forwards[type(module)]]).held, code.others
 
     @property
     def whole(self) -> bool:

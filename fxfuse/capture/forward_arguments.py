@@ -12,9 +12,8 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.uses import mutated
-from fxfuse.modules.code import wrappers_of
 from fxfuse.modules.computed_weights import computes_weights
-from fxfuse.modules.origin import is_compiled
+from fxfuse.modules.origin import is_compiled, wrappers_of
 from fxfuse.modules.steps import steps_of
 
 if TYPE_CHECKING:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from fxfuse.capture.known_objects import functions_of, objects_in
+from fxfuse.capture.known_objects import objects_in, reached_from, values_of
 from fxfuse.capture.members import Members, forwards_of
 from fxfuse.capture.untraced_code import Code
 from fxfuse.graph.registry import operator_of
+from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ATOMS, HOOKS, REGISTRIES, is_hooked
 from fxfuse.modules.origin import home_of, is_torchs, is_users
 from fxfuse.report.reasons import Reason, Refusal
@@ -46,31 +46,33 @@ def changed_by_hooks(paths: Mapping[nn.Module, str]) -> set[nn.Module]:
     hooks = [hook for module in paths for hook in _hooks_of(module)]
     if not hooks:
         return set()
-    members = Members(paths)
-    code = Code(members, [entry for hook in hooks for entry in _entries(hook)])
-    objects = {id(held) for held in (*code.known, *(held for hook in hooks for held in objects_in(hook)))}
-    names = set(code.all_stored)
+    functions, known = reached_from(hooks)
+    objects = {id(held) for held in known}
+    told = [mentions(function.__code__) for function in functions]
+    names = {name for found in told for name in found.stored | found.own_stored}
+    read = {name for found in told for name in found.names}
     for module in paths:
         for name, value in module.__dict__.items():
             if name not in REGISTRIES and type(value) not in ATOMS:
-                shared = name in code.names or any(id(held) in objects for held in objects_in(value))
+                shared = name in read or any(id(held) in objects for held in objects_in(value))
                 names |= {name} if shared and not isinstance(value, nn.Module) else set()
-    forwards = {cls: Code(members, forwards_of(cls)) for cls in {type(module) for module in paths if is_users(module)}}
-    reading = {cls for cls, found in forwards.items() if names & found.names or _changeable(found.known, objects)}
+    members = Members(paths)
+    codes = {cls: Code(members, forwards_of(cls)) for cls in {type(module) for module in paths if is_users(module)}}
+    reading = {cls for cls, code in codes.items() if names & code.names or _knows(code, objects)}
     return {module for module in paths if type(module) in reading}
 
 
-def _changeable(known: list[Any], objects: set[int]) -> bool:
-    """Whether there is an object that can be changed among those of some numbers."""
+def _knows(code: Code, objects: set[int]) -> bool:
+    """Whether there is an object that can be changed, one of some numbers, among what some functions know."""
     fixed = (type, ModuleType, FunctionType, nn.Module)
+    _, known = reached_from(value for function in code.functions for value in values_of(function))
     return any(id(value) in objects for value in known if not isinstance(value, fixed))
 
 
 def _known_modules(hooked: nn.Module, paths: Mapping[nn.Module, str]) -> Iterator[nn.Module]:
     """Yield the modules that the hooks of a module come to without being given them."""
-    members = Members([hooked])
     for hook in _hooks_of(hooked):
-        known = [*objects_in(hook), *Code(members, _entries(hook)).known]
+        _, known = reached_from([hook])
         yield from (value for value in known if isinstance(value, nn.Module) and value in paths and value is not hooked)
         tensors = {id(value) for value in known if isinstance(value, Tensor)}
         for module in paths if tensors else ():
@@ -82,13 +84,3 @@ def _hooks_of(module: nn.Module) -> list[Any]:
     """Return the hooks of a module that run in a forward pass, but for torch's own."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return [hook for hook in hooks if not is_torchs(hook)]
-
-
-def _entries(hook: Any) -> list[tuple[FunctionType, type | None]]:
-    """Return the functions that a call of a hook begins with."""
-    held = [value for value in objects_in(hook) if callable(value) and not isinstance(value, (type, nn.Module))]
-    members = [value if isinstance(value, _FUNCTIONS) else type(value).__call__ for value in held]
-    return [(function, None) for member in members for function in functions_of(member)]
-
-
-_FUNCTIONS = (FunctionType, MethodType, functools.partial)

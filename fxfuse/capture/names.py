@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.capture.members import Members, forwards_of
-from fxfuse.capture.untraced_code import Code
+from fxfuse.capture.untraced_code import Code, Reached
 from fxfuse.modules.code import mentions
 from fxfuse.modules.lookup import ancestors, splitting
 from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal
@@ -51,15 +51,17 @@ class Names:
         outermost = [m for m in opaque if self._above[m].isdisjoint(opaque.keys() - {m})]
         self._codes = [self._code_of(module) for module in outermost]
 
-    def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, set[nn.Module]]:
-        """Return the untraced code in a module, with what it may use by itself."""
+    def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, Reached]:
+        """Return the untraced code in a module, with what it may come to."""
         inside = [module for module in self._opaque if outermost in self._above[module]]
         for above in (False, True):
-            entries = [entry for module in inside for entry in self._members.called_by(module, above=above)]
-            code = Code(self._members, [*entries, *self._members.implicit])
+            entries = [entry for module in inside for entry in forwards_of(type(module), above=above)]
+            entries += [(module.__dict__["forward"], None) for module in inside if "forward" in module.__dict__]
+            code = Code(self._members, entries)
             if _ABOVE.isdisjoint(code.names):
                 break
-        return outermost, code, code.touched(inside)
+        code.opens = code.opens or not code.names.isdisjoint(("train", "eval"))  # by which it switches norms
+        return outermost, code, code.reached(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:
         """Return why untraced code forbids a fold, None if it does not.
@@ -68,19 +70,20 @@ class Names:
             modules: those that the fold changes.
         """
         split = splitting(modules, self._above) if self._codes and modules else frozenset()
-        for outermost, code, touched in self._codes:
-            if not touched.isdisjoint(split - self._traced) or any(_reads(code, touched, module) for module in modules):
+        for outermost, code, found in self._codes:
+            used = not found.touched.isdisjoint(split - self._traced) or not found.opened.isdisjoint(modules)
+            if used or any(_reads(code, found.touched, module) for module in modules):
                 return self._refusal_of(outermost)
         return None
 
     def touches(self, module: nn.Module) -> bool:
         """Whether untraced code may come to a module by itself."""
-        return any(module in touched for _, _, touched in self._codes)
+        return any(module in found.touched for _, _, found in self._codes)
 
     def calls_one_of(self, modules: Collection[nn.Module]) -> bool:
         """Whether untraced code calls a layer by its name."""
         names = {module: self._paths[module].rpartition(".")[2] for module in modules if not module._modules}
-        return any(m in touched and n in code.calls for _, code, touched in self._codes for m, n in names.items())
+        return any(m in found.touched and n in code.calls for _, code, found in self._codes for m, n in names.items())
 
     def require(self, modules: Collection[nn.Module]) -> None:
         """Refuse a fold that untraced code forbids; see ``refusal``."""
@@ -91,9 +94,9 @@ class Names:
     def read(self) -> dict[nn.Module, Refusal]:
         """Return the modules of which untraced code may read the tensors by themselves, each with a refusal."""
         found: dict[nn.Module, Refusal] = {}
-        for outermost, code, touched in self._codes:
+        for outermost, code, reached in self._codes:
             named = [mentions(function.__code__) for function in code.functions]
-            for module in touched:
+            for module in reached.touched:
                 name = self._paths.get(module, "").rpartition(".")[2]
                 tensors = (*module._parameters, *module._buffers)
                 # As in ``self.conv.weight``: one function mentions the layer and the tensor.

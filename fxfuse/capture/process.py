@@ -25,7 +25,7 @@ from torch import fx, nn
 from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
-from fxfuse.capture.known_objects import functions_of, values_of
+from fxfuse.capture.known_objects import reached_from
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.capture.symbolic_sizes import ORIGINALS, number_class
 from fxfuse.modules.code import handles_exceptions, mentions
@@ -33,7 +33,7 @@ from fxfuse.modules.origin import home_of, is_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType, FunctionType
+    from types import CodeType, FrameType
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -175,20 +175,10 @@ class Numbers(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def _numbers_of(cls: Any) -> Numbers:
-    pending = [f for base in cls.__mro__ if is_users(base) for v in vars(base).values() for f in functions_of(v)]
-    seen: set[FunctionType] = set()
-    scopes: list[dict[str, Any]] = []
-    known: list[Any] = []
-    while pending:
-        function = pending.pop()
-        if function in seen:
-            continue
-        seen.add(function)
-        if not ORIGINALS.keys().isdisjoint(mentions(function.__code__).variables):
-            scopes.append(function.__globals__)
-        values = list(values_of(function))
-        known += values
-        pending += [inner for value in values for inner in functions_of(value)]
+    values = [value for base in cls.__mro__ if is_users(base) for value in vars(base).values()]
+    functions, known = reached_from([v for v in values if not isinstance(v, type)]) if values else ([], [])
+    using = [f for f in functions if not ORIGINALS.keys().isdisjoint(mentions(f.__code__).variables)]
+    scopes = [function.__globals__ for function in using]
     return Numbers(tuple(scopes), any(home_of(value) == "math" for value in known))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import dis
 import functools
-import inspect
 import operator
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,11 +13,10 @@ from torch import Tensor, fx
 
 from fxfuse.capture.frames import asked_classes, is_assertion, unpacked
 from fxfuse.capture.symbolic_sizes import gives_tensor, number_class
-from fxfuse.modules.code import wrappers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType
+    from types import FrameType
 
 
 class Untraceable(Exception):  # noqa: N818 - a finding, not an error
@@ -176,27 +173,3 @@ class ConstantProxy(AnyProxy):
     def numel(self) -> int:
         """Return the number of elements."""
         return self.tensor.numel()
-
-
-_STATES = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_inference".split())
-
-
-def asks_what_a_graph_cannot_say(function: Any) -> str:
-    """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
-    wrappers = wrappers_of(function) if hasattr(function, "__wrapped__") else ()
-    functions = (*wrappers, inspect.unwrap(function))
-    codes = (getattr(inner, "__code__", None) for inner in functions)
-    return next(filter(None, (_asked(code) for code in codes if code is not None)), "")
-
-
-@functools.cache
-def _asked(code: CodeType) -> str:
-    asked = _STATES & set(code.co_names)
-    if asked:
-        return f"it calls {min(asked)}"
-    before = None
-    for step in dis.get_instructions(code):
-        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
-            return "it compares by identity"
-        before = step
-    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -24,16 +25,17 @@ from fxfuse.capture.forward_arguments import (
     resolve_types,
     traced_value,
 )
-from fxfuse.capture.frames import is_assertion
 from fxfuse.capture.process import compiled_as_written, one_at_a_time
-from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable, asks_what_a_graph_cannot_say
+from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
+from fxfuse.modules.code import asks_what_a_graph_cannot_say
 from fxfuse.modules.computed_weights import put_back, with_weights
 from fxfuse.modules.derived_class import UNCHECKED
-from fxfuse.modules.guards import checks_rank, require_value
+from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
 from fxfuse.modules.mutable_state import State
+from fxfuse.modules.origin import is_users
 from fxfuse.report.errors import sentence
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Tracer(ManyWays):
         self.traced_func_name = UNCHECKED if hasattr(type(root), UNCHECKED) else "forward"
         before, names = State(root), set(root.__dict__)
         try:
-            with compiled_as_written(), self.computing(root), put_back(root):
+            with compiled_as_written(), self.computing(root), _weights_of(root):
                 graph = self._traced(lambda: self.trace(root))
                 self.require_no_failure()
             literals = literals_of(root, names)
@@ -102,28 +104,11 @@ class Tracer(ManyWays):
         resolve_types(graph, getattr(type(root), self.traced_func_name))
         return Draft(holder, graph, type(root).__name__)
 
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        """Keep an assertion as a node; any other question for a truth is answered in every way."""
-        frame = sys._getframe(2)
-        if checks_rank(frame):
-            return False
-        if is_assertion(frame):
-            self.create_proxy("call_function", torch._assert, (obj, "an assertion of the model does not hold"), {})
-            return True
-        return self.answer(obj, frame)
-
-    def iter(self, obj: fx.Proxy) -> Any:
-        """Unpack where the number of values is known; else the number would have to be guessed."""
-        try:
-            return super().iter(obj)
-        except Exception as error:
-            self.failure = Untraceable(sentence(error))
-            raise
-
     def _require_traceable(self, module: nn.Module) -> None:
         if module in self.wrongly_traced:
             raise Untraceable("a graph of it would give another result than it does")
-        if asked := asks_what_a_graph_cannot_say(type(module).forward):
+        forward = type(module).forward
+        if is_users(forward) and (asked := asks_what_a_graph_cannot_say(forward)):
             raise Untraceable(asked)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
@@ -154,7 +139,7 @@ class Tracer(ManyWays):
             try:
                 self._require_traceable(m)
                 self.by_keyword |= {m} if kwargs else set()
-                with put_back(m):
+                with _weights_of(m):
                     result = self._traced(lambda: super(Tracer, self).call_module(m, forward, args, kwargs), last)
                 self.require_no_failure(before.restore())
             except Exception as error:  # noqa: BLE001 - anything that a user's forward can raise
@@ -217,7 +202,8 @@ class Tracer(ManyWays):
         plain = inspect.unwrap(root_fn)  # torch.fx would pass the arguments of this one to what is around it
         function, args = super().create_args_for_root(plain, is_module, concrete_args)
         function = function if plain is root_fn else called_as(root_fn, plain)
-        return with_weights(function, args[0]), [a.value if isinstance(a, Leaf) else a for a in args]
+        function = with_weights(function, self.root) if self.root._forward_pre_hooks else function
+        return function, [a.value if isinstance(a, Leaf) else a for a in args]
 
     def create_arg(self, a: Any) -> Any:
         """Turn an argument into what a node can hold, and keep the class of ordered dictionaries."""
@@ -248,3 +234,8 @@ class Tracer(ManyWays):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy for a node."""
         return AnyProxy(node, self)
+
+
+def _weights_of(module: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Let hooks that compute weights run, and put back what was there."""
+    return put_back(module) if module._forward_pre_hooks else contextlib.nullcontext()

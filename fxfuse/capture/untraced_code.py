@@ -1,190 +1,212 @@
-"""Functions with all that they may call by name, and the modules that they may come to so.
+"""Code of modules that was not traced, and the modules that it may come to.
 
-Nothing follows assignments, loops or arguments: code that holds a module may use whatever is there under a name that it
-mentions, and any element of a container.  What cannot be known may be used.
+Nothing follows assignments, loops or arguments.  A method may go from a module to what it mentions of it by name.  What
+it does anything else with than to call it or to ask for an attribute is open: whoever gets it, a helper, a table, an
+object that is made, may use all that is below.  So only the methods of modules are read, and nothing that they call.
 """
 
 from __future__ import annotations
 
 import functools
-from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections import defaultdict
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from fxfuse.capture.known_objects import functions_of, objects_in, values_of
-from fxfuse.capture.members import Members, forwards_of
-from fxfuse.modules.code import Mentions, mentions
-from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES
+from fxfuse.capture.known_objects import functions_of, modules_known, values_of
+from fxfuse.capture.members import UNCALLED, Entry, Members
+from fxfuse.modules.code import VARIABLE, mentions
+from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, contents_of, paths_below
 from fxfuse.modules.origin import is_users
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable
+
+_QUIET = UNCALLED - {"__init__", "__new__", "__post_init__"}  # of an object that is made
 
 
-_ALL, _CHILDREN = "*", "/"  # among the names that are read: every module below; every child
-_Own: TypeAlias = "dict[type, tuple[set[str], set[str], set[str]]]"
+class Reached(NamedTuple):
+    """The modules to which code may come.
+
+    Attributes:
+        touched: all of them, also those that it only calls, and those that it is given.
+        held: those that it takes out of others.
+        opened: those that it may use in any way.
+    """
+
+    touched: set[nn.Module]
+    held: set[nn.Module]
+    opened: set[nn.Module]
 
 
 class Code:
-    """Functions, and all that they may call by name.
+    """Methods of modules, and those that they name.
 
     Attributes:
-        read: names that are read.
-        called: names that are called at once.
-        own: class -> what its methods read of their first parameter, call at once, and call the elements of; those that
-            the code begins with are apart, since they are not called on others.
-        computed: names of what it gets attributes of by computed names.
-        stored: names that are set, of anything but their first parameter.
-        all_stored: names that are set.
+        opens: whether it may come to any module.
         names: all names that are read or called.
         values: those of which more is asked than the shape or the like.
-        opens: whether it may come to modules without their names.
-        known: what they know without having been given it.
+        stored: names that are set, of anything but a method's own module.
+        known: the modules that it knows without having been given them.
+        functions: all that were read.
     """
 
-    def __init__(self, members: Members, functions: Iterable[tuple[FunctionType, type | None]]) -> None:
-        """Read functions, each with the class that defines it.
+    def __init__(self, members: Members, entries: Iterable[Entry], *, helpers: bool = False) -> None:
+        """Read functions.
 
         Args:
-            members: what else they may call by name.
-            functions: the functions.  A decorator's wrapper among them is taken to hand on what it is given.
+            members: what they may call by name.
+            entries: what the code begins with.
+            helpers: whether to read what they hand modules to, too, and not to take these for open.
         """
-        self.read: set[str] = set()
-        self.called: set[str] = set()
-        self._elements: set[str] = set()
-        self.own: _Own = {}
-        self.computed: set[str] = set()
-        self.stored: set[str] = set()
-        self.all_stored: set[str] = set()
-        self.names: set[str] = set()
-        self.values: set[str] = set()
+        self._helpers = helpers
         self.opens = False
-        self.known: list[Any] = []
-        self._members = members
-        self._seen: set[Any] = set()
-        self._ids: set[int] = set()
-        entries = [*functions]
-        self._first = set(entries)
-        self._of_given: _Own = {}
-        for wraps in (False, True):
-            self._wraps = wraps
-            self._follow([entry for entry in entries if hasattr(entry[0], "__wrapped__") is wraps])
-
-    def _follow(self, functions: list[tuple[FunctionType, type | None]]) -> None:
-        """Read functions, and those that they name."""
-        self._pending = functions
-        while self._pending:
-            function, owner = self._pending.pop()
-            if (function, owner) in self._seen:
-                continue
-            self._seen.add((function, owner))
-            self._read(function, owner)
-            if not self._pending:
-                named = (self._members.named.get(name, ()) for name in self.names if name != "forward")
-                self._pending = [entry for entries in named for entry in entries if entry not in self._seen]
-
-    def _read(self, function: FunctionType, owner: type | None) -> None:
-        found = mentions(function.__code__)
-        of_given = self._of_given if (function, owner) in self._first else self.own
-        others = (self.read, self.called, self._elements)
-        own = of_given.setdefault(owner, (set(), set(), set())) if owner is not None else others
-        for names, more in zip(own, (found.own_read, found.own_called, found.own_elements), strict=True):
-            names.update(more)
-        self.read |= found.read
-        self.called |= found.called
-        self.names |= found.names
-        self.values |= found.names - found.asked
-        self.stored |= found.stored | (found.own_stored if owner is None else set())
-        self.all_stored |= found.stored | found.own_stored
-        if not self._wraps:
-            self._open(found, owner, own[0])
-            hands = owner is not None and any(not _is_read(function, name) for name in found.own_given)
-            own[0].update([_ALL] if hands else [])
-        for value in values_of(function):
-            for held in objects_in(value, self._ids):
-                self.known.append(held)
-                self._pending += [(inner, None) for inner in functions_of(held)]
-                if not isinstance(held, (nn.Module, FunctionType)):
-                    self._members.add(held if isinstance(held, (type, ModuleType)) else type(held))
-                if isinstance(held, type) and issubclass(held, nn.Module) and "forward" in found.names:
-                    # a call such as Base.forward(self, x) in it
-                    self._pending += [(f, self._members.owner(base, f)) for f, base in forwards_of(held)]
-
-    def _open(self, found: Mentions, owner: type | None, own: set[str]) -> None:
-        """Note where a function comes to modules without their names."""
-        of_module = owner is None or issubclass(owner, nn.Module)
-        self.computed |= found.computed
-        own |= {_ALL} if of_module and found.own_opens & {"modules", "tensors", "sets_own"} else set()
-        own |= {_CHILDREN} if of_module and found.own_opens & {"children", "texts"} else set()
-        self.opens = self.opens or bool(found.opens) or not found.names.isdisjoint(("train", "eval"))
-
-    @functools.cached_property
-    def calls(self) -> set[str]:
-        """The names of what it calls."""
-        return self.called.union(*(kinds[1] for kinds in (*self.own.values(), *self._of_given.values())))
+        self.values: set[str] = set()
+        self.stored: set[str] = set()
+        self.known: set[nn.Module] = set()
+        self.functions: dict[FunctionType, None] = {}
+        self._owners: dict[tuple[str, str], set[type | None]] = defaultdict(set)
+        self._opened: set[type | None] = set()
+        self.names: set[str] = set()
+        self._leading = {"", *members.children, *members.named}  # by which one comes to modules
+        seen, pending = set[Any](), [*entries, *members.implicit]
+        while pending:
+            value, owner = pending.pop()
+            if (id(value), owner) not in seen:
+                seen.add((id(value), owner))
+                before = len(self.names)
+                pending += self._take(value, owner)
+                if len(self.names) > before:
+                    named = (members.named[name] for name in self.names & members.named.keys() if name != "forward")
+                    pending += [entry for found in named for entry in found]
 
     @property
-    def functions(self) -> list[FunctionType]:
-        """All functions that were read."""
-        return [function for function, _ in self._seen]
+    def others(self) -> set[str]:
+        """The names that it mentions of anything but a method's own module."""
+        return {name for (_, name), owners in self._owners.items() if None in owners}
 
-    def touched(self, hands: Iterable[nn.Module]) -> set[nn.Module]:
-        """Return the modules that the code may call, or look into, by themselves: of those that it is given."""
-        given, called = set(hands), set[nn.Module]()
-        return given | self.taken(given, called) | called
+    def _take(self, value: Any, owner: type | None) -> list[Entry]:
+        """Read what a class has under a name; return what that calls."""
+        if isinstance(value, FunctionType):
+            return self._read(value, owner) if is_users(value) else []
+        if isinstance(value, (property, functools.cached_property)):
+            return [(getattr(value, name, None), owner) for name in ("fget", "fset", "func")]
+        if isinstance(value, (staticmethod, classmethod)):
+            return [(value.__func__, None)]
+        if hasattr(type(value), "__get__") and (is_users(type(value)) or isinstance(value, functools.partialmethod)):
+            self._opened.add(owner)  # it gets the module
+        self.known.update(modules_known(value))
+        return [(function, None) for function in functions_of(value)] if self._helpers else []
 
-    def taken(self, hands: Iterable[nn.Module], called: set[nn.Module]) -> set[nn.Module]:
-        """Return the modules that the code may hold, and look into; add to ``called`` those that it calls at once."""
-        given = set(hands)
-        taken = {value for value in self.known if isinstance(value, nn.Module)}
-        pending = [*given, *taken]
-        seen = set(pending)
+    def _read(self, function: FunctionType, owner: type | None) -> list[Entry]:
+        """Note what a function mentions; return the functions around which it is a wrapper."""
+        self.functions[function] = None
+        found, wraps = mentions(function.__code__), "__wrapped__" in function.__dict__
+        behind = [
+            pair for pair in found.behind if owner is None or pair[0] in self._leading
+        ]  # of anything, or a module
+        names = {name for _, name in behind} | {name for before, name in found.behind if _is_class(function, before)}
+        for kind in ("read", "called", "elements", "handed"):
+            for name in names & getattr(found, kind):
+                self._owners[kind, name].add(None if name in found.others else owner)
+        self.names |= names & found.names
+        self.values |= found.names - found.asked
+        self.stored |= found.stored | (found.own_stored if owner is None else set())
+        if not wraps:  # a decorator is taken to hand on what it is given
+            self.opens = self.opens or found.opens
+            opens = found.opens_own or (found.hands_own and not self._helpers)
+            self._opened |= {owner} if opens and owner is not None else set()  # others get what is open
+        inner = [function.__dict__.get("__wrapped__"), *map(contents_of, function.__closure__ or ())]
+        self.known.update(module for value in values_of(function) for module in modules_known(value))
+        entries: list[Entry] = [(each, owner) for each in inner if isinstance(each, FunctionType)]
+        for name in found.passed if not wraps else ():
+            helper = function.__globals__.get(name)
+            known = isinstance(helper, FunctionType) and is_users(helper) and owner is not None
+            self._opened |= {owner} if not known and not self._helpers and owner is not None else set()
+            entries += [(helper, owner)] if known else []
+        hands = owner is None or bool(found.passed) or found.hands_own or not found.handed.isdisjoint(self._leading)
+        for value in values_of(function) if self._helpers and hands else ():
+            entries += _functions_in(value, names)
+        return entries
+
+    @property
+    def calls(self) -> set[str]:
+        """The names of what it calls at once."""
+        return {name for kind, name in self._owners if kind == "called"}
+
+    def reached(self, hands: Iterable[nn.Module]) -> Reached:
+        """Return the modules to which the code may come.
+
+        Args:
+            hands: the modules that it is given.
+        """
+        opened = {inner for module in self.known for inner in paths_below(module)}
+        called, held, pending, seen = set[nn.Module](), set[nn.Module](), [*hands], set(opened)
         while pending:
             module = pending.pop()
-            own = [self.own, self._of_given] if module in given or "forward" in self.names else [self.own]
-            for child in self._from(module, own, called):
-                taken.add(child)
-                if child not in seen:
-                    seen.add(child)
-                    pending.append(child)
-        return taken
+            if module in seen:
+                continue
+            seen.add(module)
+            called.add(module)
+            if self.opens or self._means(self._opened, module):
+                found, more = [module], list[nn.Module]()
+            else:
+                found, more = self._from(module, called)
+            below = {inner for each in found for inner in paths_below(each)}
+            opened |= below
+            seen |= below
+            held |= {*more}
+            pending += more
+        return Reached(called | held | opened, held | opened, opened)
 
-    def _from(self, module: nn.Module, methods: list[_Own], touched: set[nn.Module]) -> Iterator[nn.Module]:
-        """Yield what the code may take from a module; note in ``touched`` what it calls at once."""
-        own = [names[cls] for names in methods for cls in type(module).__mro__ if cls in names]
-        read, called, elements = (
-            names.union(*(more[kind] for more in own))
-            for kind, names in enumerate((self.read, self.called, self._elements))
-        )
-        everything = self.opens or _CHILDREN in read or has_elements(module)
-        if _ALL in read:
-            yield from module.modules()
+    def _from(self, module: nn.Module, touched: set[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Return what the code opens, and what it holds, of a module; note in ``touched`` what it only calls."""
+        opened, held = list[nn.Module](), list[nn.Module]()
         for name, child in [(name, child) for name, child in module._modules.items() if child is not None]:
+            how = {kind for kind in ("read", "called", "elements", "handed") if self._names(kind, name, module)}
             # A class of the user's may have other elements than its children.
-            opened = name in elements and type(child) not in CONTAINERS
-            if everything or opened or name in read:
-                yield child
-            elif name in called or name in elements:
-                touched.update((child, *(child.children() if name in elements else ())))
-            if name in self.computed:
-                yield from child.children()
-        known = read | called | elements
+            opens = "handed" in how or ("read" in how and has_elements(child))
+            if (opens and not self._helpers) or ("elements" in how and not _plain(child)):
+                opened.append(child)
+            elif "read" in how or (self._helpers and has_elements(module)):
+                held.append(child)
+            elif how:
+                touched.update((child, *(child.children() if "elements" in how else ())))
         for name, value in module.__dict__.items():
-            if name not in REGISTRIES and type(value) not in ATOMS and (self.opens or name in known):
-                yield from (held for held in objects_in(value) if isinstance(held, nn.Module))
+            if name not in REGISTRIES and (type(value) not in ATOMS or type(value) is FunctionType):
+                opened += modules_known(value) if name in self.names else ()
+        return opened, held
+
+    def _names(self, kind: str, name: str, module: nn.Module) -> bool:
+        return (kind, name) in self._owners and self._means(self._owners[kind, name], module)
+
+    def _means(self, owners: Collection[type | None], module: nn.Module) -> bool:
+        """Whether what methods of some classes do with their first parameter may be done with a module."""
+        return bool(owners) and any(owner in owners for owner in (None, *type(module).__mro__))
 
 
-def _is_read(function: FunctionType, name: str) -> bool:
-    """Whether what a function names is a function that is read too, or one that only asks what it gets."""
-    helper = function.__globals__.get(name)
-    return name in _ASKING or (isinstance(helper, FunctionType) and is_users(helper))
+def _functions_in(value: Any, names: Collection[str]) -> list[Entry]:
+    """Return the functions that a value may run: those of a class by their names, unless objects of it are made."""
+    if not isinstance(value, type):
+        return [(function, None) for function in functions_of(value)]
+    made = not issubclass(value, nn.Module)
+    bases = [base for base in value.__mro__ if is_users(base)]
+    members = [(name, member) for base in bases for name, member in vars(base).items()]
+    return [(member, None) for name, member in members if name in names or (made and name not in _QUIET)]
 
 
-_ASKING = ("isinstance", "type", "id", "len", "getattr", "hasattr", "super")  # computed names are seen by themselves
+def _is_class(function: FunctionType, name: str) -> bool:
+    """Whether a function knows a class, a module, or nothing under the name of a variable."""
+    value = function.__globals__.get(name.removeprefix(VARIABLE)) if name.startswith(VARIABLE) else 0
+    return value is None or isinstance(value, (type, nn.Module))
 
 
 def has_elements(module: nn.Module) -> bool:
     """Whether code can come to the children of a module without their names: by a number, a key, or a loop."""
     cls = type(module)
     return isinstance(module, CONTAINERS) or hasattr(cls, "__getitem__") or hasattr(cls, "__iter__")
+
+
+def _plain(module: nn.Module) -> bool:
+    return type(module) in CONTAINERS

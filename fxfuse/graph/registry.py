@@ -105,7 +105,8 @@ _by_type: weakref.WeakKeyDictionary[type[nn.Module], Operator | None] = weakref.
 
 def row_of(module: nn.Module) -> Operator | None:
     """Return the row for a module, or None if its class is not in the table or its call does something else."""
-    if "forward" in module.__dict__ or computes_weights(module):
+    own = module.__dict__
+    if "forward" in own or (own.get("_forward_pre_hooks") and computes_weights(module)):
         return None
     cls = type(module)
     known = _by_type.get(cls, _UNKNOWN)

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import sys
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fxfuse.modules.calls import (
+    ASKING,
+    asks_for_kind,
+    function_that_gets,
+    gives_away,
+    goes_to_calls,
+    has_plain_name,
+    result_goes_to_calls,
+)
 from fxfuse.modules.elements import elements_called
+from fxfuse.modules.origin import wrappers_of
 from fxfuse.modules.steps import (
+    CALLS,
     asking_for_elements,
-    called_values,
-    computed_names,
-    given_to,
+    following,
+    is_of_super,
     last_variable,
+    leads_on,
     steps_of,
+    texts_in,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 # Words by which code comes to modules, or to their tensors, without the names of these.
-_MODULES = frozenset("children modules named_children named_modules get_submodule __dict__ _modules apply".split())
-_TENSORS = frozenset("state_dict named_parameters named_buffers buffers get_parameter get_buffer".split())
-_OPENING_FUNCTIONS = frozenset("eval exec vars locals attrgetter".split())
+_OPENING = frozenset(
+    "children modules named_children named_modules get_submodule __dict__ _modules apply __getattr__ __getattribute__ "
+    "state_dict named_parameters parameters named_buffers buffers get_parameter get_buffer _parameters _buffers "
+    "__getstate__ __reduce__ __reduce_ex__ register_forward_hook register_forward_pre_hook".split()
+)
+_BY_TEXT = frozenset("getattr attrgetter methodcaller get_submodule __getattr__ __getattribute__".split())
+_OPENING_FUNCTIONS = frozenset("eval exec vars locals globals".split())
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
-_SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad".split())
+_FACTS = frozenset("in_channels out_channels in_features out_features kernel_size stride dilation groups".split())
+_SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad is_floating_point".split())
 _HANDLERS = frozenset("PUSH_EXC_INFO SETUP_FINALLY SETUP_WITH".split())  # the first from Python 3.11 on
+
+
+VARIABLE = "="  # before the names of variables, among those of attributes
 
 
 class Mentions(NamedTuple):
@@ -36,43 +57,44 @@ class Mentions(NamedTuple):
     Attributes:
         read: attributes of something, and texts.
         called: attributes that are called at once: ``x.conv(y)``.
-        own_read: attributes of the first parameter: ``self.conv``.
-        own_called: attributes of the first parameter that are called at once.
-        own_elements: attributes of the first parameter of which it only calls the elements.
-        stored: attributes of something that are set.
+        elements: attributes of which it only calls the elements.
+        passed: functions that get the first parameter as their own: ``run(self)``.
+        stored: attributes that are set, of anything but the first parameter.
         own_stored: attributes of the first parameter that are set.
         variables: variables of the Python module, and Python modules that it imports.
+        texts: those that are texts.
+        behind: each attribute with the one of which it is an attribute, "" for none: ``self.config.size``; with the
+            variable of the Python module behind VARIABLE: ``LOGGER.info``.
         asked: those attributes of which it only asks for the shape, the dtype or the like.
-        computed: attributes of which it gets attributes by computed names: ``getattr(self.config, name)``.
-        own_given: functions that get the first parameter itself: ``run(self)``; "" for anything else that does.
-        opens: whether it may come to ``modules``, or to their ``tensors``, without their names, or ``sets`` attributes
-            by computed names.
-        own_opens: whether it may come to those in its first parameter, or to its ``children`` by computed names, or by
-            those of its ``texts``.
-        calls_values: whether it may call what an expression gives, such as an element of a list.
-        calls_parameters: whether it may call what it is given.
+        others: all of these that are attributes of anything but the first parameter, and texts.
+        handed: those with which it does anything but to call them and to read attributes: ``run(self.conv)``.
+        computes: whether it gets attributes by computed names: ``called`` if it only calls what it gets, or ``other``.
+        opens: whether it may come to modules, or their tensors, without their names.
+        opens_own: whether it may come to those in its first parameter so.
+        hands_own: whether it does anything with that but to call it and to read and set attributes: ``run(self)``.
     """
 
     read: frozenset[str]
     called: frozenset[str]
-    own_read: frozenset[str]
-    own_called: frozenset[str]
-    own_elements: frozenset[str]
+    elements: frozenset[str]
+    passed: frozenset[str]
     stored: frozenset[str]
     own_stored: frozenset[str]
     variables: frozenset[str]
+    texts: frozenset[str]
+    behind: frozenset[tuple[str, str]]
     asked: frozenset[str]
-    computed: frozenset[str]
-    own_given: frozenset[str]
-    opens: frozenset[str]
-    own_opens: frozenset[str]
-    calls_values: bool
-    calls_parameters: bool
+    others: frozenset[str]
+    handed: frozenset[str]
+    computes: frozenset[str]
+    opens: bool
+    opens_own: bool
+    hands_own: bool
 
     @property
     def names(self) -> frozenset[str]:
         """All attributes and texts that are not set."""
-        return self.read | self.called | self.own_read | self.own_called | self.own_elements
+        return self.read | self.called | self.elements
 
 
 _known: dict[int, tuple[CodeType, Mentions]] = {}  # by number: to compare codes takes longer than all the rest
@@ -92,16 +114,6 @@ def mentions(code: CodeType) -> Mentions:
     return _known[id(code)][1]
 
 
-def wrappers_of(forward: Any) -> list[Any]:
-    """Return the functions around a decorated one, the outermost first; torch's own do nothing but call it."""
-    found = []
-    while inspect.isfunction(forward) and hasattr(forward, "__wrapped__"):
-        own = str(forward.__globals__.get("__name__")).partition(".")[0] == "torch"
-        found += [] if own else [forward]
-        forward = forward.__wrapped__
-    return found
-
-
 def codes_in(code: CodeType) -> Iterator[CodeType]:
     """Yield the code of a function and of all that it defines."""
     yield code
@@ -116,68 +128,114 @@ def handles_exceptions(code: CodeType) -> bool:
 
 
 def _mentions(code: CodeType) -> Mentions:
-    first = code.co_varnames[0] if code.co_argcount else ""
-    found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-4]}  # the rest are no names
-    called, values, kinds_of_names = set[str](), set[str](), set[str]()
+    reader = _Reader(code)
     for inner in codes_in(code):
-        steps = steps_of(inner)
-        own = first if inner is code or first in inner.co_freevars else ""
-        set_again = [step for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))]
-        own = "" if any(last_variable(step) == own for step in set_again) else own
-        found["read"] |= set(_texts(_constants(steps)))
-        asking, through = set(asking_for_elements(steps)), set(elements_called(steps, own))
-        for before, step, then in zip([None, *steps], steps, [*steps[1:], steps[0]], strict=False):
-            kind = _kind(step, before, own)
-            if kind and step.offset not in asking:
-                found["own_elements" if step.offset in through else kind].add(step.argval)
-                (found["asked"] if then.argval in _SHAPES else values).add(step.argval)
-        kinds_of_names |= computed_names(steps, own, inner, found["computed"])
-        called |= called_values(inner, steps)
-        found["own_given"] |= set(given_to(steps, own)) if own else set()
-    found["asked"] -= values
-    once = sum(step.argval == "parameters" for inner in codes_in(code) for step in steps_of(inner)) == 1
-    selves = found["own_read"] | found["own_called"] | found["own_elements"]
-    others = found["read"] | found["called"]
-    asks = once and "next" in found["variables"] and not _ASKED.isdisjoint(selves | others)
-    weights = set() if asks else {"parameters"} & (found["called"] | found["own_called"])
-    words = {"modules": _MODULES, "tensors": _TENSORS | weights}
-    kinds = [frozenset(kind for kind in words if not words[kind].isdisjoint(seen)) for seen in (others, selves)]
-    if "others" in kinds_of_names or not _OPENING_FUNCTIONS.isdisjoint(found["variables"]):
-        kinds[0] |= {"modules"}
-    kinds[0] |= kinds_of_names & {"sets"}
-    kinds[1] |= kinds_of_names & {"children", "texts", "sets_own"}
-    rest: Any = (*map(frozenset, found.values()), *kinds, "value" in called, "parameter" in called)
-    return Mentions(*rest)
+        reader.read(inner)
+    return reader.mentions()
 
 
-def _kind(step: dis.Instruction, before: dis.Instruction | None, own: str) -> str:
+class _Reader:
+    """Reads the steps of a function, and of those that it defines."""
+
+    def __init__(self, code: CodeType) -> None:
+        """Look at all names that the function has."""
+        codes = list(codes_in(code))
+        steps = [step for inner in codes for step in steps_of(inner)]
+        stored = {last_variable(step) for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))}
+        first = code.co_varnames[0] if code.co_argcount else ""
+        self._first, self._code = "" if first in stored else first, code
+        self._by_text = any(not _BY_TEXT.isdisjoint(inner.co_names) for inner in codes)
+        self._found: dict[str, set[Any]] = {name: set() for name in Mentions._fields[:-3]}
+        self._values: set[str] = set()
+        self._opens: set[bool] = set()  # of its first parameter, or of others
+        self._hands = first in stored
+
+    def mentions(self) -> Mentions:
+        """Return what was found."""
+        self._found["asked"] -= self._values
+        kinds = map(frozenset, self._found.values())
+        rest: Any = (*kinds, False in self._opens, True in self._opens, self._hands)
+        return Mentions(*rest)
+
+    def read(self, code: CodeType) -> None:
+        """Read a function."""
+        found, steps = self._found, steps_of(code)
+        own = self._first if code is self._code or self._first in code.co_freevars else ""
+        texts = set(texts_in(steps)) if self._by_text else set()
+        for kind in ("read", "others", "handed", "texts"):
+            found[kind] |= texts
+        found["behind"] |= {("", text) for text in texts}
+        through = set(elements_called(steps))
+        skipped = set(asking_for_elements(steps))
+        for number, step in enumerate(steps):
+            if own and gives_away(steps, number, own):
+                gets = function_that_gets(steps, number)
+                found["passed"] |= {gets} if gets else set()
+                self._hands = self._hands or not gets
+            if step.argval in ("getattr", "__getattr__") and not has_plain_name(steps, number):
+                of_variable = following(steps, number).opname == "LOAD_GLOBAL"  # getattr(torch, name)
+                how = "called" if result_goes_to_calls(steps, number) else "other"
+                found["computes"] |= set() if of_variable else {how}
+            # What a layer keeps is no use of it.
+            if step.offset not in skipped and following(steps, number).argval not in _FACTS:
+                self._attribute(steps, number, own, through=step.offset in through)
+
+    def _attribute(self, steps: list[dis.Instruction], number: int, own: str, *, through: bool) -> None:
+        """Note the attribute, or the variable, that a step loads or stores."""
+        found, step, before = self._found, steps[number], steps[number - 1] if number else steps[0]
+        kind = _kind(steps, number)
+        if not kind:
+            return
+        of_own = own != "" and number > 0 and last_variable(before) == own
+        kind = "own_stored" if kind == "stored" and of_own else kind
+        of_own = of_own or is_of_super(steps, number)
+        found["elements" if through else kind].add(step.argval)
+        found["others"] |= set() if of_own else {step.argval}
+        place = {"LOAD_ATTR": "", "LOAD_GLOBAL": VARIABLE}.get(before.opname)
+        found["behind"].add(("" if place is None else f"{place}{before.argval}", step.argval))
+        (found["asked"] if following(steps, number).argval in _SHAPES else self._values).add(step.argval)
+        asks = number > 1 and function_that_gets(steps, number - 1) in ASKING
+        tests = following(steps, number).opname.startswith("POP_JUMP")  # if self.conv: ...
+        ends = kind == "read" and not (through or asks or tests or leads_on(steps, number))
+        found["handed"] |= {step.argval} if ends else set()
+        of_call = kind == "read" and before.opname in CALLS  # signature(forward).parameters
+        asks = step.argval == "parameters" and (of_call or asks_for_kind(steps, number, _SHAPES))
+        self._opens |= {of_own} if step.argval in _OPENING and not asks else set()
+        self._opens |= {False} if kind == "variables" and step.argval in _OPENING_FUNCTIONS else set()
+
+
+def _kind(steps: list[dis.Instruction], number: int) -> str:
     """Return the attribute of Mentions to which a step adds its name, empty for none."""
-    loaded = before is not None and before.opname.startswith(("LOAD_FAST", "LOAD_DEREF"))
-    prefix = "own_" if own and loaded and before is not None and last_variable(before) == own else ""
+    step = steps[number]
     if step.opname in ("LOAD_METHOD", "LOAD_ATTR"):
         at_once = step.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and (step.arg or 0) & 1)
-        return prefix + ("called" if at_once else "read")
-    if step.opname.startswith("LOAD_SUPER"):
+        return "called" if at_once or goes_to_calls(steps, number) else "read"
+    if step.opname.startswith("LOAD_SUPER") or step.opname == "IMPORT_FROM":
         return "read"
     if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
-        return prefix + "stored"
-    if step.opname == "IMPORT_FROM":
-        return "read"
+        return "stored"
     return "variables" if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME") else ""
 
 
-def _constants(steps: list[dis.Instruction]) -> list[Any]:
-    """Return the constants that a function loads, but for the names of keyword arguments."""
-    pairs = zip(steps, [*steps[1:], steps[0]], strict=True)
-    loads = [(step, then) for step, then in pairs if step.opname in ("LOAD_CONST", "RETURN_CONST")]
-    return [step.argval for step, then in loads if then.opname not in ("CALL_KW", "CALL_FUNCTION_KW")]
+_STATES = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_inference".split())
 
 
-def _texts(constants: Iterable[Any]) -> Iterator[str]:
-    """Yield the names in texts, as in ``"layer1.conv"``."""
-    for value in constants:
-        if isinstance(value, str):
-            parts = value.split(".")
-            yield from parts if all(part.isidentifier() or part.isdigit() for part in parts) else ()
-        elif isinstance(value, (tuple, frozenset)):
-            yield from _texts(value)
+def asks_what_a_graph_cannot_say(function: Any) -> str:
+    """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
+    wrappers = wrappers_of(function) if hasattr(function, "__wrapped__") else ()
+    functions = (*wrappers, inspect.unwrap(function))
+    codes = (getattr(inner, "__code__", None) for inner in functions)
+    return next(filter(None, (_asked(code) for code in codes if code is not None)), "")
+
+
+@functools.cache
+def _asked(code: CodeType) -> str:
+    asked = _STATES & set(code.co_names)
+    if asked:
+        return f"it calls {min(asked)}"
+    before = None
+    for step in dis.get_instructions(code):
+        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
+            return "it compares by identity"
+        before = step
+    return ""

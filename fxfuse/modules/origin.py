@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -73,3 +74,12 @@ def as_written(value: Any) -> Any:
 def runs_compiled(module: nn.Module) -> bool:
     """Whether a call of a module, or of a function in one of its attributes, runs what is compiled."""
     return any(as_written(value) is not None for value in module.__dict__.values())
+
+
+def wrappers_of(forward: Any) -> list[Any]:
+    """Return the functions around a decorated one, the outermost first; torch's own do nothing but call it."""
+    found = []
+    while inspect.isfunction(forward) and hasattr(forward, "__wrapped__"):
+        found += [] if is_torchs(forward) else [forward]
+        forward = forward.__wrapped__
+    return found

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dis
-import itertools
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import CodeType
 
 SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
@@ -23,7 +21,7 @@ def steps_of(code: CodeType) -> list[dis.Instruction]:
 
 def last_variable(step: dis.Instruction) -> Any:
     """Return the variable that a step loads or stores last."""
-    return step.argval[-1] if isinstance(step.argval, tuple) else step.argval
+    return step.argval[-1] if isinstance(step.argval, tuple) and "FAST" in step.opname else step.argval
 
 
 def asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
@@ -39,12 +37,9 @@ def asking_for_elements(steps: list[dis.Instruction]) -> Iterator[int]:
         counts = function.opname == "LOAD_GLOBAL" and function.argval == "len" and call.opname in CALLS
         if counts and value.opname == "LOAD_ATTR":
             yield value.offset
-    for value, none, test in zip(steps, steps[1:], [*steps[2:], steps[0]], strict=False):
-        is_none = "NONE" in none.opname or (
-            none.opname == "LOAD_CONST" and none.argval is None and "IS_OP" in test.opname
-        )
-        if value.opname == "LOAD_ATTR" and is_none:
-            yield value.offset
+    yield from (
+        step.offset for number, step in enumerate(steps) if step.opname == "LOAD_ATTR" and is_none(steps, number)
+    )
     for number, step in enumerate(steps[:-8]):
         if step.opname != "LOAD_GLOBAL" or step.argval != "isinstance":
             continue
@@ -70,93 +65,47 @@ def loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
     return list(zip(kinds, names, strict=False))
 
 
-def computed_names(steps: list[dis.Instruction], own: str, code: CodeType, attributes: set[str]) -> set[str]:
-    """Return what a function does with names that are no constants.
-
-    It gets ``children`` of its first parameter, or those of its ``texts``, or attributes of ``others``, or ``sets``
-    some.
-
-    Args:
-        steps: the steps of the function.
-        own: its first parameter.
-        code: the function.
-        attributes: takes those of which it gets attributes.
-    """
-    found = set[str]()
-    given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    makes_texts = any(step.opname.startswith(("FORMAT", "BUILD_STRING")) for step in steps)
-    for number, step in enumerate(steps):
-        if not step.opname.startswith("LOAD") or step.argval not in ("getattr", "setattr", "delattr"):
-            continue
-        end = next((n for n in range(number, len(steps)) if steps[n].opname in CALLS), None)
-        rest = [inner for inner in steps[number + 1 : end] if inner.opname != "PUSH_NULL"]
-        if end is not None and step.argval == "getattr" and _has_plain_name(rest, steps[end].arg or 0):
-            continue
-        loads = [load for inner in rest for load in loads_and_stores(inner)]
-        path = list(itertools.takewhile(lambda load: load[0] == "LOAD_ATTR", loads[1:]))
-        of_own = bool(own and loads) and loads[0][0].startswith("LOAD") and loads[0][1] == own and not path
-        if step.argval != "getattr":
-            found.add("sets_own" if of_own else "sets")
-        elif path:
-            attributes.add(path[-1][1])
-        else:
-            kind, name = loads[1] if len(loads) > 1 else ("", None)
-            plain = kind == "LOAD" and name not in given and not makes_texts
-            found.add("others" if not of_own else "texts" if plain else "children")
-    return found
+def following(steps: list[dis.Instruction], number: int) -> dis.Instruction:
+    """Return the step behind another: of the last one, the first."""
+    return steps[(number + 1) % len(steps)]
 
 
-def _has_plain_name(steps: list[dis.Instruction], count: int) -> bool:
-    """Whether the second of some arguments is a text, going by the steps that load them."""
-    depth = 0
-    for number, step in enumerate(steps[:-1]):
-        depth += dis.stack_effect(step.opcode, step.arg)
-        then, rest = steps[number + 1], steps[number + 2 :]
-        if depth == 1 and then.opname == "LOAD_CONST" and isinstance(then.argval, str):
-            return (count == 2 and not rest) or (count == 3 and all(s.opname.startswith("LOAD") for s in rest))
-    return False
+def is_none(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether what a step loads is only compared with None."""
+    none, test = following(steps, number), following(steps, number + 1)
+    compared = none.opname == "LOAD_CONST" and none.argval is None and "IS_OP" in test.opname
+    return "NONE" in none.opname or compared
 
 
-def called_values(code: CodeType, steps: list[dis.Instruction]) -> set[str]:
-    """Return whether a function calls a ``parameter`` of its own, or a ``value`` that is no global and no method."""
-    if sys.version_info < (3, 11):  # one would have to follow the stack
-        return {"value"} if any(step.opname in CALLS for step in steps) else set()
-    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    late, found = sys.version_info >= (3, 13), set[str]()
-    for number, step in enumerate(steps):
-        if step.opname == "PUSH_NULL":
-            callee = steps[number - 1 if late else number + 1]
-            rest = [step.opname for step in steps[number + 1 if late else number + 2 :]]
-            loads = len(list(itertools.takewhile(lambda name: name in ("LOAD_FAST", "LOAD_CONST"), rest)))
-            called = late or (loads < len(rest) and rest[loads] in CALLS)  # nothing is made of it before
-            plain = callee.opname.startswith("LOAD_FAST") and callee.argval in parameters and called
-            variable = callee.opname == "LOAD_GLOBAL" and not (callee.arg or 0) & 1
-            found |= {"parameter"} if plain else set() if variable else {"value"}
-    return found
+def leads_on(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether a step loads a value for an attribute of it alone."""
+    rest = [step.opname for step in steps[number + 1 : number + 3]]
+    rest = rest[1:] if rest[:1] in (["COPY"], ["DUP_TOP"]) else rest  # self.count += 1
+    return bool(rest) and rest[0] in _OF_ATTRIBUTES
 
 
-_OF_ATTRIBUTES = ("COPY", "DUP_TOP", "LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR")
-_COMPARED = ("IS_OP", "COMPARE_OP", "CONTAINS_OP", "PUSH_NULL")
+_OF_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR")
 
 
-def given_to(steps: list[dis.Instruction], own: str) -> Iterator[str]:
-    """Yield the function of the file that gets a variable itself, for each time; "" if anything else gets it.
+def is_of_super(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether a step loads an attribute of ``super()``."""
+    before = [step for step in steps[max(0, number - 4) : number] if step.opname != "PUSH_NULL"][-2:]
+    called = len(before) == 2 and before[0].argval == "super" and before[1].opname in CALLS and not before[1].arg
+    return called or steps[number].opname.startswith("LOAD_SUPER")
 
-    Example:
-        >>> def forward(self, x): return run(self, self.conv(x)), Tools(1, self)
-        >>> list(given_to(steps_of(forward.__code__), "self"))
-        ['run', '']
-    """
-    for number, step in enumerate(steps):
-        names = [name for kind, name in loads_and_stores(step) if kind.startswith("LOAD")]
-        if not step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) or own not in names:
-            continue
-        before, then = steps[max(0, number - 2) : number], steps[(number + 1) % len(steps)]
-        if names[-1] == own and then.opname in _OF_ATTRIBUTES + _COMPARED:
-            continue
-        if before and before[-1].opname == "PUSH_NULL" and names == [own]:
-            before.pop()
-            if not before or before[-1].opname != "LOAD_GLOBAL":
-                continue  # it is called itself
-        function = before[-1] if before and names == [own] else step
-        yield function.argval if function.opname == "LOAD_GLOBAL" else ""
+
+def texts_in(steps: list[dis.Instruction]) -> Iterator[str]:
+    """Yield the names in the texts that a function loads, but for those of keyword arguments."""
+    pairs = zip(steps, [*steps[1:], steps[0]], strict=True)
+    loads = [(step, then) for step, then in pairs if step.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return _names([step.argval for step, then in loads if then.opname not in ("CALL_KW", "CALL_FUNCTION_KW")])
+
+
+def _names(constants: Iterable[Any]) -> Iterator[str]:
+    """Yield the names in texts, as in ``"layer1.conv"``."""
+    for value in constants:
+        if isinstance(value, str):
+            parts = value.split(".")
+            yield from parts if all(part.isidentifier() or part.isdigit() for part in parts) else ()
+        elif isinstance(value, (tuple, frozenset)):
+            yield from _names(value)

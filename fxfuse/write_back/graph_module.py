@@ -48,7 +48,7 @@ class FusedGraphModule(fx.GraphModule):
             if name in model.__dict__:
                 value = model.__dict__[name]
                 self.__dict__[name] = value.copy() if isinstance(value, dict) else value
-        if computes_weights(model):
+        if model._forward_pre_hooks and computes_weights(model):
             self._forward_pre_hooks.clear()  # the graph begins with what they do
         own = _own_members(type(model))
         constants = {name: vars(cls)[name] for name, cls in own.items() if _is_plain(vars(cls)[name])}

@@ -1,24 +1,21 @@
 """Where the user's class is kept, its other methods are too: a fold must not change what they give.
 
-The forward is proven by its graph.  A method that the forward does not use (``features`` beside ``forward``) still
-calls the same modules.  If it calls the convolution without the norm, the fold would change its result.
-
-A public method that the forward uses (``forward_features``) is there to be called as well.  Where a norm goes into
-what follows, its result would lack the norm, so that is refused too.
+The forward is proven by its graph.  A method (``features`` beside ``forward``) may call the same modules.  If it calls
+the convolution without the norm, the fold would change its result.
 """
 
 from __future__ import annotations
 
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fxfuse.capture.known_objects import functions_of
-from fxfuse.capture.members import forwards_of
+from fxfuse.capture.members import UNCALLED, Members, forwards_of
+from fxfuse.capture.untraced_code import Code
 from fxfuse.modules.code import mentions
-from fxfuse.modules.lookup import ancestors, splitting
-from fxfuse.modules.method_steps import returns_nothing
+from fxfuse.modules.lookup import ATOMS, ancestors, splitting
 from fxfuse.modules.origin import is_users
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.write_back.method import Method
@@ -26,9 +23,8 @@ from fxfuse.write_back.method import Method
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-
-# A method of such a name is the forward of a layer into which its norm has gone: YOLO's ``forward_fuse``.
-_FOR_THE_FUSED = ("fuse", "deploy")
+# A method of such a name makes a layer take in its norm, or is the forward of one that has: YOLO's ``forward_fuse``.
+_FOR_THE_FUSED = ("fuse", "deploy", "reparam")
 
 
 class OtherMethods:
@@ -38,13 +34,15 @@ class OtherMethods:
         """Look at the classes of the modules at some paths."""
         self._paths = paths
         self._above = ancestors(paths)
+        self._members = Members(paths)
         self._held_as: dict[nn.Module, set[str]] = {module: set() for module in paths}
         for holder in paths:
             for name, child in holder._modules.items():
                 if child is not None:
                     self._held_as[child].add(name)
-        self._kinds: dict[type, dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]] = {}
-        self._methods: dict[nn.Module, list[Method]] = {}
+        self._forwards: dict[type, Collection[str]] = {}
+        self._methods: dict[type, list[Method]] = {}
+        self._used: dict[tuple[nn.Module, Method], set[nn.Module]] = {}
 
     def refusal(self, modules: Collection[nn.Module], *, downstream: bool) -> Refusal | None:
         """Return why a fold would change what a method gives, None if none is known to.
@@ -53,13 +51,19 @@ class OtherMethods:
             modules: those that the fold changes.
             downstream: whether the values between are others, as a norm goes into what follows.
         """
-        several = splitting(modules, self._above)  # one alone does the same for everybody who calls it
-        around = frozenset.intersection(*(self._above[module] for module in modules)) if several else ()
-        for method in (method for module in around for method in self.methods_of(module)):
-            found = method.splits(modules, downstream=downstream) if downstream or not method.used else ()
-            if found:
-                alone = ", ".join(sorted(self._paths[module] for module in found))
-                return Refusal(Reason.REACHED_INTO, value=alone, users=self.name_of(method))
+        split = splitting(modules, self._above)  # one alone does the same for everybody who calls it
+        around = frozenset.intersection(*(self._above[module] for module in modules)) if split else ()
+        for holder in around:
+            for method in self._methods_of(type(holder)):
+                forward = self._named_by_forward(type(holder))
+                within = method.name in forward  # so that the graph of the forward holds what it does
+                if within and not downstream:
+                    continue
+                switches = not within and method.sets(forward)
+                found = {holder} if switches else split & self._uses(holder, method)
+                if found and not method.joins(holder, modules, downstream=downstream):
+                    alone = ", ".join(sorted(self._paths[module] for module in found))
+                    return Refusal(Reason.REACHED_INTO, value=alone, users=self._name_of(holder, method))
         return None
 
     def require_same(self, modules: Collection[nn.Module], *, downstream: bool) -> None:
@@ -76,53 +80,57 @@ class OtherMethods:
             names: what they are called there.
             gone: those that it will not have any more, of which a method cannot ask the shape either.
         """
-        for method in (m for module in self._above[owner] for m in self.methods_of(module)) if names else ():
-            read = names & method.values | gone & method.names
-            if read and owner in method.named:
-                value = self._paths[owner] or type(owner).__name__
-                raise Refusal(Reason.REACHED_INTO, value=value, users=self.name_of(method))
+        for holder in self._above[owner] if names else ():
+            for method in self._methods_of(type(holder)):
+                read = names & method.code.values | gone & method.code.names
+                if read and not method.gives_nothing and owner in method.code.reached([holder]).touched:
+                    value = self._paths[owner] or type(owner).__name__
+                    raise Refusal(Reason.REACHED_INTO, value=value, users=self._name_of(holder, method))
 
-    def name_of(self, method: Method) -> str:
+    def _name_of(self, holder: nn.Module, method: Method) -> str:
         """Return the path of a method."""
-        return f"{self._paths[method.module] or type(method.module).__name__}.{method.name}"
+        return f"{self._paths[holder] or type(holder).__name__}.{method.name}"
 
-    def methods_of(self, module: nn.Module) -> list[Method]:
-        """Return the methods of a module that may give a value."""
-        if module not in self._methods:
-            found = self._of_class(type(module))
-            methods = [Method(module, name, *entry, self._held_as) for name, entry in found.items()]
-            # A private one counts with the public ones that call it.
-            self._methods[module] = [m for m in methods if not m.name.startswith("_")]
-        return self._methods[module]
+    def _uses(self, holder: nn.Module, method: Method) -> set[nn.Module]:
+        if (holder, method) not in self._used:
+            self._used[holder, method] = method.uses(holder, self._held_as)
+        return self._used[holder, method]
 
-    def _of_class(self, kind: type) -> dict[str, tuple[list[tuple[FunctionType, type | None]], bool]]:
-        """Return the methods of a class that may give a value: functions, and whether the forward uses them."""
-        if kind in self._kinds:
-            return self._kinds[kind]
-        found: dict[str, list[tuple[FunctionType, type | None]]] = {}
-        for base in [base for base in kind.__mro__ if is_users(base)]:
-            for name, value in vars(base).items():
-                plain = not isinstance(value, (staticmethod, classmethod, type)) and name not in found
-                plain = plain and not hasattr(nn.Module, name)  # what it loads, moves or switches, it does as a whole
-                if plain and not name.startswith("__") and not any(word in name for word in _FOR_THE_FUSED):
-                    found[name] = [(f, base) for f in functions_of(value) if not returns_nothing(f.__code__)]
-        forward = self._names_of_forward(kind) if any(found.values()) else set()
-        self._kinds[kind] = {
-            name: (functions, name in forward)
-            for name, functions in found.items()
-            if functions and not (name in forward and name.startswith("_"))
-        }
-        return self._kinds[kind]
+    def _named_by_forward(self, kind: type) -> Collection[str]:
+        """Return the names in the forward of a class, and in what it may run."""
+        if kind not in self._forwards:
+            self._forwards[kind] = Code(self._members, forwards_of(kind)).names
+        return self._forwards[kind]
 
-    @staticmethod
-    def _names_of_forward(kind: type) -> set[str]:
-        """Return the names in the forward of a class, and in the methods that these name."""
-        pending, seen, names = [function for function, _ in forwards_of(kind)], set[FunctionType](), set[str]()
-        while pending:
-            function = pending.pop()
-            if function not in seen:
-                seen.add(function)
-                found = mentions(function.__code__).names
-                names |= found
-                pending += [inner for name in found for inner in functions_of(getattr(kind, name, None))]
-        return names
+    def _methods_of(self, kind: type) -> list[Method]:
+        """Return the methods of a class that may give a value."""
+        if kind not in self._methods:
+            found: dict[str, Method] = {}
+            for base in [base for base in kind.__mro__ if is_users(base)]:
+                keeps = getattr(base, "forward", nn.Module.forward) is nn.Module.forward
+                members = None if keeps else self._members
+                for name, value in vars(base).items():
+                    known = name in found or name in UNCALLED or hasattr(nn.Module, name)
+                    if not known and _is_public(name, value) and not (keeps and _opens(value)):
+                        found[name] = Method(name, value, base, members)
+            fusing = {name for name, method in found.items() if _is_for_the_fused(method)}
+            fusing |= {n for name in fusing for f in found[name].code.functions for n in mentions(f.__code__).names}
+            self._methods[kind] = [method for name, method in found.items() if name not in fusing]
+        return self._methods[kind]
+
+
+def _is_public(name: str, value: Any) -> bool:
+    """Whether somebody may call what a class has under a name: it is neither private nor a plain value."""
+    plain = isinstance(value, (Tensor, type)) or type(value) in ATOMS - {FunctionType}
+    return not plain and (name.startswith("__") or not name.startswith("_"))
+
+
+def _is_for_the_fused(method: Method) -> bool:
+    named = any(word in method.name for word in _FOR_THE_FUSED)
+    return named and ("forward" in method.name or method.gives_nothing or not method.takes_input)
+
+
+def _opens(value: Any) -> bool:
+    """Whether a function goes through all layers: one of a class without a forward keeps or loads them."""
+    found = [mentions(function.__code__) for function in functions_of(value)]
+    return any(each.opens or each.opens_own or each.hands_own for each in found)

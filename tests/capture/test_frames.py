@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fxfuse.capture.frames import asked_classes, is_assertion, unpacked
-from fxfuse.capture.proxies import asks_what_a_graph_cannot_say
+from fxfuse.modules.code import asks_what_a_graph_cannot_say
 from tests.capture import questions
 
 if TYPE_CHECKING:

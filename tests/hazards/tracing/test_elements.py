@@ -137,11 +137,7 @@ def test_children_that_may_be_opened_stay(cls: type[Model]) -> None:
 
 @pytest.mark.parametrize(
     ("cls", "example"),
-    [
-        (Slices, None),
-        (Zips, None),
-        *((cls, (2, 3, 6, 6)) for cls in (*CALLING, Slices, Zips)),
-    ],
+    [(cls, (2, 3, 6, 6)) for cls in (*CALLING, Slices, Zips)],
 )
 @pytest.mark.parametrize("container", [nn.ModuleList, nn.Sequential])
 def test_children_of_a_container_fold(cls: type[Model], container: Any, example: tuple[int, ...] | None) -> None:
@@ -152,6 +148,11 @@ def test_children_of_a_container_fold(cls: type[Model], container: Any, example:
     assert isinstance(fused, cls)
     assert (type(fused.blocks), type(fused.blocks[0])) == (container, Block)
     assert len(fused.blocks) == 2
+
+
+@pytest.mark.parametrize("cls", [Slices, Zips])
+def test_children_that_anything_else_is_done_with_stay(cls: type[Model]) -> None:
+    assert_stays(trained(cls(blocks=nn.ModuleList([block(), sequence()]))), ["blocks.0.bn", "blocks.1.1"])
 
 
 def test_children_that_are_listed_fold_on_a_run() -> None:

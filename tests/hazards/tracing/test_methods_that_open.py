@@ -170,19 +170,6 @@ class Counts(Block):
         for parameter in self.parameters():
             parameter.requires_grad = False
 
-    def plans(self, function: Any) -> dict[str, Any]:
-        """As in transformers: it asks all modules, and calls what it was given."""
-        plan = dict(self.config)
-        kind = type(self)
-        for name, layer in self.named_modules():
-            if function(layer) and hasattr(layer, "plan"):
-                plan[name] = layer.plan.copy()
-        return kind.merge(plan)
-
-    @staticmethod
-    def merge(plan: dict[str, Any]) -> dict[str, Any]:
-        return plan
-
     def size(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 

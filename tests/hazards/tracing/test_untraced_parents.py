@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from tests.hazards.blocks import (
     assert_decided,
-    assert_sequence_needs_a_run,
     assert_stays,
     batch_of,
     block,
@@ -35,11 +34,11 @@ class Values(Model):
         return sum((child(x) for child in self.blocks.values()), x * batch_of(x))
 
 
-@pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
 @pytest.mark.parametrize("cls", [Keys, Items, Values])
-def test_children_of_a_dictionary_fold(cls: type[Model], example: tuple[int, ...] | None) -> None:
+def test_children_of_a_dictionary_fold_on_a_run(cls: type[Model]) -> None:
     model = trained(cls(blocks=nn.ModuleDict({"low": block(), "high": sequence()})))
-    fused: Any = assert_sequence_needs_a_run(model, "blocks.low.bn", "blocks.high.1", example)
+    assert_stays(model, ["blocks.high.1"])
+    fused: Any = assert_decided(model, folded=["blocks.low.bn", "blocks.high.1"], example_inputs=values(2, 3, 6, 6))
     assert list(fused.blocks) == ["low", "high"]
 
 
@@ -48,8 +47,8 @@ def test_children_of_a_dictionary_fold(cls: type[Model], example: tuple[int, ...
 
 class Alias(Model):
     def forward(self, x: Tensor) -> Tensor:
-        first = self.one
-        return (second := self.two)(first(x)) * batch_of(x) + second(x)
+        first, batch = self.one, batch_of(x)
+        return (second := self.two)(first(x)) * batch + second(x)
 
 
 class Unpacked(Model):
@@ -117,16 +116,17 @@ class AsksDtype(Model):
 
 
 @pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
-@pytest.mark.parametrize("cls", [Steps, Inherits, NestedFunction, Checkpoints])
+@pytest.mark.parametrize("cls", [Steps, Inherits, NestedFunction, Chosen])
 def test_children_that_are_called_fold(cls: type[Model], example: tuple[int, ...] | None) -> None:
     inputs = None if example is None else values(*example)
     assert_decided(trained(cls(one=block(), two=sequence())), folded=["one.bn", "two.1"], example_inputs=inputs)
 
 
-@pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
-@pytest.mark.parametrize("cls", [Alias, Unpacked, Chosen, LoopOverTuple])
-def test_children_under_other_names_fold(cls: type[Model], example: tuple[int, ...] | None) -> None:
-    assert_sequence_needs_a_run(trained(cls(one=block(), two=sequence())), "one.bn", "two.1", example)
+@pytest.mark.parametrize("cls", [Alias, Unpacked, LoopOverTuple, Checkpoints])
+def test_children_that_more_is_done_with_fold_on_a_run(cls: type[Model]) -> None:
+    model = trained(cls(one=block(), two=sequence()))
+    assert_stays(model, ["one.bn"])
+    assert_decided(model, folded=["one.bn", "two.1"], example_inputs=values(2, 3, 6, 6))
 
 
 @pytest.mark.parametrize("cls", [ByName, AsksDtype])

@@ -56,7 +56,7 @@ class AsksForNorm(Model):
 
 def test_a_property_and_an_attribute_can_be_read() -> None:
     model = trained(ReadsStride(block=Encoder(**layers())))
-    assert_decided(model, left={"block.bn": Reason.OPAQUE})
+    assert_decided(model, folded=["block.bn"])
     fused: Any = assert_decided(model, folded=["block.bn"], example_inputs=values(2, 3, 6, 6))
     assert fused.block.output_stride == 1
 
@@ -105,9 +105,10 @@ class Flat(Model):
         return flat(self.blocks[0], x) * batch_of(x)
 
 
-def test_the_children_of_what_is_found_to_be_a_container_are_its_elements() -> None:
+def test_what_a_helper_gets_stays_and_folds_on_a_run() -> None:
     model = trained(InTurn(blocks=nn.Sequential(block(), block())))
-    assert len(folds(fx_fuse(model))) == 2
+    assert_stays(model, ["blocks.0.bn", "blocks.1.bn"])
+    assert_decided(model, folded=["blocks.0.bn", "blocks.1.bn"], example_inputs=values(2, 3, 6, 6))
 
 
 def test_the_children_of_what_may_be_any_module_stay() -> None:

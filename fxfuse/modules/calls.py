@@ -1,0 +1,168 @@
+"""What a function calls, and what it gives to what it calls."""
+
+from __future__ import annotations
+
+import dis
+import itertools
+import sys
+from types import CodeType
+from typing import TYPE_CHECKING
+
+from fxfuse.modules.steps import CALLS, following, is_none, last_variable, leads_on, loads_and_stores
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_LATE = sys.version_info >= (3, 13)  # there, a mark lies on what is called, and not below it
+
+# How many values a step takes, by the beginning of its name; the others take as many as their argument says.
+_TAKES = {"LOAD_ATTR": 1, "LOAD_METHOD": 1, "LOAD": 0, "PUSH": 0, "UNARY": 1, "BINARY_SLICE": 3, "BINARY": 2}
+_TAKES |= {"COMPARE": 2, "IS_OP": 2, "CONTAINS": 2, "BUILD_SLICE": 3, "DICT": 2, "LIST_EXTEND": 2, "LIST_TO": 1}
+_TAKES |= {"FORMAT_WITH": 2, "FORMAT": 1, "CONVERT_VALUE": 1}
+
+
+def is_called(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether what a step gives is called, and used for nothing else."""
+    if _LATE:
+        return _is_marked(steps[number]) or following(steps, number).opname == "PUSH_NULL"
+    return call_of(steps, number) is not None
+
+
+def _is_marked(step: dis.Instruction) -> bool:
+    return step.opname == "LOAD_GLOBAL" and bool((step.arg or 0) & 1)
+
+
+def call_of(steps: list[dis.Instruction], number: int) -> int | None:
+    """Return the step that calls what another gives, None if that is used for anything else."""
+    end, above = _taker(steps, number)
+    count = _count(steps[end]) if end is not None else None
+    return end if count is not None and above == count + _LATE else None
+
+
+def _taker(steps: list[dis.Instruction], number: int) -> tuple[int | None, int]:
+    """Return the step that takes what another gives, None if unknown, and how many values lie on that by then."""
+    above = int(_LATE and _is_marked(steps[number]))
+    for end, step in enumerate(steps[number + 1 :], number + 1):
+        count, taken = _count(step), next((n for name, n in _TAKES.items() if step.opname.startswith(name)), None)
+        if count is not None:
+            taken = count + 1 + _LATE
+        elif step.opname.startswith("BUILD_CONST"):
+            taken = (step.arg or 0) + 1
+        elif taken is None and step.opname.startswith("BUILD_"):
+            taken = (step.arg or 0) * (2 if step.opname == "BUILD_MAP" else 1)
+        if taken is None or above < taken:
+            return end if taken is not None else None, above
+        method = sys.version_info >= (3, 11) or step.opname == "CALL_METHOD"  # which take a value more
+        above += dis.stack_effect(step.opcode, step.arg) if count is None else -count - method
+    return None, above
+
+
+def _count(step: dis.Instruction) -> int | None:
+    """Return how many values a step gives to what it calls, None if it calls nothing."""
+    if step.opname == "CALL_FUNCTION_EX":
+        return 1 + ((step.arg or 0) & 1)
+    return step.arg or 0 if step.opname in ("CALL", "CALL_FUNCTION", "CALL_METHOD") else None
+
+
+def only_called(steps: list[dis.Instruction], variable: str) -> bool:
+    """Whether a variable is set once, and loaded for nothing but to call it."""
+    sets = 0
+    for number, step in enumerate(steps):
+        uses = [use for use in loads_and_stores(step) if use in (("LOAD", variable), ("STORE", variable))]
+        sets += ("STORE", variable) in uses
+        loads = uses and uses[-1][0] != "STORE"
+        if loads and not (last_variable(step) == variable and is_called(steps, number)):
+            return False
+    return sets == 1
+
+
+def goes_to_calls(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether what a step gives is only called, at once or as a variable: layer = self.one if short else self.two."""
+    target = following(steps, number)
+    if target.opname == "JUMP_FORWARD":
+        number = next((n for n, step in enumerate(steps) if step.offset >= target.argval), len(steps)) - 1
+    then = following(steps, number)
+    return only_called(steps, then.argval) if then.opname == "STORE_FAST" else is_called(steps, number)
+
+
+def result_goes_to_calls(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether the result of a function that a step loads is only called: getattr(self, name)(x)."""
+    end = call_of(steps, number)
+    return end is not None and goes_to_calls(steps, end)
+
+
+def function_that_gets(steps: list[dis.Instruction], number: int) -> str:
+    """Return the variable with a function that gets what a step loads as its first argument, empty for none."""
+    marked = [step for step in steps[max(0, number - 2) : number] if step.opname != "PUSH_NULL"][-1:]
+    called = marked and marked[0].opname == "LOAD_GLOBAL" and len(loads_and_stores(steps[number])) == 1
+    return str(marked[0].argval) if called and is_called(steps, steps.index(marked[0])) else ""
+
+
+def is_name_of_call(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether a step loads a text that is the second argument of a call, and not a part of that."""
+    text = steps[number % len(steps)]
+    rest = list(itertools.takewhile(lambda step: step.opname in _PLAIN_LOADS, steps[number + 1 :]))
+    call = steps[(number + 1 + len(rest)) % len(steps)]
+    counted = call.opname in CALLS and call.arg == (3 if rest else 2)
+    return text.opname == "LOAD_CONST" and type(text.argval) is str and counted
+
+
+_PLAIN_LOADS = ("LOAD_CONST", "LOAD_FAST", "LOAD_ATTR", "LOAD_DEREF", "LOAD_FAST_LOAD_FAST")
+
+
+def has_plain_name(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether a call of ``getattr`` has a text for the name."""
+    end = call_of(steps, number)
+    given = [step for n, step in enumerate(steps[:end]) if n > number and _taker(steps, n)[0] == end]
+    given = [step for step in given if step.opname != "PUSH_NULL"]
+    name = given[1] if end is not None and len(given) == _count(steps[end]) and len(given) > 1 else None
+    return name is not None and name.opname == "LOAD_CONST" and type(name.argval) is str
+
+
+ASKING = ("isinstance", "type", "id", "len")
+
+
+def gives_away(steps: list[dis.Instruction], number: int, own: str) -> bool:
+    """Whether a step loads the first parameter for anything but an attribute of it."""
+    step, then = steps[number], following(steps, number)
+    loads = [name for kind, name in loads_and_stores(step) if kind.startswith("LOAD")]
+    if not step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) or own not in loads:
+        return False
+    closes = [step for step in steps[number + 1 :] if not step.opname.startswith("LOAD_FAST")][:2]
+    if [each.opname for each in closes] == ["BUILD_TUPLE", "LOAD_CONST"] and isinstance(closes[1].argval, CodeType):
+        return False  # for a function inside, as from Python 3.13 on
+    gets = function_that_gets(steps, number)
+    asks = gets in ASKING or (gets in ("getattr", "hasattr") and is_name_of_call(steps, number + 1))
+    for_super = then.opname in CALLS and number > 1 and steps[number - 2].argval == "super"
+    plain = leads_on(steps, number) or for_super or asks or is_called(steps, number)
+    return own in loads[:-1] or not plain
+
+
+def asks_for_kind(steps: list[dis.Instruction], number: int, kinds: Collection[str]) -> bool:
+    """Whether parameters are asked for their dtype or the like alone.
+
+    Example:
+        >>> from fxfuse.modules.steps import steps_of
+        >>> def forward(self, x): return x.to(next(self.parameters()).dtype)
+        >>> steps = steps_of(forward.__code__)
+        >>> (place,) = [n for n, step in enumerate(steps) if step.argval == "parameters"]
+        >>> asks_for_kind(steps, place, ["dtype"])
+        True
+    """
+    rest = [step for step in steps[number + 1 :] if step.opname != "PUSH_NULL"][:4]
+    if len(rest) > 1 and rest[1].opname == "GET_ITER":  # all(p.dtype == x.dtype for p in self.parameters())
+        inner = [step.argval for step in steps[:number] if hasattr(step.argval, "co_names")]
+        return bool(inner) and set(inner[-1].co_names) <= {*kinds}
+    rest = [step for step in rest if not (step.opname == "LOAD_CONST" and step.argval is None)]  # next(..., None)
+    if len(rest) < 3 or any(step.opname not in CALLS for step in rest[:2]):
+        return False
+    return rest[2].argval in kinds or (rest[2].opname == "STORE_FAST" and _only_asked(steps, rest[2].argval, kinds))
+
+
+def _only_asked(steps: list[dis.Instruction], variable: str, kinds: Collection[str]) -> bool:
+    """Whether a variable is loaded for nothing but to ask for one of some attributes, or whether it is None."""
+    loads = [n for n, step in enumerate(steps) if ("LOAD", variable) in loads_and_stores(step)]
+    return all(
+        last_variable(steps[n]) == variable and (following(steps, n).argval in kinds or is_none(steps, n))
+        for n in loads
+    )
