@@ -127,6 +127,12 @@ class Recording(TorchDispatchMode):
         self._note(name, args, kwargs, result)
         return result
 
+    def __exit__(self, *error: object) -> None:
+        """Leave, also where an interruption came while ``one_step`` had left."""
+        if _get_current_dispatch_mode() is not self:
+            _push_on_torch_dispatch_stack(self)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     def one_step(self, name: str, args: tuple[Any, ...]) -> Any:
         """Call one of ``STEPS``, and note that alone."""
         _pop_torch_dispatch_stack(None)  # this one, and no other around it; to leave and enter again costs much more

@@ -85,7 +85,7 @@ def test_the_search_finds_a_function(address: str, browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{address}/index.html")
     page.get_by_role("textbox", name="Search").fill("allow_growth")
-    page.locator(".md-search-result__link").first.wait_for(timeout=10_000)
+    page.locator(".md-search-result__link").first.wait_for(timeout=60_000)
     assert "reference.html" in " ".join(
         link.get_attribute("href") or "" for link in page.locator(".md-search-result__link").all()
     )
