@@ -31,7 +31,10 @@ def sentence(error: Exception) -> str:
 
 
 def _short(line: str) -> str:
-    return line if len(line) <= LONGEST else line[: LONGEST + 1].rpartition(" ")[0].rstrip(",;:") + " ..."
+    if len(line) <= LONGEST:
+        return line
+    words = line[: LONGEST + 1].rpartition(" ")[0].rstrip(",;:")
+    return f"{words or line[:LONGEST]} ..."  # one long word is cut all the same
 
 
 LONGEST = 200

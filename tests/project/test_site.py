@@ -90,3 +90,13 @@ def test_the_search_finds_a_function(address: str, browser: Browser) -> None:
         link.get_attribute("href") or "" for link in page.locator(".md-search-result__link").all()
     )
     page.context.close()
+
+
+def test_names_are_not_broken_on_a_phone(address: str, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{address}/reasons.html")
+    assert set(page.locator("td code").evaluate_all("all => all.map(code => code.getClientRects().length)")) == {1}
+    page.goto(f"{address}/notebooks/01_tutorial.html")
+    outputs = page.locator(".jp-OutputArea-output pre")
+    assert set(outputs.evaluate_all("all => all.map(pre => getComputedStyle(pre).whiteSpace)")) == {"pre"}
+    page.context.close()

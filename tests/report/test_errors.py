@@ -12,4 +12,5 @@ def test_a_long_message_ends_at_a_word() -> None:
     assert told.endswith(" abcdefghi ...")
     assert len(told) <= len("ValueError: ") + LONGEST + len(" ...")
     assert sentence(ValueError(long[:LONGEST])) == f"ValueError: {long[:LONGEST].strip()}"
+    assert sentence(ValueError("a" * 300)) == f"ValueError: {'a' * LONGEST} ..."
     assert sentence(ValueError()) == "ValueError"
