@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import importlib
@@ -56,7 +57,8 @@ def build(name: str, factory: Factory) -> nn.Module:
     """Call ``factory``: the model in evaluation mode, with random weights that are the same every time."""
     torch.manual_seed(0)
     try:
-        with warnings.catch_warnings():
+        # What a function of the user's prints is not what the command says.
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the initial weights, which nobody looks at here
             model = factory()
     except Exception as error:
@@ -149,8 +151,7 @@ def without_norms(model: nn.Module) -> nn.Module:
     """A copy of ``model`` whose batch norms are gone, which shows what they cost.
 
     It computes something else.  Merged branches and lowered layers can be faster still.
-    What a norm has as children (the activation in timm's
-    ``BatchNormAct2d``) stays.
+    What a norm has as children (the activation in timm's ``BatchNormAct2d``) stays.
     """
     bare = copy.deepcopy(model)
     for path, norm in norms(bare).items():
@@ -224,11 +225,14 @@ def _own(module: str, attribute: str) -> Factory:
     try:
         if not attribute:
             raise ValueError("the name of a function is missing")  # noqa: TRY301 - told as any other name
-        factory: Any = pkgutil.resolve_name(f"{module}:{attribute}")
+        with contextlib.redirect_stdout(sys.stderr):
+            factory: Any = pkgutil.resolve_name(f"{module}:{attribute}")
     except Exception as error:
         raise FuseError(f'"{module}:{attribute}" cannot be imported: {first_line(error)}') from error
+    if isinstance(factory, nn.Module):
+        return lambda: copy.deepcopy(factory)
     if not callable(factory):
-        raise FuseError(f'"{module}:{attribute}" is not a function that returns a model')
+        raise FuseError(f'"{module}:{attribute}" is neither a function that returns a model nor a model')
     return factory
 
 

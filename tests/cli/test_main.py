@@ -13,6 +13,7 @@ import fxfuse
 from fxfuse.cli.main import main
 
 OWN_MODELS = """
+print("imported")
 import torch
 from torch import nn
 
@@ -33,6 +34,12 @@ def half():
 
 def stops():
     raise KeyboardInterrupt
+
+def talks():
+    print("loading")
+    return small()
+
+made = small()
 
 class Branch(nn.Module):
     def __init__(self):
@@ -114,6 +121,18 @@ def test_explain_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("BatchNorm2d" in line and line.split()[0] == "3" for line in lines)
 
 
+def test_what_a_function_prints_is_not_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "own_models:talks", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["norms_left"] == 1
+    assert "imported" in captured.err
+    assert "loading" in captured.err
+
+
+def test_a_model_that_is_made_already() -> None:
+    assert main(["explain", "own_models:made", "--fail-on-left"]) == 3
+
+
 def test_lowering(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "own_models:small", *QUICK, "--lower"]) == 0
     assert "lowered" in capsys.readouterr().out
@@ -140,7 +159,7 @@ def test_explain_for_machines(capsys: pytest.CaptureFixture[str], extra: list[st
         ),
         (["explain", "own_models:nothing"], '"own_models:nothing" cannot be imported: AttributeError'),
         (["explain", "own_models:OWN"], '"own_models:OWN" cannot be imported'),
-        (["explain", "own_models:torch.__version__"], "is not a function that returns a model"),
+        (["explain", "own_models:torch.__version__"], "is neither a function that returns a model nor a model"),
         (["explain", "not_there:small"], '"not_there:small" cannot be imported: ModuleNotFoundError'),
         (["explain", "own_models:"], '"own_models:" cannot be imported'),
         (["explain", "own_models:small", "--input-size", "5", "8", "8"], "does not run on float32 of shape (1, 5"),
