@@ -44,7 +44,7 @@ class Method:
         """The method, and those that it names."""
         return Code(self.members or Members(()), [(self.value, self.owner)], helpers=self.members is not None)
 
-    @property
+    @functools.cached_property
     def gives_nothing(self) -> bool:
         """Whether it returns None whatever happens."""
         return isinstance(self.value, FunctionType) and returns_nothing(self.value.__code__)
@@ -59,7 +59,7 @@ class Method:
         plain = all(type(p.default) in (int, float, str, bool) for p in parameters)
         return not plain or self.name.startswith("__")
 
-    @property
+    @functools.cached_property
     def is_idle(self) -> bool:
         """Whether it does nothing with what it is given."""
         plain = getattr(self.value, "__func__", self.value)
