@@ -85,8 +85,9 @@ class Reason(Enum):
     )
     NO_VALUES = "{value} is on the meta device and has no values; load its weights before fusing"
     OPAQUE = (
-        "Python code that cannot be traced ({value}: {detail}) calls it, or mentions the name of a layer that the fold "
-        "would change; {advice}put the layers into a submodule of their own that is called as a whole"
+        "Python code that cannot be traced ({value}: {detail}) calls a layer that the fold would change, mentions its "
+        "name, or hands on a module that holds it; {advice}put the layers into a submodule of their own that is "
+        "called as a whole"
     )
     REACHED_INTO = (
         "code that was not traced ({users}) reads {value}, and would get another value; "
