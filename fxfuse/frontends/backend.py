@@ -16,7 +16,8 @@ from fxfuse.api import fuse_graph
 from fxfuse.capture.lifted import attributes_as_inputs, inputs_as_attributes
 from fxfuse.frontends.snapshot import Snapshot
 from fxfuse.modules.lookup import fetch
-from fxfuse.pipeline.entry import checked_rules
+from fxfuse.pipeline.entry import checked_rules, require_options
+from fxfuse.pipeline.options import Options
 from fxfuse.report.errors import FuseError, sentence
 from fxfuse.report.table import counted
 
@@ -105,6 +106,7 @@ class _Options(NamedTuple):
             )
         if "rules" in given:
             given["rules"] = checked_rules(given["rules"])
+        require_options(Options(**{"rules": (), **given}))
         return _Options(compiler, report, given)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxfuse.api import fuse_graph
-from fxfuse.pipeline.entry import checked_rules, require_hooks
-from fxfuse.pipeline.options import GraphOptions
+from fxfuse.pipeline.entry import checked_rules, require_options
+from fxfuse.pipeline.options import GraphOptions, Options
 from fxfuse.report.errors import FuseError
 from fxfuse.report.report import Report
 
@@ -51,7 +51,7 @@ class FusePass(PassBase):
             options: the other options of ``fuse_graph``.
 
         Raises:
-            FuseError: if a rule is none, or ``hooks`` is not known.
+            FuseError: if a rule or an option is none.
         """
         super().__init__()
         unknown = sorted(options.keys() - GraphOptions.__annotations__.keys())
@@ -59,7 +59,8 @@ class FusePass(PassBase):
             raise TypeError(f"FusePass() got an unexpected keyword argument {unknown[0]!r}")
         if "rules" in options:
             options["rules"] = checked_rules(options["rules"])
-        require_hooks(options.get("hooks", "keep"))
+        given: dict[str, Any] = {"rules": (), **options}
+        require_options(Options(**given))
         self.constants = constants
         self.options = options
         self.reports: list[Report] = []

@@ -37,7 +37,7 @@ def lowered(fused: Any, example_inputs: Any, *, exact_nan: bool, emitter: Any = 
     if result is None:
         raise FuseError(
             f"lower found no part of {name} that can be traced and has {FEW} layers or more; nothing was changed. "
-            "Use the fused model as it is."
+            "Pass what fx_fuse returned, or use that as it is."
         )
     gap = 0.0 if example_inputs is None else _gap(result, fused, Inputs.of(example_inputs))
     if gap:

@@ -35,7 +35,8 @@ def run_pass(
 ) -> tuple[Attempt, nn.Module | ExportedProgram]:
     """Fuse, in place if that is asked for, and let no other error out than a ``FuseError``."""
     with as_fuse_errors(f"{type(model).__name__} could not be fused"):
-        require_fusable(model, options.structure, inplace=options.inplace, hooks=options.hooks)
+        require_options(options)
+        require_fusable(model, options.structure, inplace=options.inplace)
         with collection_waits():
             attempt, result = fuse(model, example_inputs, options)
         if options.inplace and isinstance(model, fx.GraphModule):
@@ -110,27 +111,30 @@ def checked_rules(rules: Any) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def require_fusable(model: Any, structure: str | None, *, inplace: bool, hooks: str = "keep") -> None:
+def require_options(options: Options) -> None:
+    """Raise for what is no option: a text such as "no" would count as true.
+
+    Raises:
+        FuseError: a sentence with the offending value and what to do.
+    """
+    for name in ("allow_copies", "allow_growth", "guards", "inplace"):
+        value = getattr(options, name)
+        if not isinstance(value, (bool, int)):
+            raise FuseError(f"{name}={value!r} is neither True nor False. Nothing was changed.")
+    if options.hooks not in ("keep", "observe"):
+        raise FuseError(
+            f"hooks={options.hooks!r} is not known; pass 'keep' or 'observe', or leave it out. Nothing was changed."
+        )
+
+
+def require_fusable(model: Any, structure: str | None, *, inplace: bool) -> None:
     """Raise for an argument that no part of the pass could do anything with.
 
     Raises:
         FuseError: a sentence with the offending value and what to do.
     """
-    require_hooks(hooks)
     for problem in _problems(model, structure, inplace):
         raise FuseError(f"{problem} Nothing was changed.")
-
-
-def require_hooks(hooks: str) -> None:
-    """Raise for what says nothing of hooks.
-
-    Raises:
-        FuseError: if it is neither "keep" nor "observe".
-    """
-    if hooks not in ("keep", "observe"):
-        raise FuseError(
-            f"hooks={hooks!r} is not known; pass 'keep' or 'observe', or leave it out. Nothing was changed."
-        )
 
 
 def require_graph(graph_module: Any, constants: Any) -> None:

@@ -241,3 +241,10 @@ def test_arrays_are_no_tensors() -> None:
     pytest.importorskip("numpy")
     array = values(1, 3, 6, 6).numpy()
     assert_sentence(error_of(lambda: fx_fuse(conv_norm(), array)), "Pass tensors: torch.from_numpy(array)")
+
+
+@pytest.mark.parametrize("option", ["allow_copies", "allow_growth", "guards", "inplace"])
+def test_a_text_is_neither_true_nor_false(option: str) -> None:
+    fuse, model = untyped(fx_fuse), fx.symbolic_trace(conv_norm())
+    with unchanged(model):
+        assert_sentence(error_of(lambda: fuse(model, **{option: "no"})), f"{option}='no' is neither True nor False")

@@ -42,3 +42,8 @@ def test_an_unknown_inner_backend_is_a_sentence() -> None:
         fxfuse(fx.symbolic_trace(net()), [X], options={"backend": "nope"})
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=sentence), torch.no_grad():
         compiled(net(), backend="nope")(X)
+
+
+def test_an_option_that_is_none_is_told_and_not_passed_over() -> None:
+    with pytest.raises(FuseError, match="guards='no' is neither True nor False"):
+        fxfuse(fx.symbolic_trace(net()), [X], options={"guards": "no"})

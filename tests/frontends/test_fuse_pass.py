@@ -84,6 +84,11 @@ def test_hooks_that_are_not_known_are_told_at_once() -> None:
         FusePass(hooks="observ")  # type: ignore[arg-type] # the point
 
 
+def test_an_option_that_is_none_is_told_at_once() -> None:
+    with pytest.raises(FuseError, match="guards='no' is neither True nor False"):
+        FusePass(guards="no")  # type: ignore[arg-type] # the point
+
+
 def test_options_and_constants_of_a_pass() -> None:
     graph_module, constants, _ = with_inputs(conv_norm())
     assert FusePass(constants).call(graph_module).modified
