@@ -106,8 +106,8 @@ def mentions(code: CodeType) -> Mentions:
     Example:
         >>> def forward(self, x): return self.bn(self.conv.weight * x)
         >>> found = mentions(forward.__code__)
-        >>> sorted(found.own_called), sorted(found.own_read), sorted(found.read)
-        (['bn'], ['conv'], ['weight'])
+        >>> sorted(found.called), sorted(found.read)
+        (['bn'], ['conv', 'weight'])
     """
     if id(code) not in _known:
         _known[id(code)] = code, _mentions(code)
