@@ -103,7 +103,7 @@ def _state(weights: Any) -> Mapping[str, Tensor]:
     if not isinstance(weights, Mapping):
         raise FuseError(
             f"refold takes a state dict or a model of the original architecture, and got {type(weights).__name__}; "
-            "nothing was changed."
+            "nothing was changed. Read a file with torch.load(file, weights_only=True) or safetensors."
         )
     return {name: value for name, value in weights.items() if not name.endswith(_EXTRA)}
 

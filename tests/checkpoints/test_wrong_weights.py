@@ -64,7 +64,10 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
         r"^0.weight, 0.bias of the fused model .* since a variance is below zero, or a number too large",
     ),
     "a scripted model": (lambda _: torch.jit.script(nn.Linear(2, 2)), r"A scripted module has names of its own"),
-    "no state dict": (lambda _: [1], r"a state dict or a model of the original architecture, and got list"),
+    "no state dict": (
+        lambda _: [1],
+        r"a state dict or a model of the original architecture, and got list.*Read a file with torch",
+    ),
     "a checkpoint of Lightning": (lambda s: {"state_dict": s, "epoch": 3}, r"pass checkpoint\['state_dict'\]"),
     "no tensor": (lambda s: {**s, "0.weight": 3}, r"0.weight is no tensor but int"),
     "a tensor of a class of its own": (
