@@ -80,8 +80,8 @@ def test_each_graph_of_a_pipeline_has_its_report() -> None:
 
 
 def test_hooks_that_are_not_known_are_told_at_once() -> None:
-    with pytest.raises(FuseError, match="hooks='observ' is not known"):
-        FusePass(hooks="observ")  # type: ignore[arg-type] # the point
+    with pytest.raises(FuseError, match="hooks='watch' is not known"):
+        FusePass(hooks="watch")  # type: ignore[arg-type] # the point
 
 
 def test_an_option_that_is_none_is_told_at_once() -> None:
