@@ -120,7 +120,8 @@ def _of_model(settings: Export, step: Callable[[str], None]) -> Subject:
     trials = [Inputs(_read(settings.input) if settings.input else given)]
     sample = trials[0].args[0]
     if settings.dynamic_axes:
-        trials.append(Inputs(models.sample(original, _other_sizes(settings, sample.shape)).to(sample.dtype)))
+        sizes = _other_sizes(settings, sample.shape)
+        trials.append(Inputs(_repeated(sample, sizes) if settings.input else models.sample(original, sizes)))
     with running(name, sample, "pass --input of the shape and dtype it takes" if settings.input else SHAPE):
         trials[0].call(original)
     step("fusing")
@@ -167,6 +168,13 @@ def _read(path: Path) -> Tensor:
     numpy = models.need("numpy", "export")
     with explained(f'"{path}" cannot be read as an array', "write it with numpy.save"):
         return torch.from_numpy(numpy.load(path, allow_pickle=False))
+
+
+def _repeated(sample: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """An array of other sizes with the values of an array, which may have to be numbers of words, say."""
+    for axis, size in enumerate(sizes):
+        sample = sample.index_select(axis, torch.arange(size) % sample.shape[axis])
+    return sample
 
 
 def _other_sizes(settings: Export, shape: torch.Size) -> tuple[int, ...]:

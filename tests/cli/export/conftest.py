@@ -41,6 +41,9 @@ late_layers = trained(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)))
 def late():
     return late_layers
 
+def words():
+    return trained(nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4)))
+
 class FixesTheBatch(nn.Module):
     def forward(self, x):
         return x.reshape(2, -1)

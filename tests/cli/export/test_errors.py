@@ -60,6 +60,14 @@ def test_errors_are_sentences(folder: Path, capsys: Any, arguments: str, expecte
     assert expected in sentence(capsys, folder, *arguments.split())
 
 
+def test_an_input_of_another_dtype_is_told_with_what_to_pass(folder: Path, capsys: Any) -> None:
+    numpy = pytest.importorskip("numpy")
+    numpy.save("x.npy", numpy.ones((1, 3, 8, 8)))
+    told = sentence(capsys, folder, "own_exports:small", "old.pt2", "--input", "x.npy")
+    assert "does not run on float64 of shape (1, 3, 8, 8)" in told
+    assert told.endswith("pass --input of the shape and dtype it takes")
+
+
 def test_what_onnx_does_not_know(folder: Path, capsys: Any) -> None:
     pytest.importorskip("onnxscript")
     expected = '"own_exports:NotInOnnx" cannot be written as .onnx (DispatchError: No ONNX function found for'

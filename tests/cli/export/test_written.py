@@ -66,6 +66,14 @@ def test_the_file_is_run_on_an_input_of_the_users(capsys: pytest.CaptureFixture[
     assert "It has no norm: it was fused before, or never had one." in capsys.readouterr().out
 
 
+def test_an_input_of_numbers_of_words_has_only_such_in_other_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    numpy = pytest.importorskip("numpy")
+    numpy.save("words.npy", numpy.arange(6).reshape(2, 3))
+    arguments = ["export", "own_exports:words", "out.pt2", "--input", "words.npy", "--dynamic-axes", "0=batch"]
+    assert main(arguments) == 0
+    assert "3x3" in capsys.readouterr().out
+
+
 def test_the_table_says_what_an_exporter_alone_leaves(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxscript")
     assert main(["export", "own_exports:late", "out.onnx", *SHAPE]) == 0
