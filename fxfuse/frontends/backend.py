@@ -6,6 +6,7 @@ weights are inputs of what is compiled too, and are computed anew when other par
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,14 +67,10 @@ def fxfuse(
     """
     chosen = _Options.of({"mode": mode, **(options or {})})
     compiler, inputs = chosen.compiler, list(example_inputs)
-    constants = _constants(graph_module, inputs)
-    if not constants:
+    found = _first_fold(graph_module, inputs, chosen.folding)
+    if found is None:
         return compiler(graph_module, inputs)
-    folding = _Folding(graph_module, tuple(constants), chosen.folding)
-    try:
-        folded = folding.folded(list(constants.values()))
-    except FuseError:
-        return compiler(graph_module, inputs)
+    folding, folded = found
     if _may_be_differentiated(graph_module, inputs):
         if folded.report and torch.is_grad_enabled():
             warnings.warn(DIFFERENTIATED.format(counted(len(folded.report.folded), "operation")), stacklevel=2)
@@ -134,22 +131,41 @@ def _may_be_differentiated(graph_module: fx.GraphModule, inputs: Sequence[Any]) 
     return (torch.is_grad_enabled() or turned_on) and any(isinstance(i, Tensor) and i.requires_grad for i in inputs)
 
 
-def _constants(graph_module: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[str, Tensor]:
-    """Return the inputs that are parameters and buffers of modules, by the names of their placeholders."""
+def _first_fold(
+    graph_module: fx.GraphModule, inputs: Sequence[Any], options: dict[str, Any]
+) -> tuple[_Folding, _Folded] | None:
+    """Return what folds a graph, and the result for its inputs; None where there are no constants.
+
+    Plain attributes are constants only where more folds with them: each call compares their values, and a cache among
+    them would have others each time.
+    """
+    best: tuple[_Folding, _Folded] | None = None
+    for constants in _constants(graph_module, inputs):
+        folding = _Folding(graph_module, tuple(constants), options)
+        with contextlib.suppress(FuseError):
+            folded = folding.folded(list(constants.values()))
+            if best is None or len(folded.report.folded) > len(best[1].report.folded):
+                best = folding, folded
+    return best
+
+
+def _constants(graph_module: fx.GraphModule, inputs: Sequence[Any]) -> list[dict[str, Tensor]]:
+    """Return the inputs that are parameters and buffers, and these with all other tensors that modules hold."""
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    found = {
-        node.name: value
-        for node, value in zip(placeholders, example_inputs, strict=True)
-        if isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and "_buffers[" in _source(node))
-    }
+    tensors = [pair for pair in zip(placeholders, inputs, strict=True) if isinstance(pair[1], Tensor)]
+    held = {node.name: value for node, value in tensors if _comes_by(node, "NNModuleSource")}
+    registered = {n.name: v for n, v in tensors if isinstance(v, nn.Parameter) or _comes_by(n, "ParamBufferSource")}
+    found = [registered] if held.keys() <= registered.keys() else [registered, {**registered, **held}]
     # Nothing tells when a tensor of inference mode is written into.
-    return {} if any(tensor.is_inference() for tensor in found.values()) else found
+    return [constants for constants in found if constants and not any(t.is_inference() for t in constants.values())]
 
 
-def _source(node: fx.Node) -> str:
-    """Return the Python expression that Dynamo read an input from."""
-    name = getattr(getattr(node.meta.get("grapharg"), "source", None), "name", "")
-    return str(name() if callable(name) else name)
+def _comes_by(node: fx.Node, step: str) -> bool:
+    """Whether Dynamo comes to an input by a step of a kind."""
+    source = getattr(node.meta.get("grapharg"), "source", None)
+    while source is not None and not type(source).__name__.endswith(step):
+        source = getattr(source, "base", None)
+    return source is not None
 
 
 def _example(graph_module: fx.GraphModule, tensor: Tensor) -> Tensor:

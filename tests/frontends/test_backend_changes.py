@@ -153,10 +153,13 @@ def test_tensors_of_a_closure_are_no_constants() -> None:
 class Changing(Model):
     """Changes its statistics in the middle of its forward."""
 
-    def __init__(self, change: Callable[[Any], Any]) -> None:
+    def __init__(self, change: Callable[[Any], Any], *, plain: bool = False) -> None:
         super().__init__(conv=nn.Conv2d(3, 4, 1), statistics=values(2, 4).square() + 0.2)
-        self.register_buffer("mean", self.statistics[0])
-        self.register_buffer("var", self.statistics[1])
+        for name, row in zip(("mean", "var"), self.statistics, strict=True):
+            if plain:
+                setattr(self, name, row)
+            else:
+                self.register_buffer(name, row)
         self.change = change
         self.double()
 
@@ -181,8 +184,9 @@ class Changing(Model):
         lambda m: F.batch_norm(values(3, 4), m.mean, m.var, training=True),
     ],
 )
-def test_a_graph_that_changes_its_statistics(change: Callable[[Any], Any]) -> None:
-    model = Changing(change)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_graph_that_changes_its_statistics(change: Callable[[Any], Any], plain: bool) -> None:
+    model = Changing(change, plain=plain)
     other = copy.deepcopy(model)
     function = compiled(other)
     for _ in range(2):
@@ -190,6 +194,62 @@ def test_a_graph_that_changes_its_statistics(change: Callable[[Any], Any]) -> No
         expected = run(model, (X,))
         torch.manual_seed(0)
         assert_equal(expected, run(function, (X,)))
+
+
+class Plain(Model):
+    """Holds its constants where no parameters or buffers are."""
+
+    def __init__(self) -> None:
+        super().__init__(conv=nn.Conv2d(3, 4, 1))
+        self.scales = [values(4, 1, 1)]
+        self.mean, self.var = values(4), values(4).square() + 0.2
+        self.calls = torch.zeros(4, 1, 1, dtype=torch.float64)  # another one in each call
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return F.batch_norm(self.conv(x) * self.scales[0], self.mean, self.var) + self.calls
+
+
+def change_in_place(model: Any) -> None:
+    model.mean.add_(1)
+    model.scales[0].mul_(2)
+
+
+def exchange(model: Any) -> None:
+    model.mean, model.scales[0] = model.mean * 3, model.scales[0] + 1
+
+
+@pytest.mark.parametrize("change", [change_in_place, exchange])
+def test_plain_attributes_are_constants_of_each_call(change: Callable[[Any], None]) -> None:
+    model, reports = Plain(), list[Report]()
+    other: Any = copy.deepcopy(model)
+    function = compiled(other, reports)
+    for _ in range(3):
+        assert_equal(run(model, (X,)), run(function, (X,)))
+        change(model)
+        change(other)
+    assert counts(reports)[0] == 3
+
+
+def test_plain_attributes_are_not_compared_where_nothing_folds_with_them() -> None:
+    class Cached(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(x)).relu() + self.cache
+
+    model = trained(Cached(conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4)))
+    object.__setattr__(model, "cache", values(4, 6, 6))
+    graphs: list[Any] = []
+
+    def inner(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(inputs))
+        return graph
+
+    function = compiled(model, backend=inner)
+    for _ in range(2):
+        model.cache += 1
+        assert_equal(run(model, (X,)), run(function, (X,)))
+    assert len(graphs) == 1
 
 
 def test_weights_with_which_another_fold_is_possible() -> None:
