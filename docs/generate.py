@@ -46,6 +46,8 @@ def operators() -> str:
     """Return the page of operators."""
     rows: dict[tuple[str, str, str, str], list[str]] = {}
     for target, row in OPERATORS.items():
+        if "torchvision" in str(getattr(target, "__module__", "")):
+            continue  # only there once it is imported
         role = next((cls.__name__ for cls in row.view.__mro__ if cls.__module__.endswith("roles")), "")
         what = (inspect.getdoc(row.view) or "").splitlines()[0] if row.plays else ""
         rows.setdefault((f"`{row.name}`", role, what, _facts(row)), []).append(_written(target, row))
@@ -57,7 +59,8 @@ def operators() -> str:
     text = (
         "What fxfuse recognises. [`fxfuse.register`](extending.md) adds a row, and its arguments say what the facts\n"
         "mean; the roles are those of the [glossary](idea.md#glossary), where a source is an `AffineSource`, a\n"
-        "carrier a `Carrier`, a linear map a `Linear`. Operations without a role let no affine pass."
+        "carrier a `Carrier`, a linear map a `Linear`. Operations without a role let no affine pass. With torchvision\n"
+        "there is its deformable convolution as well."
     )
     return f"{NOTE}\n\n# Operators\n\n{text}\n\n{tabulate(lines, headers=headers, tablefmt='github')}\n"
 

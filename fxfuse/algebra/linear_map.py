@@ -129,6 +129,17 @@ def rounded(
     return [weight] if bias is None else [weight, bias.detach().to(like.device, like.dtype, copy=True)]
 
 
+@step()
+def table(like: Tensor, stored: Tensor, factor: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return ``stored * factor + bias`` of shape ``(1, out, in)`` as a table of shape ``(in, out)``, rounded once."""
+    weight = torch.empty_like(like).detach()
+    target = weight.t().unsqueeze(0)
+    for position, size, block in _blocks(stored, factor, 1, wide=True):
+        shift = 0.0 if bias is None else bias.narrow(0, position, size).to(torch.float64)[:, None]
+        target.narrow(1, position, size).copy_(block + shift)
+    return weight
+
+
 def _round_into(target: Tensor, stored: Tensor, factor: Tensor | None) -> None:
     """Write ``stored * factor`` into ``target``, block by block along its longer channel axis."""
     if factor is not None and stored.numel() <= _SMALL:

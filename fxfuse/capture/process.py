@@ -111,11 +111,15 @@ class OneThread(fx.Tracer):
 
     @contextlib.contextmanager
     def computing(self, root: nn.Module) -> Iterator[None]:
-        """Make functions of sizes nodes of the graph: ``max`` and ``min``, and those of ``math`` if any is named."""
-        with traced_extremes(root) as uses_math:
-            if not uses_math:  # to exchange all of them takes as long as a short trace
+        """Make functions that ask for sizes nodes of the graph: ``max``, ``min`` and others that the model names."""
+        with traced_extremes(root) as found:
+            if not found.math:  # to exchange all of them takes as long as a short trace
                 self._autowrap_search.clear()
                 self._autowrap_function_ids.clear()
+            if found.deforms:
+                ops = sys.modules["torchvision.ops"]
+                self._autowrap_search.append(ops)
+                self._autowrap_function_ids.add(id(ops.deform_conv2d))
             yield
 
     def is_bystander(self, *computed: Any) -> bool:
@@ -167,10 +171,12 @@ class Numbers(NamedTuple):
     Attributes:
         scopes: the variables of the Python files in which ``max`` or ``min`` is named.
         math: whether ``math``, or a function of it, is named.
+        deforms: whether torchvision, or its deformable convolution, is named.
     """
 
     scopes: tuple[dict[str, Any], ...]
     math: bool
+    deforms: bool
 
 
 @functools.lru_cache(maxsize=1024)
@@ -178,13 +184,14 @@ def _numbers_of(cls: Any) -> Numbers:
     values = [value for base in cls.__mro__ if is_users(base) for value in vars(base).values()]
     functions, known = reached_from([v for v in values if not isinstance(v, type)]) if values else ([], [])
     using = [f for f in functions if not ORIGINALS.keys().isdisjoint(mentions(f.__code__).variables)]
-    scopes = [function.__globals__ for function in using]
-    return Numbers(tuple(scopes), any(home_of(value) == "math" for value in known))
+    scopes, homes = [function.__globals__ for function in using], set(map(home_of, known))
+    deforms = not homes.isdisjoint(("torchvision", "torchvision.ops", "torchvision.ops.deform_conv"))
+    return Numbers(tuple(scopes), "math" in homes, deforms)
 
 
 @contextlib.contextmanager
-def traced_extremes(root: nn.Module) -> Iterator[bool]:
-    """Make ``max`` and ``min`` of sizes nodes of the graph; yield whether the model computes with ``math`` as well."""
+def traced_extremes(root: nn.Module) -> Iterator[Numbers]:
+    """Make ``max`` and ``min`` of sizes nodes of the graph; yield what all classes of the model name."""
     classes: set[Any] = {type(module) for module in root.modules()}
     found = [_numbers_of(cls) for cls in classes]
     scopes = {id(scope): scope for numbers in found for scope in numbers.scopes}
@@ -192,7 +199,7 @@ def traced_extremes(root: nn.Module) -> Iterator[bool]:
     try:
         for scope, name in placed:
             scope[name] = _traced(ORIGINALS[name])
-        yield any(numbers.math for numbers in found)
+        yield Numbers((), any(numbers.math for numbers in found), any(numbers.deforms for numbers in found))
     finally:
         for scope, name in placed:
             scope.pop(name, None)

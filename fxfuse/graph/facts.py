@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fxfuse.algebra.running_norms import RunningNorms
     from fxfuse.graph.constants import Constants
     from fxfuse.graph.registry import Operator
+    from fxfuse.graph.uses import Readers
 
 
 class Rank(NamedTuple):
@@ -55,6 +56,7 @@ class SizeFacts(Protocol):
     """The sizes of values that are the same for every input; axes are counted from the last."""
 
     def along(self, node: fx.Node, axis: int) -> int | None: ...
+    def taken(self, node: fx.Node, axis: int) -> int | None: ...
     def all(self, node: fx.Node) -> dict[int, int]: ...
     def of(self, node: fx.Node) -> tuple[int | None, ...]: ...
     def together(self, operands: Iterable[fx.Node]) -> dict[int, int]: ...
@@ -68,6 +70,7 @@ class Facts(Protocol):
     prefix: str
     constants: Constants
     running_norms: RunningNorms
+    readers: Readers
 
     @property
     def sizes(self) -> SizeFacts: ...

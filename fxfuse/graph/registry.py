@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,16 @@ class Operator:
 
 
 OPERATORS: dict[Any, Operator] = {}
+LATE: dict[str, Callable[[], None]] = {}
+"""Packages that need not be installed -> what adds rows for them."""
+
+
+def add_late_rows() -> None:
+    """Add the rows for the packages that were imported since."""
+    for package in [package for package in LATE if package in sys.modules]:
+        LATE.pop(package)()
+
+
 COMPUTES = ("call_function", "call_method")  # nodes that run code that is no module's
 
 # What a subclass may define without becoming another operation.

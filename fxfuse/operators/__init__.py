@@ -10,6 +10,7 @@ from fxfuse.operators import (  # noqa: F401 - importing fills the table
     noops,
     norm_affines,
     norms,
+    other_layers,
     others,
     permutations,
     pointwise,

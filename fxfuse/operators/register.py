@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from torch import nn
 
-from fxfuse.graph.registry import OPERATORS, Columns, NoRole, Operator, _by_type
+from fxfuse.graph.registry import OPERATORS, Columns, NoRole, Operator, _by_type, add_late_rows
 from fxfuse.operators.roles import View
 from fxfuse.report.errors import FuseError
 
@@ -104,6 +104,7 @@ def register(  # noqa: PLR0913 - a row has as many columns
     Raises:
         FuseError: if an argument is not what it should be, or a target has a row; nothing is added then.
     """
+    add_late_rows()
     given = {"modules": modules, "functions": functions, "methods": methods, "arguments": arguments}
     lists = [_listed(which, values) for which, values in given.items()]
     targets, named = tuple(itertools.chain(*lists[:-1])), lists[-1]

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
+from fxfuse.graph.registry import add_late_rows
 from fxfuse.modules.lookup import is_norm, is_quantized, paths_below, tensor_paths
 from fxfuse.modules.origin import NOT_USERS, is_compiled
 from fxfuse.pipeline.run import fuse, put_into
@@ -37,6 +38,7 @@ def run_pass(
     with as_fuse_errors(f"{type(model).__name__} could not be fused"):
         require_options(options)
         require_fusable(model, options.structure, inplace=options.inplace)
+        add_late_rows()
         with collection_waits():
             attempt, result = fuse(model, example_inputs, options)
         if options.inplace and isinstance(model, fx.GraphModule):

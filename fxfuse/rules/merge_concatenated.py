@@ -81,7 +81,7 @@ def _layer(graph: Graph, value: fx.Node, reader: fx.Node) -> Linear | None:
         return None
     ways, _ = routes(graph, value, reader)
     view = ways[1].views[0] if len(ways) > 1 else None
-    return view if isinstance(view, Linear) else None
+    return view if isinstance(view, Linear) and view.input in view.inputs else None
 
 
 def _merge(graph: Graph, found: _Layers) -> Merge | None:

@@ -22,11 +22,16 @@ def name(target: Any) -> str:
     return f"{target.__module__ or 'torch'}.{target.__name__}"
 
 
+OF_NUMBERS = {sample.target for sample in samples() if not sample.x.is_floating_point()}
+"""What reads the numbers of rows, which no other row gives: embeddings."""
+
+
 def _rows() -> dict[str, list[Sample]]:
     found: dict[str, list[Sample]] = {name(target): [] for target in WITH_ROLE}
     assert len(found) == len(WITH_ROLE), "two rows of one name"
     for sample in (*samples(), *_never_folded()):
-        found[name(sample.target)].append(sample)
+        if sample.target not in OF_NUMBERS:
+            found[name(sample.target)].append(sample)
     return {key: listed for key, listed in found.items() if listed}
 
 

@@ -118,6 +118,7 @@ def exported(model: nn.Module, inputs: Tensor) -> fx.GraphModule:
 
 def models() -> list[tuple[nn.Module, Tensor]]:
     layers = [(nn.Sequential(layer, nn.Dropout(), norm), values(*shape)) for layer, norm, shape in LAYERS]
+    layers.append((nn.Sequential(nn.Embedding(7, 4), nn.Dropout(), nn.BatchNorm1d(4)), torch.arange(5)))
     image = values(2, 3, 6, 6)
     return [(trained(m), x) for m, x in [*layers, *((Calls(f), image) for f in FUNCTIONS)]] + [
         (trained(Core(f)), image) for f in CORE
@@ -129,7 +130,7 @@ def cases() -> list[tuple[nn.Module, Tensor, fx.GraphModule]]:
     return [(model, inputs, exported(model, inputs)) for model, inputs in models()]
 
 
-@pytest.mark.parametrize("number", range(len(LAYERS) + len(FUNCTIONS) + len(CORE)))
+@pytest.mark.parametrize("number", range(len(LAYERS) + 1 + len(FUNCTIONS) + len(CORE)))
 def test_an_exported_graph_folds_as_its_model(number: int) -> None:
     model, inputs, graph_module = cases()[number]
     fused: Any = fx_fuse(graph_module)

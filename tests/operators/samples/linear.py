@@ -57,6 +57,7 @@ def calls() -> Iterator[tuple[nn.Module, Any, Tensor]]:
             yield call, transposed_function, x
         yield _module(conv, {}), conv, x[0]  # without a batch axis
     yield from _linear()
+    yield from _embeddings()
     for function in (torch.convolution, aten.convolution.default):
         yield from ((call, function, x) for call, x in _core_convolutions(function))
     yield from _overloads()
@@ -101,6 +102,18 @@ def _linear() -> Iterator[tuple[nn.Module, Any, Tensor]]:
         Function(F.linear, weight=weight, by_keyword="input"),
     ):
         yield call, F.linear, randn(3, IN)
+
+
+def _embeddings() -> Iterator[tuple[nn.Module, Any, Tensor]]:
+    x = torch.tensor([[0, 3, 1], [2, 2, 4]])
+    options: dict[str, Any]
+    for options in ({}, {"padding_idx": 2}, {"scale_grad_by_freq": True, "sparse": True}):
+        yield Single(nn.Embedding(5, IN, **options)).double(), nn.Embedding, x
+    for function in (torch.embedding, aten.embedding.default):
+        yield Function(function, parameter(5, IN), behind=1), function, x
+        yield Function(function, parameter(5, IN), 2, False, True, behind=1), function, x
+    yield Function(F.embedding, parameter(5, IN)), F.embedding, x
+    yield Function(F.embedding, parameter(5, IN), padding_idx=2), F.embedding, x[0]
 
 
 def _core_convolutions(function: Any) -> Iterator[tuple[nn.Module, Tensor]]:
