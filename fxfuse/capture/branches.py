@@ -6,6 +6,7 @@ nothing then.  So a forward is traced once for each way, and what was traced has
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from fxfuse.capture.frames import is_assertion
+from fxfuse.capture.frames import raises_if
 from fxfuse.capture.process import OneThread
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.modules.guards import checks_rank
@@ -95,14 +96,12 @@ class ManyWays(OneThread):
         return result
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Keep an assertion as a node; any other question for a truth is answered in every way."""
+        """Keep what would raise as an assertion; any other question for a truth is answered in every way."""
         frame = sys._getframe(2)
         if checks_rank(frame):
             return False
-        if is_assertion(frame):
-            self.create_proxy("call_function", torch._assert, (obj, "an assertion of the model does not hold"), {})
-            return True
-        return self.answer(obj, frame)
+        raising = raises_if(frame)
+        return self.answer(obj, frame) if raising is None else self.asserted(obj, truth=not raising)
 
     def iter(self, obj: fx.Proxy) -> Any:
         """Unpack where the number of values is known; else the number would have to be guessed."""
@@ -124,6 +123,12 @@ class ManyWays(OneThread):
             self.failure = Untraceable(WHY)
             raise self.failure
         return answer
+
+    def asserted(self, condition: fx.Proxy, *, truth: bool) -> bool:
+        """Answer a question of which the other answer only raises, and keep that as an assertion."""
+        held = condition if truth else self.create_proxy("call_function", operator.not_, (condition,), {})
+        self.create_proxy("call_function", torch._assert, (held, "an assertion of the model does not hold"), {})
+        return truth
 
     def take_back(self, last: fx.Node | None) -> None:
         """Erase the nodes that were added after ``last``."""

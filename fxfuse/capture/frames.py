@@ -40,23 +40,43 @@ def _asks_before_jump(frame: FrameType, steps: list[dis.Instruction], here: int)
     return steps[here].argrepr.startswith("bool(") and number
 
 
-def is_assertion(frame: FrameType, *, after_call: bool = False) -> bool:
-    """Whether the truth that a frame asks for decides about an ``assert``: the next step raises, or is jumped over.
+def raises_if(frame: FrameType, *, after_call: bool = False) -> bool | None:
+    """Return for which truth of what a frame asks its function only raises: ``assert x``, ``if x: raise``; else None.
 
     Args:
         frame: the frame of the user's function.
-        after_call: the frame is in the call of which the result is asserted, and not yet at the jump.
+        after_call: the frame is in the call that gives the truth, and not yet at the jump.
     """
     steps = _steps(frame.f_code)
     here = _here(frame) + after_call
-    if here + 1 >= len(steps):
-        return False
-    jump, then = steps[here], steps[here + 1]
-    if "JUMP" not in jump.opname or "_IF_" not in jump.opname:
-        return False
-    if "IF_FALSE" in jump.opname:  # at the end of a loop: what is true goes on with the loop
-        then = next((step for step in steps if step.offset == jump.argval), jump)
-    return then.opname == "LOAD_ASSERTION_ERROR" or then.argval in ("AssertionError", AssertionError)
+    jump = steps[here] if here < len(steps) else steps[-1]
+    if "JUMP" not in jump.opname or "_IF_" not in jump.opname or jump.opname.endswith("NONE"):
+        return None
+    jumps = "IF_TRUE" in jump.opname
+    if _only_raises(steps, here + 1):
+        return not jumps
+    target = next((number for number, step in enumerate(steps) if step.offset == jump.argval), len(steps))
+    return jumps if _only_raises(steps, target) else None
+
+
+def _only_raises(steps: list[dis.Instruction], start: int) -> bool:
+    """Whether a function makes an exception there, and raises it."""
+    ahead = itertools.takewhile(lambda step: not step.opname.startswith(_LEAVES), steps[start:])
+    end = start + len(list(ahead))
+    return end < len(steps) and steps[end].opname == "RAISE_VARARGS"
+
+
+_WRITES = (
+    "STORE_ATTR",
+    "STORE_SUBSCR",
+    "STORE_SLICE",
+    "STORE_GLOBAL",
+    "STORE_DEREF",
+    "STORE_NAME",
+    "DELETE",
+    "POP_TOP",
+)
+_LEAVES = (*_WRITES, "RAISE", "RETURN", "RERAISE", "POP_JUMP", "JUMP", "FOR_", "YIELD", "SEND")
 
 
 def asked_classes(frame: FrameType) -> tuple[type, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxfuse.capture.frames import asked_classes, is_assertion, unpacked
+from fxfuse.capture.frames import asked_classes, raises_if, unpacked
 from fxfuse.capture.symbolic_sizes import gives_tensor, number_class
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class AnyProxy(fx.Proxy):
         if number is not None:
             return number
         classes = asked_classes(frame) if wanted is None else wanted
-        if is_assertion(frame, after_call=True) or (classes and gives_tensor(self.node, self.tracer.is_layer)):  # type: ignore[attr-defined] # the tracer of this package
+        checks = raises_if(frame, after_call=True) is not None
+        if checks or (classes and gives_tensor(self.node, self.tracer.is_layer)):  # type: ignore[attr-defined] # the tracer of this package
             return Tensor if not classes or issubclass(Tensor, classes) else AnyProxy
         raise self.refused("it asks for the class of a value")
 

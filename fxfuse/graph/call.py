@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from fxfuse.algebra.running_norms import TENSORS, is_plain
+from fxfuse.graph.nodes import UNTRACED
 from fxfuse.graph.registry import Operator, operator_of, row_at
 from fxfuse.modules.lookup import is_hooked, is_quantized
 from fxfuse.report.reasons import Reason, Refusal, require
@@ -70,8 +72,13 @@ class Call:
         """Return the number of axes of a value, if it is known or may be assumed."""
         return self.graph.rank(value)
 
-    def tensor(self, name: str, *, required: bool = False) -> Any:
+    def tensor(self, name: str, *, required: bool = False, whole: bool = False) -> Any:
         """Return the constant tensor behind an argument, or None where nothing was passed.
+
+        Args:
+            name: the argument.
+            required: whether it must be there.
+            whole: whether its numbers may be whole: arithmetic makes floats of them.
 
         Raises:
             Refusal: if it is computed from the input, changed in place, or not a plain floating-point tensor.
@@ -84,8 +91,11 @@ class Call:
             raise Refusal(Reason.COMPUTED, name=name, value=self.path)
         if isinstance(value, Tensor):
             constants.require_unchanged(value, name=name, of=self)
-            require_plain(value, name=name, value=self)
+            require_plain(value.float() if whole and value.dtype in _WHOLE else value, name=name, value=self)
         return value
+
+
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def require_plain(tensor: Tensor, **facts: object) -> None:
@@ -102,7 +112,8 @@ def takes_nothing(graph: Facts, node: fx.Node, reason: Reason) -> Refusal:
     value = graph.describe(node)
     if is_quantized(graph.module(node)):
         return Refusal(Reason.NOT_FLOATING, name="weight", value=value, dtype="quantized")
-    return Refusal(reason, value=value)
+    untraced = UNTRACED in graph.source(node).meta
+    return Refusal(reason, value=f"{value} (in code that was not traced)" if untraced else value)
 
 
 def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:

@@ -29,10 +29,12 @@ class Arithmetic(AffineSource):
     Attributes:
         function: the function of torch that does it.
         added: the operands that can be the value, each with the operand that is added to it, None for none.
+        promotes_whole: it takes whole numbers beside floats, and gives floats.
     """
 
     function: ClassVar[Callable[..., Tensor]]
     added: ClassVar[Mapping[str, str | None]]
+    promotes_whole: ClassVar[bool] = False
 
     def matches(self) -> bool:
         """Whether exactly one operand is a value, in one of these places, and no constant is written into."""
@@ -70,7 +72,7 @@ class Arithmetic(AffineSource):
     @property
     def _constants(self) -> dict[str, Any]:
         names = [name for name in self._operands if name not in self._varying]
-        return {name: self.call.tensor(name, required=True) for name in names}
+        return {name: self.call.tensor(name, required=True, whole=self.promotes_whole) for name in names}
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -126,6 +128,7 @@ class Multiply(Arithmetic):
     """``x * c``."""
 
     function = torch.mul
+    promotes_whole = True
     added: ClassVar = {"input": None, "other": None}
 
 
@@ -137,6 +140,7 @@ class Add(Arithmetic):
     """``x + alpha * c``, or ``c + alpha * x``."""
 
     function = torch.add
+    promotes_whole = True
     added: ClassVar = _EITHER
 
 
@@ -144,6 +148,7 @@ class Subtract(Arithmetic):
     """``x - alpha * c``, or ``c - alpha * x``."""
 
     function = torch.sub
+    promotes_whole = True
     added: ClassVar = _EITHER
 
 
@@ -151,6 +156,7 @@ class ReverseSubtract(Arithmetic):
     """``c - alpha * x``, or ``x - alpha * c`` where the constant is first."""
 
     function = torch.rsub
+    promotes_whole = True
     added: ClassVar = _EITHER
 
 
@@ -158,6 +164,7 @@ class Divide(Arithmetic):
     """``x / c``; ``c / x`` is not affine, and neither is a rounded quotient."""
 
     function = torch.div
+    promotes_whole = True
     added: ClassVar = {"input": None}
 
     def matches(self) -> bool:

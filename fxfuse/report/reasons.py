@@ -71,7 +71,7 @@ class Reason(Enum):
     )
     NOT_FLOATING = (
         "{name} of {value} is {dtype}, and only real floating-point tensors of 16 bits and more are folded; "
-        "fuse before you quantize or convert"
+        "make floats of it (.float()), or fuse before you quantize"
     )
     MALFORMED = "{name} of {value} is {detail}; check the model, it may not run like this"
     PROMOTES = (

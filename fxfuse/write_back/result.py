@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from fxfuse.capture.lifted import attributes_as_inputs
 from fxfuse.edit.storage import paths_above
+from fxfuse.graph.nodes import UNTRACED
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.derived_class import with_change, with_check
 from fxfuse.modules.handing import Closing
@@ -35,7 +36,8 @@ def left_over(captured: Capture, decisions: list[Decision], editors: Iterable[Ed
     """Yield a decision for every norm of the model that no graph contains, by itself or as a function."""
     told = {decision.path for decision in decisions}
     for editor in editors:
-        targets = [str(origin.target) for node, origin in editor.origin.items() if node.op == "get_attr"]
+        reads = [node for node in editor.origin if node.op == "get_attr" and UNTRACED not in node.meta]
+        targets = [str(editor.origin[node].target) for node in reads]
         read = map(editor.graph.in_model, targets)
         told |= {path.rpartition(".")[0] for path in read if path.endswith(".running_mean")}
     if captured.root is not None:

@@ -53,7 +53,7 @@ def test_a_norm_beside_a_quantized_layer_is_told_what_it_is() -> None:
         (decision,) = explain(model, inputs).skipped
         assert decision.reason is Reason.NOT_FLOATING
         assert "weight of 0 is quantized" in decision.detail
-        assert "fuse before you quantize or convert" in decision.detail
+        assert "fuse before you quantize" in decision.detail
     assert decision.downstream is Reason.NOT_FLOATING
     assert "weight of 2 is quantized" in decision.detail
 

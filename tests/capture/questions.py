@@ -47,6 +47,47 @@ def raises_another_error(value: Any) -> None:
         raise ValueError
 
 
+def raises_and_says_why(value: Any) -> Any:
+    other = [value]
+    if other[0]:
+        raise ValueError(f"it is {value.told}, and not {id(other):x}") from None
+    return other
+
+
+def raises_what_it_names(value: Any) -> None:
+    if value:
+        message = f"it is {value.told}"
+        raise ValueError(message)
+
+
+def raises_otherwise(value: Any) -> int:
+    if value:
+        return 1
+    raise TypeError("it is nothing")
+
+
+def raises_for_either(value: Any) -> None:
+    if value or value:
+        raise ValueError
+
+
+def raises_for_one_of_two(value: Any) -> None:
+    if value and not value.told:
+        raise ValueError
+
+
+def says_and_raises(value: Any) -> None:
+    if not value:
+        value.told.append("something")
+        raise ValueError
+
+
+def raises_in_a_loop(value: Any) -> None:
+    if not value:
+        for item in value.told:
+            raise ValueError(item)
+
+
 def negates(value: Any) -> bool:
     return not value
 

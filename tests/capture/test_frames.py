@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fxfuse.capture.frames import asked_classes, is_assertion, unpacked
+from fxfuse.capture.frames import asked_classes, raises_if, unpacked
 from fxfuse.modules.code import asks_what_a_graph_cannot_say
 from tests.capture import questions
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 class Asked:
     """A value that notes what its user asks of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, truth: bool = True) -> None:
         self.told: list[Any] = []
+        self.truth = truth
 
     def __bool__(self) -> bool:
-        self.told.append(is_assertion(sys._getframe(1)))
-        return True
+        self.told.append(raises_if(sys._getframe(1)))
+        return self.truth
 
     def __eq__(self, other: object) -> Any:
         return self
@@ -49,7 +50,7 @@ class LikeInt:
     @property  # type: ignore[misc] # isinstance asks for it, and nothing sets it
     def __class__(self) -> type:
         frame = sys._getframe(1)
-        self.told.append((asked_classes(frame), is_assertion(frame, after_call=True)))
+        self.told.append((asked_classes(frame), raises_if(frame, after_call=True)))
         return int
 
 
@@ -68,18 +69,34 @@ def told(function: Callable[[Any], Any], value: Any) -> Any:
     ],
 )
 def test_an_assertion(function: Callable[[Any], Any]) -> None:
-    assert told(function, Asked()) is True
+    assert told(function, Asked()) is False
 
 
 @pytest.mark.parametrize(
     "function",
     [
-        *(questions.branches, questions.raises_another_error, questions.negates, questions.repeats),
-        questions.asserts_of_lists,
+        *(questions.branches, questions.negates, questions.repeats, questions.says_and_raises),
+        *(questions.asserts_of_lists, questions.raises_for_one_of_two, questions.raises_in_a_loop),
     ],
 )
 def test_a_branch_is_no_assertion(function: Callable[[Any], Any]) -> None:
-    assert told(function, Asked()) is False
+    assert told(function, Asked()) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "truth"),
+    [
+        (questions.raises_another_error, False),
+        (questions.raises_and_says_why, True),
+        (questions.raises_what_it_names, True),
+        (questions.raises_otherwise, False),
+        (questions.raises_for_either, True),
+    ],
+)
+def test_a_branch_that_only_raises(function: Callable[[Any], Any], truth: bool) -> None:
+    value = Asked(truth=not truth)
+    function(value)
+    assert set(value.told) == {truth}
 
 
 @pytest.mark.parametrize(
@@ -93,11 +110,11 @@ def test_a_branch_is_no_assertion(function: Callable[[Any], Any]) -> None:
     ],
 )
 def test_classes_that_are_asked_for(function: Callable[[Any], Any], classes: tuple[type, ...]) -> None:
-    assert told(function, LikeInt()) == (classes, False)
+    assert told(function, LikeInt()) == (classes, None)
 
 
 def test_a_class_that_is_asserted() -> None:
-    assert told(questions.asserts_a_class, LikeInt()) == ((int,), True)
+    assert told(questions.asserts_a_class, LikeInt()) == ((int,), False)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def constants() -> Iterator[Any]:
     yield parameter(3, 1, 1)
     yield parameter(1, 3, 1, 1, seed=1)
     yield randn(3, 1, 1)
+    yield torch.tensor([2, -3, 5]).reshape(3, 1, 1)
     yield randn(1)[0]
     yield 3
     yield -0.25
