@@ -29,6 +29,22 @@ class Sizes:
         """Return the size along an axis that is counted from the last (negative), if it is known."""
         return self.all(node).get(axis)
 
+    def taken(self, node: fx.Node, axis: int) -> int | None:
+        """Return the size along an axis that a reader takes, which raises for any other: a linear layer's inputs."""
+        for user in self.graph.users(node):
+            row, size = self.graph.row(user), None
+            try:
+                view: Any = self.graph.view(user)
+                if hasattr(view, "taken_sizes") and view.input is node:
+                    size = view.taken_sizes().get(axis)
+            except Refusal:
+                continue
+            if size is None and row is not None and row.shape == "same" and first_operand(user) is node:
+                size = self.taken(user, axis)
+            if size is not None:
+                return size
+        return None
+
     def all(self, node: fx.Node) -> dict[int, int]:
         """Return the sizes that are known, by axes that are counted from the last (negative)."""
         if not self._known:  # a sweep, so that nothing has to go back far

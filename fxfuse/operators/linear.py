@@ -133,6 +133,10 @@ class Convolution(Linear):
         steps, *padded = fixed[:3] if isinstance(fixed, tuple) else ((0,),)
         return all(size == 1 for size in (*self.weight.shape[_LINEAR_RANK:], *steps)) and not any(map(any, padded))
 
+    def taken_sizes(self) -> Mapping[int, int]:
+        """Return the sizes of the input for all others of which it raises: the number of channels."""
+        return {self.input_axis: self.linear_map().in_channels}
+
     def known_sizes(self) -> Mapping[int, int]:
         """Return the number of channels, and how many positions there are of an input of known size."""
         found, before = dict(super().known_sizes()), self.sizes_before()

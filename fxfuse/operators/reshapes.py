@@ -52,6 +52,7 @@ class Regroup(Carrier):
         else:
             # Where the affine varies it tells the size itself.
             old = tuple(size if size > 1 else known for size, known in zip(inner, old, strict=True))
+            old = _filled(old, new)
             into = self._completed(new, self._product(old))
             full = full.rearrange(lambda t: t.expand(*t.shape[:left], *old, *t.shape[left + len(old) :]))
         full = full.rearrange(lambda t: t.reshape(*t.shape[:left], *into, *t.shape[left + len(old) :]))
@@ -87,8 +88,8 @@ class Flatten(Regroup):
         require(isinstance(start, int) and isinstance(end, int), Reason.NOT_LINEAR, value=self.call.path)
         rank = self._rank(start, end)
         start, end = start % rank, end % rank
-        known = self.call.graph.sizes.of(self.input) or (None,) * rank
-        return Regrouped(start, known[start : end + 1], (None,), rank - 1 - end)
+        known, right = self.call.graph.sizes.of(self.input) or (None,) * rank, rank - 1 - end
+        return Regrouped(start, known[start : end + 1], (self.call.graph.sizes.taken(self.node, -1 - right),), right)
 
     def _rank(self, start: int, end: int) -> int:
         """Return the number of axes of the input; an assumed rank of the result is enough if a norm checks it."""
@@ -133,7 +134,8 @@ class Reshape(Regroup):
         require(not unknown, Reason.UNKNOWN_SHAPE, value=graph.describe(self.input), detail="not known")
         old, new = (labels[left : len(labels) - right] for labels in (before, after))
         known = [tuple(size if isinstance(size, int) else None for size in labels) for labels in (old, new)]
-        return Regrouped(left, known[0], known[1], right)
+        whole = (graph.sizes.taken(self.node, -1 - right),) if known[1] == (None,) else known[1]
+        return Regrouped(left, known[0], whole, right)
 
     def _labels_before(self) -> list[object]:
         sizes = self.call.graph.sizes
@@ -171,6 +173,17 @@ class Unflatten(Regroup):
         asked = [sizes.asked(size) for size in into]
         after = tuple(size if isinstance(size, int) else None for size in asked)
         return Regrouped(left, (sizes.along(self.input, left - rank),), after, rank - 1 - left)
+
+
+def _filled(sizes: Sizes, whole: Sizes) -> Sizes:
+    """Return sizes of which the unknown are neighbours, with these as one: only their product matters."""
+    unknown = [axis for axis, size in enumerate(sizes) if size is None]
+    known = math.prod(size for size in sizes if size is not None)
+    total = math.prod(size for size in whole if size is not None)
+    alike = bool(unknown) and unknown[-1] - unknown[0] == len(unknown) - 1 and None not in whole
+    if not alike or total % known:
+        return sizes
+    return (*sizes[: unknown[0]], total // known, *[1] * (len(unknown) - 1), *sizes[unknown[-1] + 1 :])
 
 
 def _common(one: list[object], other: list[object]) -> int:

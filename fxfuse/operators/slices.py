@@ -132,7 +132,8 @@ class Piece(Carrier):
         """Whether another view is a slice of the same value that does not overlap this one."""
         if not isinstance(other, Piece) or other.input is not self.input:
             return False
-        mine, others = self.cuts(), other.cuts()
+        axes = self._checked_axes()
+        mine, others = self.cuts(axes), other.cuts(axes)
         if len(mine) != 1 or len(others) != 1 or mine[0].axis != others[0].axis:
             return False
         size = self.call.graph.sizes.along(self.input, mine[0].axis)

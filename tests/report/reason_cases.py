@@ -80,7 +80,7 @@ CASES = [
     ),
     Case(
         Reason.UNKNOWN_SIZE,
-        lambda: proven(nn.LayerNorm(4), nn.Flatten(), nn.Linear(64, 1)),
+        lambda: proven(nn.GroupNorm(2, 4), nn.Flatten(1, 2), nn.Flatten(), nn.Linear(64, 1)),
         ("the axes that are merged", "block.rest.tail"),
         TAIL,
     ),

@@ -81,6 +81,7 @@ ONWARDS: list[tuple[Function, int]] = [
     (lambda x: F.avg_pool2d(x, 2, ceil_mode=True).mean((2, 3)), 4),
     (lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False).mean((2, 3)), 4),
     (lambda x: F.dropout(x.permute(0, 2, 3, 1), training=False), 4),
+    (lambda x: x.flatten(1), 120),
 ]
 
 
@@ -91,7 +92,7 @@ def test_onwards(structure: Structure, between: Function, features: int) -> None
 
 
 REFUSED: list[tuple[Function, int, Reason]] = [
-    (lambda x: x.flatten(1), 120, Reason.UNKNOWN_SIZE),  # of how many elements a channel has is not known
+    (lambda x: x.permute(0, 2, 1, 3).flatten(1), 120, Reason.UNKNOWN_SIZE),  # how often each channel follows the others
     (lambda x: x.mean((1, 3)), 5, Reason.READ_BY),
     (lambda x: x.flatten(2), 30, Reason.NOT_PER_CHANNEL),
     (lambda x: F.avg_pool2d(x, 3, padding=1).mean((2, 3)), 4, Reason.ZERO_PADDING),

@@ -186,3 +186,21 @@ def test_grouped_and_transposed_convolutions_fold_along_their_output_axis(
     assert_same(model, fused, values(2, 4, *[7, 6, 5][:axes]))
     assert folds(fused) == ["1"]
     assert Report.of(fused).folded[0].into == ("0",)
+
+
+class HalvesAlone(Model):
+    """Each half of the channels has a norm of its own, or none."""
+
+    def forward(self, x: Tensor) -> Any:
+        first, second = self.conv(x).split([2, 2], 1)
+        return self.norm(first), second if self.other is None else self.other(second)
+
+
+@pytest.mark.parametrize("other", [None, nn.BatchNorm1d(2)])
+def test_each_half_of_the_channels_takes_its_norm(structure: Structure, other: nn.Module | None) -> None:
+    model = trained(HalvesAlone(conv=nn.Conv1d(3, 4, 3), norm=nn.BatchNorm1d(2), other=other))
+    folded = ["norm"] if other is None else ["norm", "other"]
+    fused = assert_fuses(model, values(2, 3, 6), folded=folded, structure=structure)
+    assert all(decision.assumed for decision in Report.of(fused).folded)
+    with pytest.raises(ValueError, match="3 axes there"):
+        fused(values(3, 6))  # the split goes along another axis then
