@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.uses import mutated
 from fxfuse.modules.computed_weights import computes_weights
+from fxfuse.modules.guards import require_count
 from fxfuse.modules.origin import is_compiled, wrappers_of
 from fxfuse.modules.steps import steps_of
 
@@ -72,6 +73,24 @@ class Leaf:
     """Hides from torch.fx that an argument is a container."""
 
     value: Any
+
+
+class Listed(int):
+    """Passed for an argument that is a list, or tuple, of so many tensors."""
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """Return this for such a list, and any other value as it is."""
+        alike = type(value) in (list, tuple) and value and all(isinstance(item, Tensor) for item in value)
+        return Listed(len(value)) if alike else value
+
+    @staticmethod
+    def opened(proxy: Any, given: Any, name: str) -> Any:
+        """Return the items in place of a proxy for such a list, whose length is checked; nobody writes into them."""
+        if not isinstance(given, Listed):
+            return proxy
+        proxy.tracer.create_proxy("call_function", require_count, (proxy, int(given), name), {})
+        return Leaf(tuple(proxy[number] for number in range(given)))
 
 
 # Passed for an argument of which the value is not known, so that it is traced as one.

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fxfuse.graph.nodes import PART, UNTRACED
+from fxfuse.graph.nodes import PART, PIECES, UNTRACED
 from fxfuse.graph.ranks import EXAMPLE_SHAPE
 from fxfuse.modules.handed_on import unboxed
 from fxfuse.modules.lookup import tensor_paths
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DEPTH = 4  # of objects in objects that are searched for tensors
+_SPLITS = (torch.ops.aten.split.Tensor, torch.ops.aten.split_with_sizes.default)  # what chunk calls as well
 _PLAIN = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -56,6 +57,8 @@ class Recorder(TorchDispatchMode):
         if not self.paused and any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs, out))):
             node = self.add("call_function", func, self.lift((args, kwargs)), self.stack_here())
             node.meta[UNTRACED] = True
+            if func in _SPLITS and not (args[2] if len(args) > 2 else kwargs.get("dim")):
+                node.meta[PIECES] = True
             self.note(out, node)
         return out
 
@@ -75,7 +78,7 @@ class Recorder(TorchDispatchMode):
             for key, value in items:
                 if isinstance(value, (Tensor, tuple, list, dict)):
                     item = self.add("call_function", operator.getitem, ((node, key), {}), node.meta["nn_module_stack"])
-                    item.meta.update({name: node.meta[name] for name in (UNTRACED, PART) if name in node.meta})
+                    item.meta.update({name: node.meta[name] for name in (UNTRACED, PIECES, PART) if name in node.meta})
                     self.note(value, item)
         else:
             for tensor in tensors_in(out):

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import sys
 import threading
+import traceback
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,7 @@ class Recording:
                 if out_of_memory(error):
                     raise
                 self.opaque.add(module)  # a forward can raise anything when it is traced
+                _forget(error)
                 return None
         bound.apply_defaults()
         return Replay(self, module, self._traces[module], bound.arguments)
@@ -202,14 +204,22 @@ class Recording:
         """
         below = [inner for inner in paths_below(module) if inner in self._before]
         self._unwatch(below)
+        tracer = Tracer(passed, self.opaque & set(below))
         try:
             with self.paused():
-                tracer = Tracer(passed, self.opaque & set(below))
                 draft = tracer.capture(module)
         finally:
+            tracer.failure = None
             self._watch(below)
         require_any_call(type(module).forward, tracer.specialised)
         return draft
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of the frames of an error, which hold one another: what they hold would seem to leave the model."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from fxfuse.capture.branches import ManyWays
 from fxfuse.capture.forward_arguments import (
     ANY_VALUE,
     Leaf,
+    Listed,
     called_as,
     changes_literals,
     default_of,
@@ -69,7 +70,7 @@ class Tracer(ManyWays):
         self.wrongly_traced = wrongly_traced
         self.specialised: dict[str, Any] = {}
         self.by_keyword: set[nn.Module] = set()
-        self._leaves, self._literals = dict[nn.Module, bool](), dict[int, Tensor]()
+        self._leaves, self._literals, self._cache = dict[nn.Module, bool](), dict[int, Tensor](), {}
 
     @one_at_a_time
     def capture(self, root: nn.Module) -> Draft:
@@ -192,7 +193,7 @@ class Tracer(ManyWays):
         proxy = self.create_proxy("placeholder", name, given, {}, type_expr=annotation)
         value = traced_value(self.passed, name, sig)
         if value is ANY_VALUE:
-            return proxy
+            return Listed.opened(proxy, self.passed.get(plain), plain)
         self.create_proxy("call_function", require_value, (proxy, value, plain), {})
         self.specialised[plain] = value
         return Leaf(value)

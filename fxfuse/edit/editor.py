@@ -97,8 +97,7 @@ class Editor:
         if isinstance(plan, Merge):
             self._note_merge(plan)
         for node, value in plan.bypass:
-            guard = plan.guard.check if plan.guard is not None and plan.guard.node is node else None
-            self._bypass(node, value, guard, where or self.graph.path(node))
+            self._bypass(node, value, plan.check_at(node), where or self.graph.path(node))
         if isinstance(plan, Merge):
             for node in plan.dropped:
                 self._drop(node, plan.start)

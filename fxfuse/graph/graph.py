@@ -12,7 +12,7 @@ from fxfuse.algebra.running_norms import RunningNorms
 from fxfuse.graph.call import call_of, operator_at
 from fxfuse.graph.constants import Constants
 from fxfuse.graph.layout import Layout
-from fxfuse.graph.nodes import UNTRACED, Nodes
+from fxfuse.graph.nodes import PIECES, UNTRACED, Nodes
 from fxfuse.graph.ranks import ranks
 from fxfuse.graph.registry import tuple_row
 from fxfuse.graph.sizes import Sizes
@@ -97,7 +97,8 @@ class Graph(Nodes):
     def operator(self, node: fx.Node) -> Operator | None:
         """Return the row of the table for what a node calls, None for the unknown and for constants."""
         if node not in self._operators:
-            known = node not in self.constants and node not in self._values and UNTRACED not in node.meta
+            traced = UNTRACED not in node.meta or PIECES in node.meta
+            known = node not in self.constants and node not in self._values and traced
             row = operator_at(self.source(node), self.module(node)) if known else None
             # A tuple is no value; its first item stands for the call.
             self._operators[node] = row if row is None or row.tuples == (node in self._sources) else None

@@ -40,12 +40,14 @@ class Guard(NamedTuple):
         axes: the number of axes, batch included.
         assumed: True if this number is only the usual one; False if it was seen on example inputs.
         or_more: True if a value with more axes is right as well.
+        also: other bypassed nodes where the same is checked: one module may be called there.
     """
 
     node: fx.Node
     axes: int
     assumed: bool = False
     or_more: bool = False
+    also: tuple[fx.Node, ...] = ()
 
     @property
     def check(self) -> Check:

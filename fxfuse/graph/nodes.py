@@ -24,6 +24,9 @@ LEFT_WHOLE = "fxfuse_left_whole"
 UNTRACED = "fxfuse_untraced"
 """Where a node of a recorded run notes that code called it which was not traced: it stays as it is."""
 
+PIECES = "fxfuse_pieces"
+"""Where it notes that such code cut a value along its first axis: the pieces may be handed on, each as the value."""
+
 PART = "fxfuse_part"
 """Where a node of a recorded run notes the call of a traced module that it is part of."""
 

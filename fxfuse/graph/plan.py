@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from fxfuse.graph.call import Call
-    from fxfuse.graph.guard import Guard
+    from fxfuse.graph.guard import Check, Guard
     from fxfuse.report.cost import Cost
 
 
@@ -90,6 +90,10 @@ class Plan:
     writes: tuple[Write, ...] = ()
     bypass: tuple[tuple[fx.Node, fx.Node], ...] = ()
     guard: Guard | None = None
+
+    def check_at(self, node: fx.Node) -> Check | None:
+        """Return what is checked in place of a bypassed node, None for nothing."""
+        return self.guard.check if self.guard is not None and node in (self.guard.node, *self.guard.also) else None
 
     @property
     def assumed(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -83,6 +83,22 @@ def require_value(value: object, expected: object, name: str) -> object:
             "Fuse again with example_inputs that pass this value."
         )
     return value
+
+
+def require_count(values: Any, count: int, name: str) -> Any:
+    """Return a list of values if it is as long as that with which the model was captured.
+
+    Raises:
+        ValueError: if it has another length.
+    """
+    if has_torch_function_unary(values):
+        return handle_torch_function(require_count, (values,), values, count, name)
+    if len(values) != count:
+        raise ValueError(
+            f"fxfuse captured this model with {count} values in {name}, and it was called with {len(values)}. "
+            "Fuse again with example_inputs of this length, or pass structure='module'."
+        )
+    return values
 
 
 _RANK_CHECKS: dict[CodeType, int | None] = {

@@ -2,12 +2,13 @@
 
 A fold over Python code that was not traced holds for what that code did on the example inputs.  It may do something
 else on others.  So what the layer gives goes in a box, until the module opens it in whose place the fold put it.
-Nothing else can be done with a box, but to ask for its shape.  A box holds any kind of tensor, and costs nothing in
-what is exported or compiled, since it is gone once that is traced.
+Nothing else can be done with a box, but to ask for its shape, and to cut it along the first axis: each piece is a box.
+A box holds any kind of tensor, and costs nothing in what is exported or compiled, since it is gone once that is traced.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -88,15 +89,27 @@ class HandedOn:
         del cls, types
         name = getattr(func, "__name__", str(func))
         box = next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if type(leaf) is HandedOn)
+        if name in _CUTS and args and args[0] is box:
+            return box._pieces(name, *args[1:], **(kwargs or {}))
         return getattr(box, name)() if name in _ASKED else _used(box, name)
 
     def __getattr__(self, name: str) -> Any:
         """Answer what asks for the shape; raise for everything else that a tensor has."""
         if name in _ASKED:
             return getattr(self._handed.value, name)
+        if name in _CUTS:
+            return functools.partial(self._pieces, name)
         if name == "_handed" or not hasattr(type(self._handed.value), name):
             raise AttributeError(name)
         return _used(self, name)
+
+    def _pieces(self, name: str, size: Any, dim: int = 0) -> tuple[HandedOn, ...]:
+        """Return boxes with the pieces of the value, which has gone with them: no two results share memory."""
+        value, giver, takers, taken = self._handed
+        if dim != 0 or taken:
+            _used(self, name)
+        taken += takers
+        return tuple(HandedOn(piece, giver, takers) for piece in getattr(value, name)(size))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Raise: who sets an attribute means the tensor."""
@@ -107,6 +120,7 @@ class HandedOn:
         return len(self._handed.value)
 
 
+_CUTS = ("chunk", "split")
 _ASKED = frozenset(
     "shape size dim ndim ndimension numel nelement dtype device layout is_floating_point is_complex element_size "
     "get_device is_contiguous stride storage_offset is_cuda is_cpu is_meta is_sparse is_quantized is_mps requires_grad "

@@ -19,6 +19,7 @@ from fxfuse.algebra.recording import Recording
 from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
+from fxfuse.capture.forward_arguments import Listed
 from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
@@ -69,18 +70,30 @@ def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Optio
 
 def _fewest(watched: Fused, captured: Capture, options: Options, examples: Examples) -> Fused:
     """Return what folds without watching the model, if that leaves fewer norms; else what folds with it."""
-    if _norms_left(_fused(captured.copied(), options)) >= _norms_left(watched):
-        return watched
-    try:
-        plain = _unwatched(captured, options, examples)
-    except FuseError:  # it differs on the example inputs
-        return watched
-    if _norms_left(plain) >= _norms_left(watched):
-        return watched
-    why = (
-        "By its code alone more of the model folds than by what it does on the example inputs, so the folds are those."
-    )
-    return _noted(plain, why)
+    found, counted = watched, _counted(captured, options, examples) if examples.means else None  # no norm runs
+    for other, why in ((captured, _BY_CODE), (counted, _BY_COUNT)):
+        if other is None or _norms_left(_fused(other.copied(), options)) >= _norms_left(found):
+            continue
+        with contextlib.suppress(FuseError):  # it differs on the example inputs
+            plain = _unwatched(other, options, examples)
+            found = _noted(plain, why) if _norms_left(plain) < _norms_left(found) else found
+    return found
+
+
+_BY_CODE = (
+    "By its code alone more of the model folds than by what it does on the example inputs, so the folds are those."
+)
+_BY_COUNT = "The graph holds for lists as long as those of the example inputs; another length raises."
+
+
+def _counted(captured: Capture, options: Options, examples: Examples) -> Capture | None:
+    """Return the model as a graph for lists as long as those of the example inputs, if that makes it one."""
+    passed = examples.calls[0].bound(captured.model)
+    listed = {name: Listed.of(value) for name, value in passed.items()}
+    if options.structure is not None or not any(isinstance(value, Listed) for value in listed.values()):
+        return None
+    found = capture(captured.model, listed, hooks=options.hooks)
+    return found if found.whole else None
 
 
 def _unwatched(captured: Capture, options: Options, examples: Examples) -> Fused:

@@ -100,7 +100,8 @@ class _Upstream(Walk):
         writes = tuple(self._absorb(view, affine) for view, affine in ends.values())
         # From the last to the first: each reads the one before until that goes too.
         bypass = tuple((s.node, s.input) for s in self.sources)
-        return Fold(writes, bypass, self.guard)
+        also = tuple(s.node for s in self.sources if self.others and (s is source or s.input in self.others))
+        return Fold(writes, bypass, self.guard and self.guard._replace(also=also))
 
     def _pulled(self, view: Carrier, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Return what the inputs must become; for a slice the whole, if all its slices become the same affine."""

@@ -56,7 +56,7 @@ def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan]) -> Fate:
         dropped = dropped or node in plan.dropped
         for value in (value for gone, value in plan.bypass if gone is node):
             argument = _argument(editor, node, value)
-            guard = plan.guard.check if plan.guard is not None and plan.guard.node is node else None
+            guard = plan.check_at(node)
     return Fate(dropped, argument, guard, write)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fxfuse.graph.nodes import PART, RETURNED, UNTRACED
+from fxfuse.graph.nodes import PART, PIECES, RETURNED, UNTRACED
 from fxfuse.graph.plan import Merge
 from fxfuse.modules.derived_class import with_change
 from fxfuse.modules.handing import Handing
@@ -100,7 +100,7 @@ class RecordedVetoes(Vetoes):
         for node in changed:
             if UNTRACED in graph.source(node).meta:
                 raise self._untraced(node)
-        between = _between(changed)
+        between = [node for node in _between(changed) if PIECES not in node.meta]
         parts = {node.meta.get(PART) for node in (*changed, *between)}
         calls = not isinstance(plan, Merge) and all(node.op == "call_module" for node in changed)
         if len(parts) == 1 and None not in parts and self._is_never_split(plan, checkable=calls and not between):
@@ -118,7 +118,8 @@ class RecordedVetoes(Vetoes):
             (value, node)
             for node in (*changed, *between)
             for value in self.editor.origin[node].inputs
-            if (value in inside or self.editor.gone(value)) and (len(parts) == 1 or not _in_one_call(value, node))
+            if (_whole(value) in inside or self.editor.gone(_whole(value)))
+            and (len(parts) == 1 or not _in_one_call(value, node))
         ]
         return self._links_between(ends, between, plan)
 
@@ -153,7 +154,9 @@ class RecordedVetoes(Vetoes):
             if takers.count(end) > 1:
                 raise self._untraced(node)
         gone = [node for node, _ in plan.bypass]
-        return [Link(self._giver(value, between), taker, any(n <= value for n in gone)) for value, taker in takers]
+        return [
+            Link(self._giver(_whole(value), between), taker, any(n <= value for n in gone)) for value, taker in takers
+        ]
 
     def _giver(self, value: fx.Node, between: Collection[fx.Node]) -> str:
         """Return the path of the module that gives a value to untraced code: a layer, or one whose forward ends so."""
@@ -180,6 +183,13 @@ class RecordedVetoes(Vetoes):
         graph = self.editor.graph
         owner = graph.in_model(graph.owner(node)) or type(self.part.module).__name__
         return Refusal(Reason.OWN_FORWARD, value=f"{graph.describe(node)} (in code of {owner} that was not traced)")
+
+
+def _whole(value: fx.Node) -> fx.Node:
+    """Return the value that untraced code cut into pieces, of which this is one; any other as it is."""
+    while PIECES in value.meta:
+        value = value.all_input_nodes[0]
+    return value
 
 
 def _in_one_call(one: fx.Node, other: fx.Node) -> bool:
