@@ -73,8 +73,10 @@ def objects_in(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
 def modules_known(value: Any) -> list[nn.Module]:
     """Return the modules in an object, and those that the functions in it know."""
     held = [*objects_in(value)]
-    functions = [each for each in held if isinstance(each, FunctionType) and is_users(each)]
-    held += [inner for each in functions for known in values_of(each) for inner in objects_in(known)]
+    for each in [each for each in held if isinstance(each, FunctionType)]:
+        # Of one that torch put around a layer, ``torch.vmap(self.conv)``, no more counts than that layer.
+        known = values_of(each) if is_users(each) else map(contents_of, each.__closure__ or ())
+        held += [inner for value in known for inner in objects_in(value)]
     return [each for each in held if isinstance(each, nn.Module)]
 
 

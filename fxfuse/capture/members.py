@@ -33,7 +33,7 @@ class Members:
     """What the classes of modules define, by name.
 
     Attributes:
-        named: name -> what has it.
+        named: name -> what has it; of "forward", what classes replace, to which code may come by ``super()``.
         implicit: what Python calls without a name.
         children: the names of all modules in them.
     """
@@ -47,5 +47,9 @@ class Members:
         for base in dict.fromkeys(base for kind in dict.fromkeys(map(type, modules)) for base in kind.__mro__):
             for name, value in vars(base).items() if is_users(base) else ():
                 dunder = name.startswith("__") and name != "__call__"
-                if name not in UNCALLED:
+                if name not in UNCALLED and name != "forward":
                     (self.implicit if dunder else self.named[name]).append((value, base))
+        for kind in dict.fromkeys(map(type, modules)):
+            replaced = [entry for entry in forwards_of(kind) if entry not in forwards_of(kind, above=False)]
+            for name in ("forward", "__call__"):
+                self.named[name] += replaced

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_ABOVE = frozenset(["forward", "__call__"])  # who names them may run what a class replaces
-
-
 class Names:
     """What the untraced code of a model may use by itself.
 
@@ -54,12 +51,9 @@ class Names:
     def _code_of(self, outermost: nn.Module) -> tuple[nn.Module, Code, Reached]:
         """Return the untraced code in a module, with what it may come to."""
         inside = [module for module in self._opaque if outermost in self._above[module]]
-        for above in (False, True):
-            entries = [entry for module in inside for entry in forwards_of(type(module), above=above)]
-            entries += [(module.__dict__["forward"], None) for module in inside if "forward" in module.__dict__]
-            code = Code(self._members, entries)
-            if _ABOVE.isdisjoint(code.names):
-                break
+        entries = [entry for module in inside for entry in forwards_of(type(module), above=False)]
+        entries += [(module.__dict__["forward"], None) for module in inside if "forward" in module.__dict__]
+        code = Code(self._members, entries)
         code.opens = code.opens or not code.names.isdisjoint(("train", "eval"))  # by which it switches norms
         return outermost, code, code.reached(inside)
 
@@ -113,9 +107,11 @@ class Names:
         found: set[nn.Module] = set()
         for module in modules:
             around = [code for outermost, code, _ in self._codes if outermost in self._above[module]]
-            stored = {name for code in around for name in code.stored}
+            stored = {name for code in around for name in code.stored(module)}
             entries = forwards_of(type(module)) if stored else []
-            if entries and not stored.isdisjoint(Code(self._members, entries).names):
+            functions = Code(self._members, entries).functions if entries else ()
+            read = {"__class__"}.union(*(mentions(function.__code__).names for function in functions))
+            if entries and not stored.isdisjoint(read):
                 found.add(module)
         return found
 

@@ -16,9 +16,9 @@ from torch import nn
 
 from fxfuse.capture.known_objects import functions_of, modules_known, values_of
 from fxfuse.capture.members import UNCALLED, Entry, Members
-from fxfuse.modules.code import VARIABLE, mentions
+from fxfuse.modules.code import VARIABLE, codes_in, mentions
 from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, contents_of, paths_below
-from fxfuse.modules.origin import is_users
+from fxfuse.modules.origin import is_users, package_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -47,7 +47,6 @@ class Code:
         opens: whether it may come to any module.
         names: all names that are read or called.
         values: those of which more is asked than the shape or the like.
-        stored: names that are set, of anything but a method's own module.
         known: the modules that it knows without having been given them.
         functions: all that were read.
     """
@@ -63,23 +62,22 @@ class Code:
         self._helpers = helpers
         self.opens = False
         self.values: set[str] = set()
-        self.stored: set[str] = set()
+        self._stored: dict[str, set[type | None]] = defaultdict(set)
         self.known: set[nn.Module] = set()
         self.functions: dict[FunctionType, None] = {}
         self._owners: dict[tuple[str, str], set[type | None]] = defaultdict(set)
         self._opened: set[type | None] = set()
         self.names: set[str] = set()
         self._leading = {"", *members.children, *members.named}  # by which one comes to modules
-        seen, pending = set[Any](), [*entries, *members.implicit]
+        seen, found, pending = set[Any](), set[str](), [*entries, *members.implicit]
         while pending:
             value, owner = pending.pop()
             if (id(value), owner) not in seen:
                 seen.add((id(value), owner))
-                before = len(self.names)
                 pending += self._take(value, owner)
-                if len(self.names) > before:
-                    named = (members.named[name] for name in self.names & members.named.keys() if name != "forward")
-                    pending += [entry for found in named for entry in found]
+                for name in (self.names | self._stored.keys()) - found:  # what is set may be a property
+                    found.add(name)
+                    pending += members.named.get(name, ())
 
     @property
     def others(self) -> set[str]:
@@ -94,10 +92,12 @@ class Code:
             return [(getattr(value, name, None), owner) for name in ("fget", "fset", "func")]
         if isinstance(value, (staticmethod, classmethod)):
             return [(value.__func__, None)]
-        if hasattr(type(value), "__get__") and (is_users(type(value)) or isinstance(value, functools.partialmethod)):
+        if isinstance(value, functools._lru_cache_wrapper):
+            return [(value.__wrapped__, owner)]
+        if hasattr(type(value), "__get__") and package_of(type(value)) != "builtins":
             self._opened.add(owner)  # it gets the module
         self.known.update(modules_known(value))
-        return [(function, None) for function in functions_of(value)] if self._helpers else []
+        return _functions_in(value, self.names) if self._helpers else []
 
     def _read(self, function: FunctionType, owner: type | None) -> list[Entry]:
         """Note what a function mentions; return the functions around which it is a wrapper."""
@@ -112,7 +112,8 @@ class Code:
                 self._owners[kind, name].add(None if name in found.others else owner)
         self.names |= names & found.names
         self.values |= found.names - found.asked
-        self.stored |= found.stored | (found.own_stored if owner is None else set())
+        for name in found.stored | found.own_stored:
+            self._stored[name] |= {None} if name in found.stored else {owner}
         if not wraps:  # a decorator is taken to hand on what it is given
             self.opens = self.opens or found.opens
             opens = found.opens_own or (found.hands_own and not self._helpers)
@@ -120,14 +121,28 @@ class Code:
         inner = [function.__dict__.get("__wrapped__"), *map(contents_of, function.__closure__ or ())]
         self.known.update(module for value in values_of(function) for module in modules_known(value))
         entries: list[Entry] = [(each, owner) for each in inner if isinstance(each, FunctionType)]
-        for name in found.passed if not wraps else ():
-            helper = function.__globals__.get(name)
-            known = isinstance(helper, FunctionType) and is_users(helper) and owner is not None
-            self._opened |= {owner} if not known and not self._helpers and owner is not None else set()
-            entries += [(helper, owner)] if known else []
+        if owner is not None and not wraps:
+            entries += self._helpers_of(function, found.passed, owner)
         hands = owner is None or bool(found.passed) or found.hands_own or not found.handed.isdisjoint(self._leading)
         for value in values_of(function) if self._helpers and hands else ():
             entries += _functions_in(value, names)
+        return entries
+
+    def stored(self, module: nn.Module) -> set[str]:
+        """Return the attributes of a module that the code may set."""
+        return {name for name, owners in self._stored.items() if self._means(owners, module)}
+
+    def _helpers_of(self, function: FunctionType, names: Iterable[str], owner: type) -> list[Entry]:
+        """Return the helper functions that get a method's own module; what else gets it may do anything with it."""
+        entries: list[Entry] = []
+        for name in names:
+            helper = function.__globals__.get(name)
+            if isinstance(helper, FunctionType) and is_users(helper):
+                entries.append((helper, owner))
+                known = not _by_keyword(function, helper)
+            else:
+                known = self._helpers
+            self._opened |= set() if known else {owner}
         return entries
 
     @property
@@ -194,6 +209,13 @@ def _functions_in(value: Any, names: Collection[str]) -> list[Entry]:
     bases = [base for base in value.__mro__ if is_users(base)]
     members = [(name, member) for base in bases for name, member in vars(base).items()]
     return [(member, None) for name, member in members if name in names or (made and name not in _QUIET)]
+
+
+def _by_keyword(function: FunctionType, helper: FunctionType) -> bool:
+    """Whether a function may pass another parameter than the first by a keyword: ``run(x=x, m=self)``."""
+    constants = [value for code in codes_in(function.__code__) for value in code.co_consts if isinstance(value, tuple)]
+    code = helper.__code__
+    return any(name in constant for name in code.co_varnames[1 : code.co_argcount] for constant in constants)
 
 
 def _is_class(function: FunctionType, name: str) -> bool:

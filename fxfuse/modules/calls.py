@@ -5,10 +5,20 @@ from __future__ import annotations
 import dis
 import itertools
 import sys
-from types import CodeType
 from typing import TYPE_CHECKING
 
-from fxfuse.modules.steps import CALLS, following, is_none, last_variable, leads_on, loads_and_stores
+from fxfuse.modules.steps import (
+    CALLS,
+    attribute_behind,
+    following,
+    is_none,
+    last_variable,
+    leads_on,
+    loads_and_stores,
+    loads_of,
+    loads_variable,
+    steps_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -122,15 +132,18 @@ def has_plain_name(steps: list[dis.Instruction], number: int) -> bool:
 ASKING = ("isinstance", "type", "id", "len")
 
 
-def gives_away(steps: list[dis.Instruction], number: int, own: str) -> bool:
-    """Whether a step loads the first parameter for anything but an attribute of it."""
-    step, then = steps[number], following(steps, number)
-    loads = [name for kind, name in loads_and_stores(step) if kind.startswith("LOAD")]
-    if not step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) or own not in loads:
+def gives_away(steps: list[dis.Instruction], number: int, own: str, *, in_cell: bool) -> bool:
+    """Whether a step loads the first parameter for anything but an attribute of it.
+
+    Args:
+        steps: the steps of a function.
+        number: which of them.
+        own: the first parameter.
+        in_cell: whether functions inside use it too.
+    """
+    step, then, loads = steps[number], following(steps, number), loads_of(steps[number])
+    if own not in loads or (in_cell and "FAST" in step.opname):  # for a function inside, as from Python 3.13 on
         return False
-    closes = [step for step in steps[number + 1 :] if not step.opname.startswith("LOAD_FAST")][:2]
-    if [each.opname for each in closes] == ["BUILD_TUPLE", "LOAD_CONST"] and isinstance(closes[1].argval, CodeType):
-        return False  # for a function inside, as from Python 3.13 on
     gets = function_that_gets(steps, number)
     asks = gets in ASKING or (gets in ("getattr", "hasattr") and is_name_of_call(steps, number + 1))
     for_super = then.opname in CALLS and number > 1 and steps[number - 2].argval == "super"
@@ -151,18 +164,21 @@ def asks_for_kind(steps: list[dis.Instruction], number: int, kinds: Collection[s
     """
     rest = [step for step in steps[number + 1 :] if step.opname != "PUSH_NULL"][:4]
     if len(rest) > 1 and rest[1].opname == "GET_ITER":  # all(p.dtype == x.dtype for p in self.parameters())
-        inner = [step.argval for step in steps[:number] if hasattr(step.argval, "co_names")]
-        return bool(inner) and set(inner[-1].co_names) <= {*kinds}
+        inner = [step.argval for step in steps[:number] if hasattr(step.argval, "co_varnames")][-1:]
+        through = [code for code in inner if code.co_varnames[:1] == (".0",) and not code.co_cellvars]
+        if len(rest) < 3 or rest[2].opname not in CALLS or not through:
+            return False
+        return all(_only_asked(steps_of(through[0]), variable, kinds) for variable in through[0].co_varnames[1:])
     rest = [step for step in rest if not (step.opname == "LOAD_CONST" and step.argval is None)]  # next(..., None)
     if len(rest) < 3 or any(step.opname not in CALLS for step in rest[:2]):
         return False
-    return rest[2].argval in kinds or (rest[2].opname == "STORE_FAST" and _only_asked(steps, rest[2].argval, kinds))
+    if rest[2].opname == "STORE_FAST":
+        return _only_asked(steps, rest[2].argval, kinds)
+    return attribute_behind(rest, 1) in kinds
 
 
 def _only_asked(steps: list[dis.Instruction], variable: str, kinds: Collection[str]) -> bool:
     """Whether a variable is loaded for nothing but to ask for one of some attributes, or whether it is None."""
-    loads = [n for n, step in enumerate(steps) if ("LOAD", variable) in loads_and_stores(step)]
-    return all(
-        last_variable(steps[n]) == variable and (following(steps, n).argval in kinds or is_none(steps, n))
-        for n in loads
-    )
+    loads = [n for n, step in enumerate(steps) if variable in loads_of(step)]
+    alone = all(loads_of(steps[n]).count(variable) == 1 and loads_variable(steps[n], variable) for n in loads)
+    return alone and all(attribute_behind(steps, n) in kinds or is_none(steps, n) for n in loads)

@@ -23,10 +23,12 @@ from fxfuse.modules.origin import wrappers_of
 from fxfuse.modules.steps import (
     CALLS,
     asking_for_elements,
+    attribute_behind,
     following,
     is_of_super,
     last_variable,
     leads_on,
+    loads_variable,
     steps_of,
     texts_in,
 )
@@ -161,6 +163,7 @@ class _Reader:
         """Read a function."""
         found, steps = self._found, steps_of(code)
         own = self._first if code is self._code or self._first in code.co_freevars else ""
+        in_cell = own in (*code.co_cellvars, *code.co_freevars)
         texts = set(texts_in(steps)) if self._by_text else set()
         for kind in ("read", "others", "handed", "texts"):
             found[kind] |= texts
@@ -168,7 +171,7 @@ class _Reader:
         through = set(elements_called(steps))
         skipped = set(asking_for_elements(steps))
         for number, step in enumerate(steps):
-            if own and gives_away(steps, number, own):
+            if own and gives_away(steps, number, own, in_cell=in_cell):
                 gets = function_that_gets(steps, number)
                 found["passed"] |= {gets} if gets else set()
                 self._hands = self._hands or not gets
@@ -177,7 +180,7 @@ class _Reader:
                 how = "called" if result_goes_to_calls(steps, number) else "other"
                 found["computes"] |= set() if of_variable else {how}
             # What a layer keeps is no use of it.
-            if step.offset not in skipped and following(steps, number).argval not in _FACTS:
+            if step.offset not in skipped and attribute_behind(steps, number) not in _FACTS:
                 self._attribute(steps, number, own, through=step.offset in through)
 
     def _attribute(self, steps: list[dis.Instruction], number: int, own: str, *, through: bool) -> None:
@@ -186,14 +189,14 @@ class _Reader:
         kind = _kind(steps, number)
         if not kind:
             return
-        of_own = own != "" and number > 0 and last_variable(before) == own
+        of_own = own != "" and number > 0 and loads_variable(before, own)
         kind = "own_stored" if kind == "stored" and of_own else kind
         of_own = of_own or is_of_super(steps, number)
         found["elements" if through else kind].add(step.argval)
         found["others"] |= set() if of_own else {step.argval}
         place = {"LOAD_ATTR": "", "LOAD_GLOBAL": VARIABLE}.get(before.opname)
         found["behind"].add(("" if place is None else f"{place}{before.argval}", step.argval))
-        (found["asked"] if following(steps, number).argval in _SHAPES else self._values).add(step.argval)
+        (found["asked"] if attribute_behind(steps, number) in _SHAPES else self._values).add(step.argval)
         asks = number > 1 and function_that_gets(steps, number - 1) in ASKING
         tests = following(steps, number).opname.startswith("POP_JUMP")  # if self.conv: ...
         ends = kind == "read" and not (through or asks or tests or leads_on(steps, number))

@@ -21,11 +21,16 @@ def returns_nothing(code: CodeType) -> bool:
 
 
 def own_names(function: FunctionType) -> set[str] | None:
-    """Return the attributes of its first parameter that a function reads, None if it does anything else with it."""
+    """Return the attributes of its first parameter that a function reads, None if it does anything else with it.
+
+    Nor may it set an attribute of anything: the object may be one that the forward reads.
+    """
     code = function.__code__
     if not code.co_argcount or code.co_varnames[0] in code.co_cellvars or "__class__" in code.co_freevars:
         return None
     own, steps, found = code.co_varnames[0], steps_of(code), set[str]()
+    if any(step.opname == "STORE_ATTR" for step in steps):
+        return None
     for number, step in enumerate(steps):
         mentioned = step.argval if isinstance(step.argval, tuple) else (step.argval,)
         if "FAST" not in step.opname or own not in mentioned:

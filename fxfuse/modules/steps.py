@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +71,22 @@ def following(steps: list[dis.Instruction], number: int) -> dis.Instruction:
     return steps[(number + 1) % len(steps)]
 
 
+def attribute_behind(steps: list[dis.Instruction], number: int) -> Any:
+    """Return the attribute that is taken, or set, of what a step loads; None if it is used for anything else."""
+    then = following(steps, number)
+    return then.argval if then.opname in _OF_ATTRIBUTES else None
+
+
+def loads_variable(step: dis.Instruction, variable: str) -> bool:
+    """Whether a step loads the value of a variable last."""
+    return loads_of(step)[-1:] == [variable]
+
+
+def loads_of(step: dis.Instruction) -> list[Any]:
+    """Return the variables of which a step loads the values: of a function, of one around it, or of a class's body."""
+    return [name for kind, name in loads_and_stores(step) if kind == "LOAD" or _OF_CELL.fullmatch(kind)]
+
+
 def is_none(steps: list[dis.Instruction], number: int) -> bool:
     """Whether what a step loads is only compared with None."""
     none, test = following(steps, number), following(steps, number + 1)
@@ -84,6 +101,7 @@ def leads_on(steps: list[dis.Instruction], number: int) -> bool:
     return bool(rest) and rest[0] in _OF_ATTRIBUTES
 
 
+_OF_CELL = re.compile("LOAD_.*DEREF")
 _OF_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import sys
 from typing import Any
@@ -156,6 +157,8 @@ def _usable(methods: dict[str, type], attributes: set[str]) -> set[str]:
 
 def _needs(member: Any) -> set[str] | None:
     """Return the attributes of the model that a method or property uses, None where that cannot be said."""
+    if isinstance(member, functools.singledispatchmethod):
+        return None
     plain = next((getattr(member, name) for name in ("fget", "func", "__func__") if hasattr(member, name)), member)
     plain = inspect.unwrap(plain)
     return own_names(plain) if inspect.isfunction(plain) else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fxfuse.capture.members import Members
 from fxfuse.capture.untraced_code import Code
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.code import mentions
+from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.method_steps import hands_on, returns_nothing
 from fxfuse.modules.steps import steps_of
 from fxfuse.operators.roles import Linear
@@ -43,6 +43,10 @@ class Method:
     def code(self) -> Code:
         """The method, and those that it names."""
         return Code(self.members or Members(()), [(self.value, self.owner)], helpers=self.members is not None)
+
+    @functools.cached_property
+    def _mentions(self) -> list[Mentions]:
+        return [mentions(function.__code__) for function in self.code.functions]
 
     @functools.cached_property
     def gives_nothing(self) -> bool:
@@ -77,14 +81,16 @@ class Method:
         if self.is_idle:
             return set()
         touched = self._touched(holder)
-        if self.gives_nothing:  # it sets the layers up, unless it calls them
-            called = mentions(self.value.__code__).called
-            return {module for module in touched if not called.isdisjoint(held_as.get(module, ()))}
-        if self.takes_input:
+        if self.takes_input and not self.gives_nothing:
             return touched
-        # It gives layers, or numbers, unless it reads tensors itself.
+        # It sets layers up, or gives layers or numbers, unless it calls layers, or reads tensors itself.
+        called = mentions(self.value.__code__).called if self.gives_nothing else self.code.calls
+        read = frozenset[str]() if self.gives_nothing else self.code.values
         return {
-            module for module in touched if not self.code.values.isdisjoint((*module._parameters, *module._buffers))
+            module
+            for module in touched
+            if not called.isdisjoint(held_as.get(module, ()))
+            or not read.isdisjoint((*module._parameters, *module._buffers))
         }
 
     def _touched(self, holder: nn.Module) -> set[nn.Module]:
@@ -96,21 +102,21 @@ class Method:
 
     def _computes(self, holder: nn.Module) -> set[str]:
         """Return how it gets layers by names that are none of its texts."""
-        found = [mentions(function.__code__) for function in self.code.functions]
+        found = self._mentions
         return {how for each in found if each.texts.isdisjoint(holder._modules) for how in each.computes}
 
     def sets(self, names: Collection[str]) -> bool:
         """Whether it gives a value, and sets an attribute of one of some names for that."""
-        own = mentions(self.value.__code__) if isinstance(self.value, FunctionType) else None
-        gives = own is not None and self.takes_input and not self.gives_nothing
-        return own is not None and gives and not (own.own_stored | own.stored).isdisjoint(names)
+        if not isinstance(self.value, FunctionType) or not self.takes_input or self.gives_nothing:
+            return False
+        return any(not (f.own_stored | f.stored).isdisjoint(names) for f in self._mentions)
 
     def joins(self, holder: nn.Module, fold: Collection[nn.Module], *, downstream: bool) -> bool:
         """Whether it gives what one layer of a fold gives to the other, and to nothing else."""
         linear = [m for m in fold if (row := operator_of(m)) is not None and issubclass(row.view, Linear)]
         order = [*linear, *(m for m in fold if m not in linear)][:: -1 if downstream else 1]
         names = [[n for n, child in holder._modules.items() if child is m] for m in order]
-        texts = frozenset[str]().union(*(mentions(function.__code__).texts for function in self.code.functions))
+        texts = frozenset[str]().union(*(found.texts for found in self._mentions))
         if (
             self._computes(holder)
             or len(fold) != 2

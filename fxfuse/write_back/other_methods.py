@@ -6,6 +6,7 @@ the convolution without the norm, the fold would change its result.
 
 from __future__ import annotations
 
+import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 # A method of such a name makes a layer take in its norm, or is the forward of one that has: YOLO's ``forward_fuse``.
-_FOR_THE_FUSED = ("fuse", "deploy", "reparam")
+_FOR_THE_FUSED = re.compile("(?<![a-z])(fuse|deploy|reparam)|Fuse|Deploy|Reparam")  # no ``diffuse``
 
 
 class OtherMethods:
@@ -126,7 +127,7 @@ def _is_public(name: str, value: Any) -> bool:
 
 
 def _is_for_the_fused(method: Method) -> bool:
-    named = any(word in method.name for word in _FOR_THE_FUSED)
+    named = _FOR_THE_FUSED.search(method.name) is not None
     return named and ("forward" in method.name or method.gives_nothing or not method.takes_input)
 
 

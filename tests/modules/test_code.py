@@ -13,7 +13,7 @@ import pytest
 from fxfuse.modules import code
 from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.method_steps import hands_on, own_names, returns_nothing
-from tests.modules import functions
+from tests.modules import first_parameter, functions
 
 Function = Any
 ROWS = {"norm": 1}
@@ -214,3 +214,30 @@ def test_what_more_is_done_with_than_to_call_it() -> None:
         return self.called(x, **more), run(self.given, x), self.cut[1:](x), self.outer.inner(x), held
 
     assert mentions(uses.__code__).handed & mentions(uses.__code__).names == {"kept", "given", "cut"}
+
+
+@pytest.mark.parametrize("function", first_parameter.HANDS_ON)
+def test_ways_to_hand_on_the_first_parameter(function: Function) -> None:
+    assert mentions(function.__code__).hands_own
+
+
+def test_functions_inside_may_use_the_first_parameter() -> None:
+    found = mentions(first_parameter.uses_it_inside.__code__)
+    assert not found.hands_own
+    assert found.called == {"conv", "bn"}
+    assert found.others.isdisjoint({"conv", "bn"})
+
+
+@pytest.mark.parametrize("function", first_parameter.READS_PARAMETERS)
+def test_who_gets_parameters_opens_the_module(function: Function) -> None:
+    assert mentions(function.__code__).opens_own
+
+
+def test_an_attribute_is_of_what_has_the_same_name_as_a_parameter() -> None:
+    assert "conv" in mentions(first_parameter.of_a_child_of_its_own_name.__code__).others
+
+
+def test_variables_are_no_attributes() -> None:
+    found = mentions(first_parameter.with_variables_of_known_names.__code__)
+    assert {"conv", "weight"} <= found.handed
+    assert "weight" not in found.asked
