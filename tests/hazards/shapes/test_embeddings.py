@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxfuse import Reason, Report, fx_fuse
+from fxfuse import Reason, Report, fx_fuse, refold
 from tests.support.helpers import Model, Structure, assert_fuses, assert_same, trained
 
 
@@ -100,3 +100,10 @@ def test_a_large_table_is_rounded_block_by_block() -> None:
     model = nn.Sequential(nn.Embedding(3000, 200), nn.BatchNorm1d(200))
     numbers = torch.randint(3000, (50,))
     assert_same(trained(model), fx_fuse(model, numbers), numbers)
+
+
+def test_other_values_are_folded_anew(structure: Structure) -> None:
+    first, second = (trained(Normed(table=nn.Embedding(5, 4), norm=nn.BatchNorm1d(4))) for _ in range(2))
+    fused = refold(fx_fuse(first, structure=structure), second.state_dict())
+    assert torch.equal(fused(NUMBERS), fx_fuse(second, structure=structure)(NUMBERS))
+    assert_same(second, fused, NUMBERS)
