@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from fxfuse.capture.members import Members, forwards_of
 from fxfuse.capture.untraced_code import Code, Reached
 from fxfuse.modules.code import mentions
@@ -13,7 +15,8 @@ from fxfuse.report.reasons import PASS_INPUTS, Reason, Refusal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from torch import nn
+# Methods of modules that change what is in them: switch norms, exchange modules, or write into tensors.
+_CHANGING = frozenset("train eval add_module register_module set_submodule load_state_dict _apply".split())
 
 
 class Names:
@@ -54,7 +57,8 @@ class Names:
         entries = [entry for module in inside for entry in forwards_of(type(module), above=False)]
         entries += [(module.__dict__["forward"], None) for module in inside if "forward" in module.__dict__]
         code = Code(self._members, entries)
-        code.opens = code.opens or not code.names.isdisjoint(("train", "eval"))  # by which it switches norms
+        changes = not code.names.isdisjoint(_CHANGING) or not code.others.isdisjoint(("__setattr__", "__delattr__"))
+        code.opens = code.opens or changes
         return outermost, code, code.reached(inside)
 
     def refusal(self, modules: Collection[nn.Module]) -> Refusal | None:
@@ -111,7 +115,8 @@ class Names:
             entries = forwards_of(type(module)) if stored else []
             functions = Code(self._members, entries).functions if entries else ()
             read = {"__class__"}.union(*(mentions(function.__code__).names for function in functions))
-            if entries and not stored.isdisjoint(read):
+            renames = bool(stored) and type(module).__setattr__ is not nn.Module.__setattr__
+            if entries and (renames or not stored.isdisjoint(read)):
                 found.add(module)
         return found
 

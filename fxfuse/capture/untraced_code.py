@@ -23,6 +23,8 @@ from fxfuse.modules.origin import is_users, package_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+# Of which steps are read as what Python means by them, if nobody has another function of that name.
+_KNOWN = frozenset("isinstance type id len enumerate zip reversed getattr hasattr super".split())
 _QUIET = UNCALLED - {"__init__", "__new__", "__post_init__"}  # of an object that is made
 
 
@@ -115,7 +117,8 @@ class Code:
         for name in found.stored | found.own_stored:
             self._stored[name] |= {None} if name in found.stored else {owner}
         if not wraps:  # a decorator is taken to hand on what it is given
-            self.opens = self.opens or found.opens
+            shadowed = any(is_users(function.__globals__.get(name)) for name in found.variables & _KNOWN)
+            self.opens = self.opens or found.opens or shadowed
             opens = found.opens_own or (found.hands_own and not self._helpers)
             self._opened |= {owner} if opens and owner is not None else set()  # others get what is open
         inner = [function.__dict__.get("__wrapped__"), *map(contents_of, function.__closure__ or ())]
@@ -129,8 +132,10 @@ class Code:
         return entries
 
     def stored(self, module: nn.Module) -> set[str]:
-        """Return the attributes of a module that the code may set."""
-        return {name for name, owners in self._stored.items() if self._means(owners, module)}
+        """Return the attributes of a module that the code may set, or in which it may set something."""
+        known = {**vars(type(module)), **module.__dict__}
+        inside = {name for name in self.others & known.keys() - REGISTRIES if _can_change(known[name])}
+        return inside | {name for name, owners in self._stored.items() if self._means(owners, module)}
 
     def _helpers_of(self, function: FunctionType, names: Iterable[str], owner: type) -> list[Entry]:
         """Return the helper functions that get a method's own module; what else gets it may do anything with it."""
@@ -209,6 +214,11 @@ def _functions_in(value: Any, names: Collection[str]) -> list[Entry]:
     bases = [base for base in value.__mro__ if is_users(base)]
     members = [(name, member) for base in bases for name, member in vars(base).items()]
     return [(member, None) for name, member in members if name in names or (made and name not in _QUIET)]
+
+
+def _can_change(value: Any) -> bool:
+    """Whether something can be set in a value that is no module: a list, a table, an object."""
+    return isinstance(value, (dict, list, set)) or (is_users(type(value)) and not isinstance(value, (type, nn.Module)))
 
 
 def _by_keyword(function: FunctionType, helper: FunctionType) -> bool:

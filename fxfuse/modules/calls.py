@@ -75,15 +75,15 @@ def _count(step: dis.Instruction) -> int | None:
 
 
 def only_called(steps: list[dis.Instruction], variable: str) -> bool:
-    """Whether a variable is set once, and loaded for nothing but to call it."""
-    sets = 0
+    """Whether a variable is set, and loaded for nothing but to call it, whatever it is set to."""
+    sets = False
     for number, step in enumerate(steps):
         uses = [use for use in loads_and_stores(step) if use in (("LOAD", variable), ("STORE", variable))]
-        sets += ("STORE", variable) in uses
+        sets = sets or ("STORE", variable) in uses
         loads = uses and uses[-1][0] != "STORE"
         if loads and not (last_variable(step) == variable and is_called(steps, number)):
             return False
-    return sets == 1
+    return sets
 
 
 def goes_to_calls(steps: list[dis.Instruction], number: int) -> bool:

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 _OPENING = frozenset(
     "children modules named_children named_modules get_submodule __dict__ _modules apply __getattr__ __getattribute__ "
     "state_dict named_parameters parameters named_buffers buffers get_parameter get_buffer _parameters _buffers "
-    "__getstate__ __reduce__ __reduce_ex__ register_forward_hook register_forward_pre_hook".split()
+    "__getstate__ __reduce__ __reduce_ex__ register_forward_hook register_forward_pre_hook __self__ f_locals".split()
 )
-_BY_TEXT = frozenset("getattr attrgetter methodcaller get_submodule __getattr__ __getattribute__".split())
+_BY_TEXT = frozenset("getattr setattr attrgetter methodcaller get_submodule __getattr__ __getattribute__".split())
 _OPENING_FUNCTIONS = frozenset("eval exec vars locals globals".split())
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
 _FACTS = frozenset("in_channels out_channels in_features out_features kernel_size stride dilation groups".split())
@@ -167,6 +167,7 @@ class _Reader:
         texts = set(texts_in(steps)) if self._by_text else set()
         for kind in ("read", "others", "handed", "texts"):
             found[kind] |= texts
+        found["stored"] |= texts if "setattr" in code.co_names else set()
         found["behind"] |= {("", text) for text in texts}
         through = set(elements_called(steps))
         skipped = set(asking_for_elements(steps))

@@ -193,6 +193,8 @@ def calls_elements(self: Any, x: Any, xs: Any, number: Any) -> Any:
         x = x + layer3(y[0])
     for index, (y, layer4) in enumerate(zip(xs, reversed(self.nested))):  # noqa: B905
         x = layer4(x, y, index)
+    for layer in self.again:
+        x = layer(x)
     return self.indexed[number](x) + self.last[-1](x)
 
 
@@ -213,4 +215,5 @@ def opens_elements(self: Any, x: Any, run: Any) -> Any:
     for layer6 in self.set_again:
         x = layer6(x)
         layer6 = x[0](x)  # noqa: PLW2901
+        x = layer6[0](x)
     return self.indexed[0][1](x) + self.kept[0]

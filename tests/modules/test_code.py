@@ -164,7 +164,7 @@ def test_a_function_is_read_once() -> None:
 
 def test_elements_that_are_only_called() -> None:
     found = mentions(functions.calls_elements.__code__)
-    assert found.elements == {"plain", "numbered", "zipped", "nested", "indexed", "last"}
+    assert found.elements == {"plain", "numbered", "zipped", "nested", "again", "indexed", "last"}
     assert not found.read
 
 

@@ -134,3 +134,32 @@ def test_children_that_may_be_opened_fold_on_a_run(cls: type[Model]) -> None:
     model = trained(cls(one=block(), two=sequence()))
     assert_stays(model, ["two.1"])
     assert_decided(model, folded=["one.bn", "two.1"], example_inputs=values(2, 3, 6, 6))
+
+
+class LoopsInTurn(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.down:
+            x = layer(x)
+        for layer in self.up:
+            x = layer(x) * batch_of(x)
+        return x
+
+
+class LoopsAndHandsOn(LoopsInTurn):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.down:
+            x = layer(x)
+        for layer in self.up:
+            x = first_of(layer)(x) * batch_of(x)
+        return x
+
+
+def first_of(layers: Any) -> Any:
+    return layers[0]
+
+
+def test_loops_in_turn_may_have_one_variable() -> None:
+    parts = {name: nn.ModuleList([sequence()]) for name in ("down", "up")}
+    assert_decided(trained(LoopsInTurn(**parts)), folded=["down.0.1", "up.0.1"])
+    parts = {name: nn.ModuleList([sequence()]) for name in ("down", "up")}
+    assert_stays(trained(LoopsAndHandsOn(**parts)), ["down.0.1", "up.0.1"])
