@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from torch import nn
+
+from fxfuse.capture.known_objects import functions_of
 from fxfuse.modules.origin import is_users
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from torch import nn
 
 Entry: TypeAlias = "tuple[Any, type | None]"
 """Something that code may run, and the class of its first parameter, None for anything."""
@@ -27,6 +28,19 @@ def forwards_of(kind: type, *, above: bool = True) -> list[Entry]:
     own = [base for base in kind.__mro__ if is_users(base)]
     found = [[(vars(base)[name], base) for base in own if name in vars(base)] for name in ("forward", "__call__")]
     return [entry for entries in found for entry in (entries if above else entries[:1])]
+
+
+_QUIET = UNCALLED - {"__init__", "__new__", "__post_init__"}  # of an object that is made
+
+
+def functions_in(value: Any, names: Collection[str]) -> list[Entry]:
+    """Return the functions that a value may run: those of a class by their names, unless objects of it are made."""
+    if not isinstance(value, type):
+        return [(function, None) for function in functions_of(value)]
+    made = not issubclass(value, nn.Module)
+    bases = [base for base in value.__mro__ if is_users(base)]
+    members = [(name, member) for base in bases for name, member in vars(base).items()]
+    return [(member, None) for name, member in members if name in names or (made and name not in _QUIET)]
 
 
 class Members:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from fxfuse.capture.known_objects import functions_of, modules_known, values_of
-from fxfuse.capture.members import UNCALLED, Entry, Members
-from fxfuse.modules.code import VARIABLE, codes_in, mentions
+from fxfuse.capture.known_objects import modules_known, values_of
+from fxfuse.capture.members import Entry, Members, functions_in
+from fxfuse.modules.code import VARIABLE, Mentions, codes_in, mentions
 from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, contents_of, paths_below
 from fxfuse.modules.origin import is_users, package_of
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # Of which steps are read as what Python means by them, if nobody has another function of that name.
 _KNOWN = frozenset("isinstance type id len enumerate zip reversed getattr hasattr super".split())
-_QUIET = UNCALLED - {"__init__", "__new__", "__post_init__"}  # of an object that is made
 
 
 class Reached(NamedTuple):
@@ -99,16 +98,32 @@ class Code:
         if hasattr(type(value), "__get__") and package_of(type(value)) != "builtins":
             self._opened.add(owner)  # it gets the module
         self.known.update(modules_known(value))
-        return _functions_in(value, self.names) if self._helpers else []
+        return functions_in(value, self.names) if self._helpers else []
 
     def _read(self, function: FunctionType, owner: type | None) -> list[Entry]:
-        """Note what a function mentions; return the functions around which it is a wrapper."""
+        """Note what a function mentions; return the functions that it may run."""
         self.functions[function] = None
         found, wraps = mentions(function.__code__), "__wrapped__" in function.__dict__
-        behind = [
-            pair for pair in found.behind if owner is None or pair[0] in self._leading
-        ]  # of anything, or a module
-        names = {name for _, name in behind} | {name for before, name in found.behind if _is_class(function, before)}
+        names = self._names_in(function, found, owner)
+        self._note(found, names, owner)
+        inner = [function.__dict__.get("__wrapped__"), *map(contents_of, function.__closure__ or ())]
+        self.known.update(module for value in values_of(function) for module in modules_known(value))
+        entries: list[Entry] = [(each, owner) for each in inner if isinstance(each, FunctionType)]
+        if not wraps:  # a decorator is taken to hand on what it is given
+            self._open(function, found, owner)
+            entries += [] if owner is None else self._helpers_of(function, found.passed, owner)
+        hands = owner is None or bool(found.passed) or found.hands_own or not found.handed.isdisjoint(self._leading)
+        for value in values_of(function) if self._helpers and hands else ():
+            entries += functions_in(value, names)
+        return entries
+
+    def _names_in(self, function: FunctionType, found: Mentions, owner: type | None) -> set[str]:
+        """Return the names that a function may mention of modules: of anything, if that is what it is given."""
+        behind = found.behind
+        return {n for v, n in behind if owner is None or v in self._leading or _is_class(function, v)}
+
+    def _note(self, found: Mentions, names: set[str], owner: type | None) -> None:
+        """Note what is done under some names, and what is set."""
         for kind in ("read", "called", "elements", "handed"):
             for name in names & getattr(found, kind):
                 self._owners[kind, name].add(None if name in found.others else owner)
@@ -116,20 +131,13 @@ class Code:
         self.values |= found.names - found.asked
         for name in found.stored | found.own_stored:
             self._stored[name] |= {None} if name in found.stored else {owner}
-        if not wraps:  # a decorator is taken to hand on what it is given
-            shadowed = any(is_users(function.__globals__.get(name)) for name in found.variables & _KNOWN)
-            self.opens = self.opens or found.opens or shadowed
-            opens = found.opens_own or (found.hands_own and not self._helpers)
-            self._opened |= {owner} if opens and owner is not None else set()  # others get what is open
-        inner = [function.__dict__.get("__wrapped__"), *map(contents_of, function.__closure__ or ())]
-        self.known.update(module for value in values_of(function) for module in modules_known(value))
-        entries: list[Entry] = [(each, owner) for each in inner if isinstance(each, FunctionType)]
-        if owner is not None and not wraps:
-            entries += self._helpers_of(function, found.passed, owner)
-        hands = owner is None or bool(found.passed) or found.hands_own or not found.handed.isdisjoint(self._leading)
-        for value in values_of(function) if self._helpers and hands else ():
-            entries += _functions_in(value, names)
-        return entries
+
+    def _open(self, function: FunctionType, found: Mentions, owner: type | None) -> None:
+        """Note whether a function may come to modules without their names; others open what they are given."""
+        shadowed = any(is_users(function.__globals__.get(name)) for name in found.variables & _KNOWN)
+        self.opens = self.opens or found.opens or shadowed
+        opens = found.opens_own or (found.hands_own and not self._helpers)
+        self._opened |= {owner} if opens and owner is not None else set()
 
     def stored(self, module: nn.Module) -> set[str]:
         """Return the attributes of a module that the code may set, or in which it may set something."""
@@ -204,16 +212,6 @@ class Code:
     def _means(self, owners: Collection[type | None], module: nn.Module) -> bool:
         """Whether what methods of some classes do with their first parameter may be done with a module."""
         return bool(owners) and any(owner in owners for owner in (None, *type(module).__mro__))
-
-
-def _functions_in(value: Any, names: Collection[str]) -> list[Entry]:
-    """Return the functions that a value may run: those of a class by their names, unless objects of it are made."""
-    if not isinstance(value, type):
-        return [(function, None) for function in functions_of(value)]
-    made = not issubclass(value, nn.Module)
-    bases = [base for base in value.__mro__ if is_users(base)]
-    members = [(name, member) for base in bases for name, member in vars(base).items()]
-    return [(member, None) for name, member in members if name in names or (made and name not in _QUIET)]
 
 
 def _can_change(value: Any) -> bool:
