@@ -44,12 +44,12 @@ def _is_marked(step: dis.Instruction) -> bool:
 
 def call_of(steps: list[dis.Instruction], number: int) -> int | None:
     """Return the step that calls what another gives, None if that is used for anything else."""
-    end, above = _taker(steps, number)
+    end, above = taker(steps, number)
     count = _count(steps[end]) if end is not None else None
     return end if count is not None and above == count + _LATE else None
 
 
-def _taker(steps: list[dis.Instruction], number: int) -> tuple[int | None, int]:
+def taker(steps: list[dis.Instruction], number: int) -> tuple[int | None, int]:
     """Return the step that takes what another gives, None if unknown, and how many values lie on that by then."""
     above = int(_LATE and _is_marked(steps[number]))
     for end, step in enumerate(steps[number + 1 :], number + 1):
@@ -123,7 +123,7 @@ _PLAIN_LOADS = ("LOAD_CONST", "LOAD_FAST", "LOAD_ATTR", "LOAD_DEREF", "LOAD_FAST
 def has_plain_name(steps: list[dis.Instruction], number: int) -> bool:
     """Whether a call of ``getattr`` has a text for the name."""
     end = call_of(steps, number)
-    given = [step for n, step in enumerate(steps[:end]) if n > number and _taker(steps, n)[0] == end]
+    given = [step for n, step in enumerate(steps[:end]) if n > number and taker(steps, n)[0] == end]
     given = [step for step in given if step.opname != "PUSH_NULL"]
     name = given[1] if end is not None and len(given) == _count(steps[end]) and len(given) > 1 else None
     return name is not None and name.opname == "LOAD_CONST" and type(name.argval) is str

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import CodeType
 from typing import TYPE_CHECKING
 
-from fxfuse.modules.calls import is_called, only_called
-from fxfuse.modules.steps import CALLS, loads_and_stores
+from fxfuse.modules.calls import goes_to_calls, only_called, taker
+from fxfuse.modules.steps import CALLS, loads_and_stores, steps_of
 
 if TYPE_CHECKING:
     import dis
@@ -27,14 +28,40 @@ def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
     plain = [step for step in steps if step.opname != "PUSH_NULL"]
     for number, step in enumerate(plain):
         if step.opname == "GET_ITER":
-            sources, targets = _sources(plain[:number]), _targets(plain[number + 2 :])
+            inside = _loop(plain, number)
+            sources, targets = _sources(plain[:number]), _targets(inside)
             pairs = zip(sources, targets, strict=True) if len(sources) == len(targets) else ()
-            yield from (offset for offset, name in pairs if offset is not None and only_called(steps, name))
-    for number, (load, index, item) in enumerate(zip(steps, steps[1:], steps[2:], strict=False)):
-        element = load.opname == "LOAD_ATTR" and index.opname.startswith(("LOAD_FAST", "LOAD_CONST"))
-        element = element and (item.opname == "BINARY_SUBSCR" or item.argrepr == "[]") and number > 0
-        if element and steps[number - 1].opname.startswith(_VARIABLES) and is_called(steps, number + 2):
-            yield load.offset
+            within = steps if _is_own(steps, inside) else inside
+            yield from (offset for offset, name in pairs if offset is not None and only_called(within, name))
+    for number, step in enumerate(steps):
+        if step.opname == "LOAD_ATTR" and number and steps[number - 1].opname.startswith(_VARIABLES):
+            end, above = taker(steps, number)
+            item = None if end is None or above != 1 or steps[end - 1].opname == "BUILD_SLICE" else steps[end]
+            element = item is not None and (item.opname == "BINARY_SUBSCR" or item.argrepr == "[]")
+            if end is not None and element and goes_to_calls(steps, end):
+                yield step.offset
+
+
+def _loop(steps: list[dis.Instruction], number: int) -> list[dis.Instruction]:
+    """Return the steps of a loop behind its beginning, by the step that makes an iterator; none if it is no loop."""
+    for place in range(number + 1, len(steps)):
+        step = steps[place]
+        if step.opname == "FOR_ITER":
+            return steps[place + 1 :]
+        if step.opname in CALLS:  # of a comprehension, which is a function of its own
+            codes = [made.argval for made in steps[:number] if isinstance(made.argval, CodeType)]
+            inner = steps_of(codes[-1]) if codes else []
+            return next((inner[n + 1 :] for n, each in enumerate(inner) if each.opname == "FOR_ITER"), [])
+        if not step.opname.startswith(_OF_COMPREHENSIONS):
+            break
+    return []
+
+
+_OF_COMPREHENSIONS = ("LOAD_FAST_AND_CLEAR", "SWAP", "BUILD_", "COPY")  # from Python 3.12 on
+
+
+def _is_own(steps: list[dis.Instruction], some: list[dis.Instruction]) -> bool:
+    return bool(some) and any(step is some[0] for step in steps)
 
 
 def _sources(steps: list[dis.Instruction]) -> list[int | None]:
@@ -43,21 +70,25 @@ def _sources(steps: list[dis.Instruction]) -> list[int | None]:
     steps = [*steps]
     while steps:
         step = steps.pop()
+        key = step.argval == "items"
+        if step.argval in ("items", "values") and steps and steps[-1].opname == "LOAD_ATTR":
+            step = steps.pop()
         if step.opname == "LOAD_ATTR" and steps and steps[-1].opname.startswith(_VARIABLES):
-            found.append(step.offset)
+            found += [step.offset, *([None] if key else [])]
             found += [None for _ in loads_and_stores(steps.pop())[1:]]
         elif step.opname.startswith("LOAD_FAST"):
             found += [None for _ in loads_and_stores(step)]
         elif step.opname == "LOAD_GLOBAL" and step.argval in ("enumerate", "zip", "reversed"):
             found += [None] if step.argval == "enumerate" else []
-        elif step.opname != "LOAD_CONST" and step.opname not in CALLS:
+        elif step.opname != "LOAD_CONST" and step.opname not in {*CALLS, "CALL_METHOD"}:
             # Anything but the end of the statement before may take the elements apart.
             return found[::-1] if step.opname.startswith(_ENDS) else []
     return found[::-1]
 
 
 _VARIABLES = ("LOAD_FAST", "LOAD_DEREF")
-_ENDS = ("STORE", "POP", "JUMP", "FOR_ITER", "END_FOR", "DELETE", "MAKE_CELL", "COPY_FREE_VARS", "RETURN_GENERATOR")
+_ENDS: tuple[str, ...] = ("STORE", "POP", "JUMP", "FOR_ITER", "END_FOR", "DELETE", "MAKE_CELL", "COPY_FREE_VARS")
+_ENDS += ("RETURN_GENERATOR", "MAKE_FUNCTION", "SET_FUNCTION")  # the last two of a comprehension
 
 
 def _targets(steps: list[dis.Instruction]) -> list[str]:

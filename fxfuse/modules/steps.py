@@ -59,6 +59,8 @@ def _is_torch(step: dis.Instruction) -> bool:
 
 def loads_and_stores(step: dis.Instruction) -> list[tuple[str, Any]]:
     """Return what a step does with variables, one after the other; some steps do two things at once."""
+    if step.opname == "LOAD_FAST_AND_CLEAR":
+        return []  # the variable is put aside while a comprehension has its own of that name
     if "FAST" not in step.opname:
         return [("CALL" if step.opname.startswith("CALL") else step.opname, step.argval)]
     kinds = [part for part in step.opname.split("_") if part in ("LOAD", "STORE")]

@@ -195,7 +195,15 @@ def calls_elements(self: Any, x: Any, xs: Any, number: Any) -> Any:
         x = layer4(x, y, index)
     for layer in self.again:
         x = layer(x)
-    return self.indexed[number](x) + self.last[-1](x)
+    listed = [layer(x) for layer in self.listed]
+    summed = sum(layer(x) for layer in self.summed)
+    counted = [layer(x, count) for count, layer in enumerate(self.counted)]
+    for layer in self.valued.values():
+        x = layer(x)
+    named = {key: layer(x) for key, layer in self.named.items()}
+    chosen = self.chosen[number]
+    x = chosen(x) + self.behind[number + 1](x) + sum(listed) + summed + sum(counted)
+    return self.indexed[number](x) + self.last[-1](x), named
 
 
 def opens_elements(self: Any, x: Any, run: Any) -> Any:
@@ -216,4 +224,7 @@ def opens_elements(self: Any, x: Any, run: Any) -> Any:
         x = layer6(x)
         layer6 = x[0](x)  # noqa: PLW2901
         x = layer6[0](x)
-    return self.indexed[0][1](x) + self.kept[0]
+    x = [layer.weight for layer in self.weighed] + [[inner(x) for inner in layer] for layer in self.nested]
+    x += [run(layer) for layer in self.given.values()] + [self.keys[key] for key in self.keys]
+    sliced = self.sliced[1:]
+    return self.indexed[0][1](x) + self.kept[0] + sliced[0](x)

@@ -164,7 +164,10 @@ def test_a_function_is_read_once() -> None:
 
 def test_elements_that_are_only_called() -> None:
     found = mentions(functions.calls_elements.__code__)
-    assert found.elements == {"plain", "numbered", "zipped", "nested", "again", "indexed", "last"}
+    assert found.elements == {
+        *("plain", "numbered", "zipped", "nested", "again", "indexed", "last"),
+        *("listed", "summed", "counted", "valued", "named", "chosen", "behind"),
+    }
     assert not found.read
 
 
@@ -172,6 +175,7 @@ def test_elements_that_may_be_opened() -> None:
     found = mentions(functions.opens_elements.__code__)
     assert not found.elements
     assert found.read >= {"looped", "handed", "later", "asked", "renamed", "set_again", "indexed", "kept"}
+    assert found.read >= {"weighed", "nested", "given", "keys", "sliced"}
 
 
 def test_the_names_of_keyword_arguments_and_the_number_of_elements_are_not_read() -> None:
