@@ -104,8 +104,9 @@ def _first_argument(node: fx.Node) -> list[fx.Node]:
 
 def _moved_statistics(node: fx.Node) -> Iterator[fx.Node]:
     """Yield the running statistics that a norm in training mode moves, of which no schema tells."""
-    row = row_at(node)
-    if row is None or "running_mean" not in row.arguments:
+    row, schema = row_at(node), _schema(node.target)
+    gives_them_back = schema is not None and schema.name.endswith("_functional")
+    if row is None or "running_mean" not in row.arguments or gives_them_back:
         return
     passed = row.passed(node)
     # torch's defaults: F.batch_norm does not train, F.instance_norm does.
