@@ -29,9 +29,11 @@ def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
     for number, step in enumerate(plain):
         if step.opname == "GET_ITER":
             inside = _loop(plain, number)
-            sources, targets = _sources(plain[:number]), _targets(inside)
+            own = bool(inside) and any(each is inside[0] for each in plain)
+            ends = () if own else ("MAKE_FUNCTION", "SET_FUNCTION")
+            sources, targets = _sources(plain[:number], *ends), _targets(inside)
             pairs = zip(sources, targets, strict=True) if len(sources) == len(targets) else ()
-            within = steps if _is_own(steps, inside) else inside
+            within = steps if own else inside
             yield from (offset for offset, name in pairs if offset is not None and only_called(within, name))
     for number, step in enumerate(steps):
         if step.opname == "LOAD_ATTR" and number and steps[number - 1].opname.startswith(_VARIABLES):
@@ -49,23 +51,25 @@ def _loop(steps: list[dis.Instruction], number: int) -> list[dis.Instruction]:
         if step.opname == "FOR_ITER":
             return steps[place + 1 :]
         if step.opname in CALLS:  # of a comprehension, which is a function of its own
-            codes = [made.argval for made in steps[:number] if isinstance(made.argval, CodeType)]
-            inner = steps_of(codes[-1]) if codes else []
+            codes = [made.argval for made in steps[:number] if isinstance(made.argval, CodeType)][-1:]
+            inner = steps_of(codes[0]) if codes and codes[0].co_name in _COMPREHENSIONS else []
             return next((inner[n + 1 :] for n, each in enumerate(inner) if each.opname == "FOR_ITER"), [])
         if not step.opname.startswith(_OF_COMPREHENSIONS):
             break
     return []
 
 
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 _OF_COMPREHENSIONS = ("LOAD_FAST_AND_CLEAR", "SWAP", "BUILD_", "COPY")  # from Python 3.12 on
 
 
-def _is_own(steps: list[dis.Instruction], some: list[dis.Instruction]) -> bool:
-    return bool(some) and any(step is some[0] for step in steps)
+def _sources(steps: list[dis.Instruction], *ends: str) -> list[int | None]:
+    """Return what a loop goes through at once, by the steps before it: where an attribute is read, or None.
 
-
-def _sources(steps: list[dis.Instruction]) -> list[int | None]:
-    """Return what a loop goes through at once, by the steps before it: where an attribute is read, or None."""
+    Args:
+        steps: those before it.
+        ends: what these may follow on, besides the end of a statement.
+    """
     found: list[int | None] = []
     steps = [*steps]
     while steps:
@@ -82,13 +86,13 @@ def _sources(steps: list[dis.Instruction]) -> list[int | None]:
             found += [None] if step.argval == "enumerate" else []
         elif step.opname != "LOAD_CONST" and step.opname not in {*CALLS, "CALL_METHOD"}:
             # Anything but the end of the statement before may take the elements apart.
-            return found[::-1] if step.opname.startswith(_ENDS) else []
+            return found[::-1] if step.opname.startswith((*_ENDS, *ends)) else []
     return found[::-1]
 
 
 _VARIABLES = ("LOAD_FAST", "LOAD_DEREF")
 _ENDS: tuple[str, ...] = ("STORE", "POP", "JUMP", "FOR_ITER", "END_FOR", "DELETE", "MAKE_CELL", "COPY_FREE_VARS")
-_ENDS += ("RETURN_GENERATOR", "MAKE_FUNCTION", "SET_FUNCTION")  # the last two of a comprehension
+_ENDS += ("RETURN_GENERATOR",)
 
 
 def _targets(steps: list[dis.Instruction]) -> list[str]:

@@ -206,6 +206,14 @@ def calls_elements(self: Any, x: Any, xs: Any, number: Any) -> Any:
     return self.indexed[number](x) + self.last[-1](x), named
 
 
+def maps_elements(self: Any, x: Any) -> Any:
+    for layer7 in map(lambda inner: inner.conv, self.mapped):  # noqa: C417 - this is the point
+        x = layer7(x)
+    x += [layer8(x) for layer8 in map(lambda inner: inner.conv, self.listed)]  # noqa: C417
+    x += sum(layer9(x) for layer9 in filter(None, self.filtered))
+    return x
+
+
 def opens_elements(self: Any, x: Any, run: Any) -> Any:
     for layer in self.looped:
         for inner in layer:

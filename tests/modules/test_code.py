@@ -178,6 +178,12 @@ def test_elements_that_may_be_opened() -> None:
     assert found.read >= {"weighed", "nested", "given", "keys", "sliced"}
 
 
+def test_elements_that_a_function_opens_before_they_are_called() -> None:
+    found = mentions(functions.maps_elements.__code__)
+    assert not found.elements
+    assert found.read >= {"mapped", "listed", "filtered"}
+
+
 def test_the_names_of_keyword_arguments_and_the_number_of_elements_are_not_read() -> None:
     def made(self: Any, linear: Any) -> Any:
         return linear(2, len(self.layers), bias=True)
