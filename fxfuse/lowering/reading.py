@@ -159,7 +159,7 @@ class Reading:
 
     @property
     def writes_through_views(self) -> bool:
-        """Whether something is written in place into memory that a reshape before may or may not share."""
+        """Whether something may be written into memory that another value may share or not, by its order."""
         writers = [node for node in self.nodes if self.written(node)]
         for node in self.nodes if writers else ():
             row = self.graph.row(node)
@@ -168,7 +168,18 @@ class Reading:
                 family = (late and self.family(node, ())) or {node, *node.all_input_nodes}
                 if any(not family.isdisjoint(self.written(writer)) for writer in late):
                     return True
-        return False
+        return any(map(self._may_write_into_others, self.nodes))
+
+    def _may_write_into_others(self, node: fx.Node) -> bool:
+        """Whether code of the user's gets a value of which another, read later, may be a view."""
+        here = self.index[node]
+        if node.op not in _CALLS or not runs_user_code(self.graph, node):
+            return False
+        views = {
+            view for value in node.all_input_nodes for view in family_of(self.graph, value, ()) if view is not value
+        }
+        readers = (user for view in views if self.index.get(view, here) < here for user in view.users)
+        return any(self.index.get(user, here) > here for user in readers)
 
 
 def is_of_nn(module: Any) -> bool:

@@ -224,6 +224,8 @@ def _train(_net: nn.Module, module: nn.Module, gives: int) -> None:
 
 def _parametrize(_net: nn.Module, module: nn.Module, gives: int) -> None:
     del gives
+    if isinstance(module, torch.jit.ScriptModule):
+        return
     weight = module._parameters.get("weight")
     if weight is not None and weight.ndim > 1:
         parametrizations.weight_norm(module)
