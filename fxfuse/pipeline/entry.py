@@ -88,8 +88,8 @@ def collection_waits() -> Iterator[None]:
     object of the process, which for large models takes longer than all the rest.
     """
     collecting = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if collecting:

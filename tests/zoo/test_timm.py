@@ -35,7 +35,7 @@ LARGER = [
     ("nest_tiny_jx", 224, 0),
     ("levit_128s", 224, 0),
     ("dla34", 64, 2),
-    ("hrnet_w18_small", 64, 7),
+    ("hrnet_w18_small", 64, 2),
     ("regnety_002", 64, 0),
     ("efficientnet_lite0", 64, 2),
 ]
