@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fxfuse import FuseError, Reason, Report, fx_fuse
@@ -57,14 +57,6 @@ def check(recipe: Recipe) -> Counter[str]:
     return seen + check_structure(made, expected, structure, options(recipe, made.x))
 
 
-def _folded_into_nothing(fused: nn.Module, report: Report) -> bool:
-    """Whether something folded into a layer whose result nobody reads then, so that its call is gone."""
-    if not isinstance(fused, fx.GraphModule):
-        return False
-    called = {str(node.target) for node in fused.graph.nodes}
-    return any(called.isdisjoint(decision.into) for decision in report.folded)
-
-
 def check_structure(made: Built, expected: Any, structure: Structure | None, given: dict[str, Any]) -> Counter[str]:
     """All properties but those of exported forms."""
     fused = fuse(made.model, structure=structure, **given)
@@ -90,8 +82,10 @@ def check_structure(made: Built, expected: Any, structure: Structure | None, giv
     if again is None:  # the norms that are left are all in training mode
         return Counter({"second pass: all norms train": 1})
     # Once a check stands, or identities and calls that nobody reads are gone, more axes are proven and more merges.
-    late = [d for d in Report.of(again).folded if not d.assumed and not d.rule.startswith("merge_")]
-    if late and not any(d.assumed for d in report.folded) and not _folded_into_nothing(fused, report):
+    # So is the other reader of a value, if what folded into it is all that read it.
+    others = {d.path for d in report.skipped if d.reason is Reason.SEVERAL_USES and report.folded}
+    late = [d for d in Report.of(again).folded if not (d.assumed or d.rule.startswith("merge_") or d.path in others)]
+    if late and not any(d.assumed for d in report.folded):
         raise Broken("a second pass folds", Report.of(again))
     assert_close(expected, outcome(again, made.x), made, report)
     if isinstance(made.model, Optional):

@@ -23,11 +23,8 @@ ROWS = {"norm": 1}
     ("function", "expected"),
     [
         *((functions.chain, True), (functions.chain_with_relu, True), (functions.chain_in_statements, True)),
-        *(
-            (functions.chain_with_a_tap, False),
-            (functions.chain_behind_an_argument, False),
-            (functions.chain_twice, False),
-        ),
+        *((functions.chain_with_a_tap, False), (functions.chain_behind_an_argument, False)),
+        (functions.chain_twice, False),
         *((functions.chain_with_an_operation, False), (functions.chain_in_a_branch, False)),
     ],
 )
