@@ -103,9 +103,10 @@ def result_goes_to_calls(steps: list[dis.Instruction], number: int) -> bool:
 
 def function_that_gets(steps: list[dis.Instruction], number: int) -> str:
     """Return the variable with a function that gets what a step loads as its first argument, empty for none."""
-    marked = [step for step in steps[max(0, number - 2) : number] if step.opname != "PUSH_NULL"][-1:]
-    called = marked and marked[0].opname == "LOAD_GLOBAL" and len(loads_and_stores(steps[number])) == 1
-    return str(marked[0].argval) if called and is_called(steps, steps.index(marked[0])) else ""
+    before = number - 1 - (number > 0 and steps[number - 1].opname == "PUSH_NULL")
+    if before < 0 or steps[before].opname != "LOAD_GLOBAL" or len(loads_and_stores(steps[number])) != 1:
+        return ""
+    return str(steps[before].argval) if is_called(steps, before) else ""
 
 
 def is_name_of_call(steps: list[dis.Instruction], number: int) -> bool:

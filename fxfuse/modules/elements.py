@@ -28,12 +28,11 @@ def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
     plain = [step for step in steps if step.opname != "PUSH_NULL"]
     for number, step in enumerate(plain):
         if step.opname == "GET_ITER":
-            inside = _loop(plain, number)
-            own = bool(inside) and any(each is inside[0] for each in plain)
-            ends = () if own else ("MAKE_FUNCTION", "SET_FUNCTION")
-            sources, targets = _sources(plain[:number], *ends), _targets(inside)
+            within, start = _loop(plain, number)
+            ends = () if within is plain else ("MAKE_FUNCTION", "SET_FUNCTION")
+            sources, targets = _sources(plain[:number], *ends), _targets(within[start:])
             pairs = zip(sources, targets, strict=True) if len(sources) == len(targets) else ()
-            within = steps if own else inside
+            within = steps if within is plain else within  # with the marks of calls
             yield from (offset for offset, name in pairs if offset is not None and only_called(within, name))
     for number, step in enumerate(steps):
         if step.opname == "LOAD_ATTR" and number and steps[number - 1].opname.startswith(_VARIABLES):
@@ -44,19 +43,22 @@ def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
                 yield step.offset
 
 
-def _loop(steps: list[dis.Instruction], number: int) -> list[dis.Instruction]:
-    """Return the steps of a loop behind its beginning, by the step that makes an iterator; none if it is no loop."""
+def _loop(steps: list[dis.Instruction], number: int) -> tuple[list[dis.Instruction], int]:
+    """Return the steps in which a loop runs, and which is the first of it, by the step that makes an iterator.
+
+    These are ``steps``, or those of a comprehension that is a function of its own; none if it is no loop.
+    """
     for place in range(number + 1, len(steps)):
         step = steps[place]
         if step.opname == "FOR_ITER":
-            return steps[place + 1 :]
-        if step.opname in CALLS:  # of a comprehension, which is a function of its own
+            return steps, place + 1
+        if step.opname in CALLS:
             codes = [made.argval for made in steps[:number] if isinstance(made.argval, CodeType)][-1:]
             inner = steps_of(codes[0]) if codes and codes[0].co_name in _COMPREHENSIONS else []
-            return next((inner[n + 1 :] for n, each in enumerate(inner) if each.opname == "FOR_ITER"), [])
+            return inner, next((n + 1 for n, each in enumerate(inner) if each.opname == "FOR_ITER"), len(inner))
         if not step.opname.startswith(_OF_COMPREHENSIONS):
             break
-    return []
+    return [], 0
 
 
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")

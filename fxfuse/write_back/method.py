@@ -9,7 +9,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from fxfuse.capture.members import Members
-from fxfuse.capture.untraced_code import Code
+from fxfuse.capture.untraced_code import Code, Reached
 from fxfuse.graph.registry import operator_of
 from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.method_steps import hands_on, returns_nothing
@@ -47,6 +47,16 @@ class Method:
     @functools.cached_property
     def _mentions(self) -> list[Mentions]:
         return [mentions(function.__code__) for function in self.code.functions]
+
+    @functools.cached_property
+    def _reached(self) -> dict[nn.Module, Reached]:
+        return {}
+
+    def reached(self, holder: nn.Module) -> Reached:
+        """Return the modules to which it comes by names, if it is called on ``holder``; once for each."""
+        if holder not in self._reached:
+            self._reached[holder] = self.code.reached([holder])
+        return self._reached[holder]
 
     @functools.cached_property
     def gives_nothing(self) -> bool:
@@ -95,7 +105,7 @@ class Method:
 
     def _touched(self, holder: nn.Module) -> set[nn.Module]:
         """Return the modules that it may come to, if it is called on ``holder``."""
-        touched, computes = self.code.reached([holder]).touched, self._computes(holder)
+        touched, computes = self.reached(holder).touched, self._computes(holder)
         if "other" in computes:
             return set(holder.modules())
         return touched.union(*(module.children() for module in touched)) if computes else touched
@@ -130,6 +140,6 @@ class Method:
         return (
             len(using) == 1
             and texts.isdisjoint((one, two))
-            and self.code.reached([holder]).opened.isdisjoint(fold)
+            and self.reached(holder).opened.isdisjoint(fold)
             and hands_on(using[0].__code__, one, two)
         )

@@ -84,7 +84,7 @@ class OtherMethods:
         for holder in self._above[owner] if names else ():
             for method in self._methods_of(type(holder)):
                 read = names & method.code.values | gone & method.code.names
-                if read and not method.gives_nothing and owner in method.code.reached([holder]).touched:
+                if read and not method.gives_nothing and owner in method.reached(holder).touched:
                     value = self._paths[owner] or type(owner).__name__
                     raise Refusal(Reason.REACHED_INTO, value=value, users=self._name_of(holder, method))
 
