@@ -107,16 +107,17 @@ class Names:
         return Refusal(Reason.OPAQUE, value=value, detail=self._opaque[outermost], advice=self._advice)
 
     def switched(self, modules: Iterable[nn.Module]) -> set[nn.Module]:
-        """Return those modules of which untraced code may set an attribute that their code reads."""
+        """Return those modules of which untraced code may set what their code reads: an attribute, or in a variable."""
         found: set[nn.Module] = set()
         for module in modules:
             around = [code for outermost, code, _ in self._codes if outermost in self._above[module]]
             stored = {name for code in around for name in code.stored(module)}
-            entries = forwards_of(type(module)) if stored else []
-            functions = Code(self._members, entries).functions if entries else ()
-            read = {"__class__"}.union(*(mentions(function.__code__).names for function in functions))
+            variables = {each for code in around for each in code.changeable}
+            entries = forwards_of(type(module)) if stored or variables else []
+            own = Code(self._members, entries) if entries else Code(Members(()), ())
+            read = {"__class__"}.union(*(mentions(function.__code__).names for function in own.functions))
             renames = bool(stored) and type(module).__setattr__ is not nn.Module.__setattr__
-            if entries and (renames or not stored.isdisjoint(read)):
+            if entries and (renames or not stored.isdisjoint(read) or not variables.isdisjoint(own.changeable)):
                 found.add(module)
         return found
 

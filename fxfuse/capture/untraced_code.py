@@ -142,8 +142,14 @@ class Code:
     def stored(self, module: nn.Module) -> set[str]:
         """Return the attributes of a module that the code may set, or in which it may set something."""
         known = {**vars(type(module)), **module.__dict__}
-        inside = {name for name in self.others & known.keys() - REGISTRIES if _can_change(known[name])}
+        read = {name for (_, name), owners in self._owners.items() if self._means(owners, module)}
+        inside = {name for name in read & known.keys() - REGISTRIES if _can_change(known[name])}
         return inside | {name for name, owners in self._stored.items() if self._means(owners, module)}
+
+    @functools.cached_property
+    def changeable(self) -> set[int]:
+        """Values by their id in which something can be set, and that the functions know without being given them."""
+        return {id(value) for function in self.functions for value in values_of(function) if _can_change(value)}
 
     def _helpers_of(self, function: FunctionType, names: Iterable[str], owner: type) -> list[Entry]:
         """Return the helper functions that get a method's own module; what else gets it may do anything with it."""

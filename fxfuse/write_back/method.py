@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 from fxfuse.capture.members import Members
 from fxfuse.capture.untraced_code import Code, Reached
 from fxfuse.graph.registry import operator_of
-from fxfuse.modules.code import Mentions, mentions
+from fxfuse.modules.code import Mentions, codes_in, mentions
 from fxfuse.modules.method_steps import hands_on, returns_nothing
-from fxfuse.modules.steps import steps_of
+from fxfuse.modules.steps import following, loads_of, steps_of
 from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from torch import nn
+
+# The words in the annotation of a parameter that is no tensor, and steps that only look at a value.
+_TEXTS_AND_NUMBERS = frozenset("class str int float bool None Optional Union os PathLike pathlib Path".split())
+_LOOKING = frozenset("GET_ITER COMPARE_OP CONTAINS_OP IS_OP".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,19 @@ class Method:
         parameters = list(inspect.signature(value).parameters.values())[1:]
         plain = all(type(p.default) in (int, float, str, bool) for p in parameters)
         return not plain or self.name.startswith("__")
+
+    @functools.cached_property
+    def hands_input_on(self) -> bool:
+        """Whether it gives a value, and hands on a required argument that may be a tensor: ``layer(x)``."""
+        if self.gives_nothing or not isinstance(self.value, FunctionType):
+            return False
+        function = inspect.unwrap(self.value)
+        given = {p.name for p in [*inspect.signature(function).parameters.values()][1:] if _may_be_tensor(p)}
+        return any(
+            not given.isdisjoint(loads_of(step)) and following(steps, number).opname not in _LOOKING
+            for steps in map(steps_of, codes_in(function.__code__))
+            for number, step in enumerate(steps)
+        )
 
     @functools.cached_property
     def is_idle(self) -> bool:
@@ -143,3 +161,10 @@ class Method:
             and self.reached(holder).opened.isdisjoint(fold)
             and hands_on(using[0].__code__, one, two)
         )
+
+
+def _may_be_tensor(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter must be given, and its annotation does not rule out a tensor."""
+    optional = parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
+    words = set() if parameter.annotation is parameter.empty else {*re.findall(r"\w+", str(parameter.annotation))}
+    return not optional and not (words and words <= _TEXTS_AND_NUMBERS)

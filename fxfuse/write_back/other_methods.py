@@ -112,8 +112,10 @@ class OtherMethods:
                 members = None if keeps else self._members
                 for name, value in vars(base).items():
                     known = name in found or name in UNCALLED or hasattr(nn.Module, name)
-                    if not known and _is_public(name, value) and not (keeps and _opens(value)):
-                        found[name] = Method(name, value, base, members)
+                    if not known and _is_public(name, value):
+                        method = Method(name, value, base, members)
+                        if not (keeps and _opens(value)) or method.hands_input_on:
+                            found[name] = method
             fusing = {name for name, method in found.items() if _is_for_the_fused(method)}
             fusing |= {n for name in fusing for f in found[name].code.functions for n in mentions(f.__code__).names}
             self._methods[kind] = [method for name, method in found.items() if name not in fusing]

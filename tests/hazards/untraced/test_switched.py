@@ -25,6 +25,7 @@ class Flags:
 
 
 FLAGS = Flags()
+TABLE = dict[str, bool]()
 
 
 class Bare(Model):
@@ -40,11 +41,17 @@ class Child(Bare):
         self.flags, self.table = Flags(), dict[str, bool]()
 
     def forward(self, x: Tensor) -> Any:
-        bare = self.bare or FLAGS.bare or self.flags.bare or self.table.get("bare")
+        bare = self.bare or FLAGS.bare or self.flags.bare or self.table.get("bare") or TABLE.get("bare")
         return self.conv(x) if bare else self.bn(self.conv(x))
 
     def switch(self, *, on: bool) -> None:
         self.bare = on
+
+    def note(self, *, on: bool) -> None:
+        self.table["bare"] = on
+
+    def turn(self, *, on: bool) -> None:
+        self.flags.turn(on=on)
 
     @property
     def given(self) -> Any:
@@ -102,6 +109,30 @@ class ByATable(Taps):
         return y
 
 
+class ByItsOwnTable(Taps):
+    def tap(self, x: Tensor) -> Any:
+        self.block.note(on=True)
+        y = self.block(x)
+        self.block.note(on=False)
+        return y
+
+
+class ByItsOwnObject(Taps):
+    def tap(self, x: Tensor) -> Any:
+        self.block.turn(on=True)
+        y = self.block(x)
+        self.block.turn(on=False)
+        return y
+
+
+class ByAGlobalTable(Taps):
+    def tap(self, x: Tensor) -> Any:
+        TABLE["bare"] = True
+        y = self.block(x)
+        TABLE.clear()
+        return y
+
+
 class ByAMethodOfAnObject(Taps):
     def tap(self, x: Tensor) -> Any:
         self.block.flags.turn(on=True)
@@ -128,7 +159,7 @@ class ByWeights(Taps):
 
 SET = [
     *(OtherClass, ByAMethodThatSets, ByAnObjectThatIsSet, ByASetter),
-    *(ByATextThatIsSet, ByATable, ByAMethodOfAnObject),
+    *(ByATextThatIsSet, ByATable, ByAMethodOfAnObject, ByItsOwnTable, ByItsOwnObject, ByAGlobalTable),
 ]
 
 
