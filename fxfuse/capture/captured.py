@@ -6,16 +6,18 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torch import Tensor
+
 from fxfuse.capture.lifted import copy_of
 from fxfuse.capture.members import Members, forwards_of
 from fxfuse.capture.names import Names
 from fxfuse.capture.untraced_code import Code
-from fxfuse.modules.lookup import paths_below
+from fxfuse.modules.lookup import fetch, paths_below
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from torch import Tensor, nn
+    from torch import nn
     from torch.export import ExportedProgram
 
     from fxfuse.graph.lazy_graph_module import Draft
@@ -120,6 +122,13 @@ class Capture:
                 if parameter is not None:
                     result.setdefault(id(parameter), []).append(path)
         return result
+
+    @property
+    def constants(self) -> list[Tensor]:
+        """The tensors that the graphs read by name."""
+        graphs = [part.graph_module for part in self.parts]
+        found = [fetch(g, str(node.target)) for g in graphs for node in g.graph.nodes if node.op == "get_attr"]
+        return [tensor for tensor in found if isinstance(tensor, Tensor)]
 
     def copied(self) -> Capture:
         """Return the same with graphs of its own, which can be changed."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from fxfuse.checkpoints.settings import Settings
+    Settings = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)

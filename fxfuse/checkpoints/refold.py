@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from fxfuse.checkpoints.settings import require_same
+from fxfuse.checkpoints.original import require_same
 from fxfuse.report.errors import FuseError, sentence
 from fxfuse.report.report import Report
 

@@ -9,9 +9,10 @@ from torch import Tensor, fx, nn
 
 from fxfuse.algebra.recording import parameter_of
 from fxfuse.edit.call_arguments import write_arguments
-from fxfuse.edit.history import Bypass, Origin, position_of
 from fxfuse.edit.stacked import divide
 from fxfuse.edit.storage import Storage
+from fxfuse.graph.guard import Bypass
+from fxfuse.graph.nodes import position_of
 from fxfuse.graph.plan import Merge
 from fxfuse.graph.ranks import DESCRIPTIONS
 from fxfuse.graph.uses import asks_rank
@@ -48,7 +49,7 @@ class Editor:
         self.rewritten: dict[fx.Node, nn.Module] = {}
         self.bypassed: dict[fx.Node, Bypass] = {}
         self.dropped: set[fx.Node] = set()
-        self.origin = {node: Origin.of(graph, node) for node in graph.nodes}
+        self.origin = {node: graph.origin(node) for node in graph.nodes}
         self.renamed: dict[str, str] = {}
         self.plans: list[Plan] = []
         self.writes: dict[fx.Node, Write] = {}

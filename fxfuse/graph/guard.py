@@ -1,11 +1,13 @@
-"""The check of a number of axes that a fold leaves in the model."""
+"""What a fold leaves in the place of a node: another value, and perhaps a check of its number of axes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import fx
+
+    from fxfuse.graph.nodes import Position
 
 
 class Check(NamedTuple):
@@ -53,3 +55,24 @@ class Guard(NamedTuple):
     def check(self) -> Check:
         """What is checked, wherever."""
         return Check(self.axes, self.or_more)
+
+
+class Bypass(NamedTuple):
+    """What became of a node that was taken out.
+
+    Attributes:
+        argument: the argument that its users read now.
+        guard: what is checked in its place, or None.
+        where: its path, for the message of the check.
+    """
+
+    argument: Position
+    guard: Check | None
+    where: str
+
+    def value(self, node: fx.Node) -> fx.Node:
+        """Return the same argument of a node."""
+        key, number = self.argument
+        argument: Any = node.args[key] if isinstance(key, int) else node.kwargs[key]
+        value: fx.Node = argument if number is None else argument[number]
+        return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from fxfuse.graph.registry import row_at, row_of, tuple_row
 from fxfuse.modules.lookup import fetch
@@ -33,6 +33,9 @@ PART = "fxfuse_part"
 RETURNED = "fxfuse_returned"
 """Where a node of a recorded run notes the call of a traced module of which it is the whole result."""
 
+Position: TypeAlias = "tuple[int | str, int | None]"
+"""The position or name of an argument, and the number in it where it is a list."""
+
 _OF_DYNAMO = re.compile(r"^L\['\w+'\]\.?")  # how Dynamo calls the model itself
 
 
@@ -45,6 +48,24 @@ def name_of_target(target: Any, default: str) -> str:
 def _innermost(node: fx.Node) -> tuple[Any, Any]:
     """Return the path and the class of the innermost module on the stack of a node, empty where there is none."""
     return next(reversed((node.meta.get("nn_module_stack") or {}).values()), ("", ""))
+
+
+class Origin(NamedTuple):
+    """What a node was before anything was changed.
+
+    Attributes:
+        module: the module that it called, if it called one.
+        owner: the path, within the captured module, of the module in whose forward it stood.
+        instance: which call of the owner it belonged to.
+        target: what it called, by path for a module.
+        inputs: the nodes that it read.
+    """
+
+    module: nn.Module | None
+    owner: str
+    instance: str
+    target: object
+    inputs: tuple[fx.Node, ...]
 
 
 class Nodes:
@@ -105,6 +126,12 @@ class Nodes:
         if node.op == "call_module" and found == node.target:
             found = str(next(last, ("",))[0])
         return _OF_DYNAMO.sub("", found) if found.startswith("L[") else found
+
+    def origin(self, node: fx.Node) -> Origin:
+        """Return what a node is now."""
+        keys = [k for k, entry in (node.meta.get("nn_module_stack") or {}).items() if entry[0] != node.target]
+        instance = keys[-1] if keys else ""
+        return Origin(self.module(node), self.owner(node), instance, node.target, tuple(node.all_input_nodes))
 
     def path(self, node: fx.Node) -> str:
         """Return where the user finds a node: a module's path, or the path of its owner, or its name."""
@@ -170,3 +197,16 @@ def first_items(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
             source = node.args[0]
             if tuple_row(source) is not None:
                 yield node, source
+
+
+def position_of(node: fx.Node, value: fx.Node) -> Position:
+    """Return which argument of a node a value is, within a list by its number there."""
+    arguments: list[tuple[int | str, object]] = [*enumerate(node.args), *node.kwargs.items()]
+    for key, argument in arguments:
+        if argument is value:
+            return key, None
+        if isinstance(argument, (list, tuple)):
+            for number, item in enumerate(argument):
+                if item is value:
+                    return key, number
+    raise AssertionError(f"{value} is no argument of {node}")  # a plan bypasses a node by what it reads

@@ -11,7 +11,7 @@ from fxfuse.operators.roles import AffineSource
 from fxfuse.report.decision import Decision
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 from fxfuse.report.reasons import Reason, Refusal
-from fxfuse.rules import MERGES, OF_FUNCTIONS, RULES, STARTS
+from fxfuse.rules import MERGES, RULES, STARTS
 from fxfuse.rules.drop_noops import drop_noops
 from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
@@ -86,22 +86,31 @@ class _Engine:
         """
         skipped: dict[fx.Node, Decision] = {}
         for number, rule in enumerate(self.rules):
-            start = STARTS.get(id(rule))  # a rule of the user's may start anywhere
             for node in reversed(self.graph.nodes):
-                may_start = start is None or self.graph.may_be(node, start)
-                if self.editor.gone(node) or not may_start or (node.op == "call_module" and id(rule) in OF_FUNCTIONS):
+                if self.editor.gone(node) or not self._may_start(rule, node):
                     continue
                 try:
                     offer = self._offer(rule, node)
                 except Refusal as refusal:
-                    told = rule in MERGES or rule is fold_constants or _is_norm(self.graph, node)
-                    if told:  # others are not worth a line
+                    if rule in MERGES or rule is fold_constants or _is_norm(self.graph, node):  # else not worth a line
                         decision = self._stays(rule, node, refusal.reason, str(refusal))
                         skipped[node] = skipped[node].joined(decision) if node in skipped else decision
                     continue
                 if offer is not None:
-                    self._apply(self._cheapest(offer, self.rules[number + 1 :], node))
+                    offer = self._cheapest(offer, self.rules[number + 1 :], node)
+                    decisions = list(self._decisions(offer))  # the names are those before the edit
+                    self.editor.apply(offer.plan)
+                    self.folded += [(offer, decision) for decision in decisions]
         return skipped
+
+    def _may_start(self, rule: Rule, node: fx.Node) -> bool:
+        """Whether a rule has to be asked about a node; one of the user's about every node."""
+        start, graph = STARTS.get(id(rule)), self.graph
+        if start is None:
+            return True
+        if not graph.may_be(node, start.role) or (node.op == "call_module" and not start.modules):
+            return False
+        return not start.reads or any(graph.plays(read, role) for read in node.all_input_nodes for role in start.reads)
 
     def _offer(self, rule: Rule, node: fx.Node) -> _Offer | None:
         plan = rule(self.graph, node) if id(rule) in _OURS else _plan_of_theirs(self.graph, node, rule)
@@ -122,11 +131,6 @@ class _Engine:
             if other is not None and other.copied < offer.copied:
                 offer = other
         return offer
-
-    def _apply(self, offer: _Offer) -> None:
-        decisions = list(self._decisions(offer))  # the names are those before the edit
-        self.editor.apply(offer.plan)
-        self.folded += [(offer, decision) for decision in decisions]
 
     def _decisions(self, offer: _Offer) -> Iterator[Decision]:
         """Yield a decision for each operation that a plan removes, all nodes of one module as one."""
@@ -162,35 +166,31 @@ class _Engine:
         """Yield a decision for every norm that is left, besides those at paths that are told already."""
         for node in reversed(self.graph.nodes):
             path = self.graph.path(node)
-            if path in told or self.editor.gone(node) or node in self.graph.dead or not _has_affine(self.graph, node):
-                continue
-            told.add(path)
-            yield self._stays(None, node, Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
+            known = path in told or self.editor.gone(node) or node in self.graph.dead
+            if not known and _has_affine(self.graph, node):
+                told.add(path)
+                yield self._stays(None, node, Reason.NOT_ASKED, Reason.NOT_ASKED.sentence())
 
     def _stays(self, rule: Rule | None, node: fx.Node, reason: Reason, detail: str) -> Decision:
         name = "rules" if rule is None else _name_of(rule)
-        path, kind = self.graph.path(node), self.graph.owner_kind(node)
-        about = _subject(self.graph, rule, [node])
+        path, kind, about = self.graph.path(node), self.graph.owner_kind(node), _subject(self.graph, rule, [node])
         return Decision(name, path, kind, reason=reason, detail=detail, nodes=(node,), subject=about)
 
 
 def _name_of(rule: Rule) -> str:
     """Return what a rule is called in a report: its name, or that of the class of an object."""
-    name: str = getattr(rule, "__name__", type(rule).__name__)
-    return name
+    return str(getattr(rule, "__name__", type(rule).__name__))
 
 
 def _detail(offer: _Offer) -> str:
     """Return what a plan saves, rests on, and costs."""
     rule, plan, copied = offer
-    conditions = []
+    conditions = [f"{plan.before} become {plan.after}"] if isinstance(plan, Merge) else []
     if plan.guard is not None and plan.assumed:
         number = f"{plan.guard.axes} axes{' or more' if plan.guard.or_more else ''}"
         conditions.append(f"assumes {number} there, batch included; a check of that stays; example_inputs prove it")
     if copied:
         conditions.append(f"the weight is shared, so this call got a copy of {copied:,} bytes")
-    if isinstance(plan, Merge):
-        conditions.insert(0, f"{plan.before} become {plan.after}")
     if isinstance(plan, Fold) and plan.stripped is not None:
         conditions.append("its weight and bias move on; the normalisation stays")
     if rule is fold_constants:

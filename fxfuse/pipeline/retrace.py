@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import fx, nn
 
-    from fxfuse.edit.history import Origin
+    from fxfuse.graph.nodes import Origin
     from fxfuse.pipeline.attempt import Attempt, Edited
 
 

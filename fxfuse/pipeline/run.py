@@ -20,11 +20,11 @@ from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
 from fxfuse.capture.forward_arguments import Listed
+from fxfuse.checkpoints.original import plan_between
 from fxfuse.pipeline.attempt import apply_rules
 from fxfuse.pipeline.bisect import culprits
 from fxfuse.pipeline.examples import Examples
 from fxfuse.pipeline.norm_kernels import tell_all
-from fxfuse.pipeline.plan_of_weights import graph_constants, plan_between
 from fxfuse.pipeline.recorded import capture_runs
 from fxfuse.pipeline.retrace import unfaithful
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
@@ -153,7 +153,7 @@ def _agreeing(captured: Capture, options: Options, examples: Examples) -> Fused:
 
 def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Module, Refusal] | None = None) -> Fused:
     """Run the rules over what was captured, and return what they did, and what comes of it."""
-    constants = graph_constants(captured)
+    constants = captured.constants
     bound = frozen_by_objects(captured.model) if captured.opaque else None
     frozen = {**(bound or {}), **(frozen_modules or {})}
     with Recording() as recording, _timed("rules applied"):
@@ -167,7 +167,7 @@ def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Modul
     for path in dict.fromkeys(held.values()):
         why = f"An object in the attribute {path} goes on using modules of the argument, so the result cannot refold."
         _noted((attempt, result), why)
-    plan = None if held else plan_between(recording, captured, result, constants)
+    plan = None if held else plan_between(recording, captured.program or captured.model, result, constants)
     if plan is not None:
         replace(Report.of(result), plan=plan).attach(result)
     return attempt, result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fxfuse.operators.joins import Concatenation
 from fxfuse.operators.noops import Noop
@@ -44,20 +44,32 @@ ON_REQUEST: tuple[Rule, ...] = (stack_parallel,)  # q(x), k(x), v(x): one layer,
 MERGES: tuple[Rule, ...] = (merge_chain, merge_branches, merge_concatenated, stack_parallel)
 RULES = {rule.__name__: rule for rule in (*DEFAULT_RULES, *ON_REQUEST)}
 
-# What a node has to be, perhaps among other things, for a rule to start there: most nodes need not be asked about.
-STARTS: dict[int, type[View]] = {
-    id(rule): role
-    for rule, role in (
-        (drop_noops, Noop),
-        (fold_upstream, AffineSource),
-        (fold_downstream, AffineSource),
-        (fold_constants, Linear),
-        (fold_padding, Pad),
-        (merge_chain, Linear),
-        (merge_branches, Sum),
-        (merge_concatenated, Concatenation),
-        (stack_parallel, Linear),
+
+class Start(NamedTuple):
+    """Where a rule can start, so that it need not be asked about most nodes.
+
+    Attributes:
+        role: what a node has to be, perhaps among other things.
+        reads: what one of its inputs has to be; nothing for any.
+        modules: whether it may be the call of a module.
+    """
+
+    role: type[View]
+    reads: tuple[type[View], ...] = ()
+    modules: bool = True
+
+
+STARTS: dict[int, Start] = {
+    id(rule): start
+    for rule, start in (
+        (drop_noops, Start(Noop)),
+        (fold_upstream, Start(AffineSource)),
+        (fold_downstream, Start(AffineSource)),
+        (fold_constants, Start(Linear, modules=False)),  # the weights of a module are parameters: nothing computed them
+        (fold_padding, Start(Pad)),
+        (merge_chain, Start(Linear, reads=(Linear, Noop))),  # most layers read an activation
+        (merge_branches, Start(Sum)),
+        (merge_concatenated, Start(Concatenation)),
+        (stack_parallel, Start(Linear)),
     )
 }
-# Rules that never start at a module: its weights are parameters, and nothing has computed them.
-OF_FUNCTIONS = frozenset({id(fold_constants)})

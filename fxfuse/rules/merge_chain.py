@@ -25,8 +25,6 @@ def merge_chain(graph: Graph, node: fx.Node) -> Plan | None:
     """``conv3x3(conv1x1(x))`` becomes ``conv3x3(x)``, and ``linear(linear(x))`` becomes ``linear(x)``."""
     if not graph.plays(node, Linear) or node in graph.dead:
         return None
-    if not any(graph.plays(value, role) for value in node.all_input_nodes for role in (Linear, Noop)):
-        return None  # most layers read an activation, and there is no need to look closer
     try:
         second = graph.view(node)
     except Refusal:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from fxfuse.edit.history import position_of
+from fxfuse.graph.nodes import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from fxfuse.edit.editor import Editor
-    from fxfuse.edit.history import Position
     from fxfuse.graph.guard import Check
+    from fxfuse.graph.nodes import Position
     from fxfuse.graph.plan import Plan, Write
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fxfuse.capture.captured import Part
     from fxfuse.edit.editor import Editor
-    from fxfuse.edit.history import Bypass
+    from fxfuse.graph.guard import Bypass
     from fxfuse.graph.plan import Plan
 
 Site: TypeAlias = "tuple[Editor, fx.Node]"

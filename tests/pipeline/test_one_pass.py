@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 IMAGE = (2, 3, 6, 6)
 CHANNELS = 4
-MOST_FILES = 43
+MOST_FILES = 40
 """Through which fxfuse goes for a convolution, a norm and an activation."""
 
 
