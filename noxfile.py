@@ -101,5 +101,5 @@ def byte_code(session: nox.Session) -> None:
     """The tests of what is read of byte code, without torch, on each Python that is installed."""
     session.install("pytest")
     plugin = ("-o", "addopts=", "--noconftest", "-p", "tests.support.without_torch")
-    tests = ("tests/capture/test_frames.py", "tests/modules/test_code.py")
-    session.run("python", "-m", "pytest", *plugin, *tests, *session.posargs)
+    tests = [f"tests/modules/test_{name}.py" for name in ("code", "elements", "receivers")]
+    session.run("python", "-m", "pytest", *plugin, "tests/capture/test_frames.py", *tests, *session.posargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -50,6 +51,7 @@ class Members:
         named: name -> what has it; of "forward", what classes replace, to which code may come by ``super()``.
         implicit: what Python calls without a name.
         children: the names of all modules in them.
+        kinds: their classes.
     """
 
     def __init__(self, modules: Collection[nn.Module]) -> None:
@@ -58,12 +60,19 @@ class Members:
         self.implicit: list[Entry] = []
         # TorchScript gives names only with what they are of.
         self.children = {name for module in modules for name, _ in module._modules.items()}
-        for base in dict.fromkeys(base for kind in dict.fromkeys(map(type, modules)) for base in kind.__mro__):
+        self.kinds = dict.fromkeys(map(type, modules))
+        self._held = {name for module in modules for name in module.__dict__}
+        for base in dict.fromkeys(base for kind in self.kinds for base in kind.__mro__):
             for name, value in vars(base).items() if is_users(base) else ():
                 dunder = name.startswith("__") and name != "__call__"
                 if name not in UNCALLED and name != "forward":
                     (self.implicit if dunder else self.named[name]).append((value, base))
-        for kind in dict.fromkeys(map(type, modules)):
+        for kind in self.kinds:
             replaced = [entry for entry in forwards_of(kind) if entry not in forwards_of(kind, above=False)]
             for name in ("forward", "__call__"):
                 self.named[name] += replaced
+
+    def methods(self, name: str, owner: type) -> list[Entry]:
+        """Return what instances of a class may have as a method, each with the class; none if it is unknown."""
+        kinds = [] if name in self._held else [kind for kind in self.kinds if owner in kind.__mro__]
+        return [(inspect.getattr_static(kind, name, None), kind) for kind in kinds]

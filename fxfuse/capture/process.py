@@ -28,8 +28,9 @@ from torch.utils._pytree import tree_leaves
 from fxfuse.capture.known_objects import reached_from
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.capture.symbolic_sizes import ORIGINALS, number_class
-from fxfuse.modules.code import handles_exceptions, mentions
+from fxfuse.modules.code import mentions
 from fxfuse.modules.origin import home_of, is_users
+from fxfuse.modules.untraceable_steps import handles_exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,13 +30,13 @@ from fxfuse.capture.process import compiled_as_written, one_at_a_time
 from fxfuse.capture.proxies import AnyProxy, ConstantProxy, Untraceable
 from fxfuse.graph.lazy_graph_module import Draft
 from fxfuse.graph.registry import operator_of, row_of
-from fxfuse.modules.code import asks_what_a_graph_cannot_say
 from fxfuse.modules.computed_weights import put_back, with_weights
 from fxfuse.modules.derived_class import UNCHECKED
 from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
 from fxfuse.modules.mutable_state import State
 from fxfuse.modules.origin import is_users
+from fxfuse.modules.untraceable_steps import asks_what_a_graph_cannot_say
 from fxfuse.report.errors import sentence
 
 if TYPE_CHECKING:

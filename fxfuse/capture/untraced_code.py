@@ -16,7 +16,8 @@ from torch import nn
 
 from fxfuse.capture.known_objects import modules_known, values_of
 from fxfuse.capture.members import Entry, Members, functions_in
-from fxfuse.modules.code import VARIABLE, Mentions, codes_in, mentions
+from fxfuse.capture.only_calls import OnlyCalls, by_keyword
+from fxfuse.modules.code import VARIABLE, Mentions, mentions
 from fxfuse.modules.lookup import ATOMS, CONTAINERS, REGISTRIES, contents_of, paths_below
 from fxfuse.modules.origin import is_users, package_of
 
@@ -69,6 +70,7 @@ class Code:
         self._owners: dict[tuple[str, str], set[type | None]] = defaultdict(set)
         self._opened: set[type | None] = set()
         self.names: set[str] = set()
+        self._others = OnlyCalls(members)
         self._leading = {"", *members.children, *members.named}  # by which one comes to modules
         seen, found, pending = set[Any](), set[str](), [*entries, *members.implicit]
         while pending:
@@ -79,6 +81,7 @@ class Code:
                 for name in (self.names | self._stored.keys()) - found:  # what is set may be a property
                     found.add(name)
                     pending += members.named.get(name, ())
+        self.opens = self.opens or not self._others.methods.isdisjoint(self._stored)
 
     @property
     def others(self) -> set[str]:
@@ -104,6 +107,7 @@ class Code:
         """Note what a function mentions; return the functions that it may run."""
         self.functions[function] = None
         found, wraps = mentions(function.__code__), "__wrapped__" in function.__dict__
+        found = self._others.settled(function, found, owner)
         names = self._names_in(function, found, owner)
         self._note(found, names, owner)
         inner = [function.__dict__.get("__wrapped__"), *map(contents_of, function.__closure__ or ())]
@@ -158,7 +162,7 @@ class Code:
             helper = function.__globals__.get(name)
             if isinstance(helper, FunctionType) and is_users(helper):
                 entries.append((helper, owner))
-                known = not _by_keyword(function, helper)
+                known = not by_keyword(function, helper)
             else:
                 known = self._helpers
             self._opened |= set() if known else {owner}
@@ -223,13 +227,6 @@ class Code:
 def _can_change(value: Any) -> bool:
     """Whether something can be set in a value that is no module: a list, a table, an object."""
     return isinstance(value, (dict, list, set)) or (is_users(type(value)) and not isinstance(value, (type, nn.Module)))
-
-
-def _by_keyword(function: FunctionType, helper: FunctionType) -> bool:
-    """Whether a function may pass another parameter than the first by a keyword: ``run(x=x, m=self)``."""
-    constants = [value for code in codes_in(function.__code__) for value in code.co_consts if isinstance(value, tuple)]
-    code = helper.__code__
-    return any(name in constant for name in code.co_varnames[1 : code.co_argcount] for constant in constants)
 
 
 def _is_class(function: FunctionType, name: str) -> bool:

@@ -12,7 +12,6 @@ from fxfuse.modules.steps import (
     attribute_behind,
     following,
     is_none,
-    last_variable,
     leads_on,
     loads_and_stores,
     loads_of,
@@ -39,21 +38,27 @@ def is_called(steps: list[dis.Instruction], number: int) -> bool:
 
 
 def _is_marked(step: dis.Instruction) -> bool:
-    return step.opname == "LOAD_GLOBAL" and bool((step.arg or 0) & 1)
+    return step.opname in ("LOAD_GLOBAL", "LOAD_ATTR") and bool((step.arg or 0) & 1)
 
 
 def call_of(steps: list[dis.Instruction], number: int) -> int | None:
     """Return the step that calls what another gives, None if that is used for anything else."""
     end, above = taker(steps, number)
-    count = _count(steps[end]) if end is not None else None
+    count = count_of(steps[end]) if end is not None else None
     return end if count is not None and above == count + _LATE else None
 
 
-def taker(steps: list[dis.Instruction], number: int) -> tuple[int | None, int]:
-    """Return the step that takes what another gives, None if unknown, and how many values lie on that by then."""
-    above = int(_LATE and _is_marked(steps[number]))
+def taker(steps: list[dis.Instruction], number: int, above: int = 0) -> tuple[int | None, int]:
+    """Return the step that takes what another gives, None if unknown, and how many values lie on that by then.
+
+    Args:
+        steps: the steps of a function.
+        number: the one that gives it.
+        above: how many values lie on it from the start.
+    """
+    above += int(_LATE and _is_marked(steps[number]))
     for end, step in enumerate(steps[number + 1 :], number + 1):
-        count, taken = _count(step), next((n for name, n in _TAKES.items() if step.opname.startswith(name)), None)
+        count, taken = count_of(step), next((n for name, n in _TAKES.items() if step.opname.startswith(name)), None)
         if count is not None:
             taken = count + 1 + _LATE
         elif step.opname.startswith("BUILD_CONST"):
@@ -67,38 +72,15 @@ def taker(steps: list[dis.Instruction], number: int) -> tuple[int | None, int]:
     return None, above
 
 
-def _count(step: dis.Instruction) -> int | None:
+CALLS_BY_COUNT = ("CALL", "CALL_FUNCTION", "CALL_METHOD", "CALL_KW", "CALL_FUNCTION_KW")
+
+
+def count_of(step: dis.Instruction) -> int | None:
     """Return how many values a step gives to what it calls, None if it calls nothing."""
     if step.opname == "CALL_FUNCTION_EX":
         return 1 + ((step.arg or 0) & 1)
-    return step.arg or 0 if step.opname in ("CALL", "CALL_FUNCTION", "CALL_METHOD") else None
-
-
-def only_called(steps: list[dis.Instruction], variable: str) -> bool:
-    """Whether a variable is set, and loaded for nothing but to call it, whatever it is set to."""
-    sets = False
-    for number, step in enumerate(steps):
-        uses = [use for use in loads_and_stores(step) if use in (("LOAD", variable), ("STORE", variable))]
-        sets = sets or ("STORE", variable) in uses
-        loads = uses and uses[-1][0] != "STORE"
-        if loads and not (last_variable(step) == variable and is_called(steps, number)):
-            return False
-    return sets
-
-
-def goes_to_calls(steps: list[dis.Instruction], number: int) -> bool:
-    """Whether what a step gives is only called, at once or as a variable: layer = self.one if short else self.two."""
-    target = following(steps, number)
-    if target.opname == "JUMP_FORWARD":
-        number = next((n for n, step in enumerate(steps) if step.offset >= target.argval), len(steps)) - 1
-    then = following(steps, number)
-    return only_called(steps, then.argval) if then.opname == "STORE_FAST" else is_called(steps, number)
-
-
-def result_goes_to_calls(steps: list[dis.Instruction], number: int) -> bool:
-    """Whether the result of a function that a step loads is only called: getattr(self, name)(x)."""
-    end = call_of(steps, number)
-    return end is not None and goes_to_calls(steps, end)
+    names = step.opname.endswith("_KW")  # of keyword arguments lie on these
+    return (step.arg or 0) + names if step.opname in CALLS_BY_COUNT else None
 
 
 def function_that_gets(steps: list[dis.Instruction], number: int) -> str:
@@ -126,7 +108,7 @@ def has_plain_name(steps: list[dis.Instruction], number: int) -> bool:
     end = call_of(steps, number)
     given = [step for n, step in enumerate(steps[:end]) if n > number and taker(steps, n)[0] == end]
     given = [step for step in given if step.opname != "PUSH_NULL"]
-    name = given[1] if end is not None and len(given) == _count(steps[end]) and len(given) > 1 else None
+    name = given[1] if end is not None and len(given) == count_of(steps[end]) and len(given) > 1 else None
     return name is not None and name.opname == "LOAD_CONST" and type(name.argval) is str
 
 

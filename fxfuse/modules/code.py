@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dis
-import functools
-import inspect
 import sys
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,27 +11,28 @@ from fxfuse.modules.calls import (
     asks_for_kind,
     function_that_gets,
     gives_away,
-    goes_to_calls,
     has_plain_name,
-    result_goes_to_calls,
 )
 from fxfuse.modules.elements import elements_called
-from fxfuse.modules.origin import wrappers_of
+from fxfuse.modules.receivers import Receiver, receivers_of, result_is_called
 from fxfuse.modules.steps import (
     CALLS,
     asking_for_elements,
     attribute_behind,
     following,
     is_of_super,
-    last_variable,
     leads_on,
+    loads_and_stores,
     loads_variable,
     steps_of,
     texts_in,
 )
 
 if TYPE_CHECKING:
+    import dis
     from collections.abc import Iterator
+
+    Who = frozenset[Receiver] | None
 
 # Words by which code comes to modules, or to their tensors, without the names of these.
 _OPENING = frozenset(
@@ -47,7 +45,6 @@ _OPENING_FUNCTIONS = frozenset("eval exec vars locals globals".split())
 _ASKED = frozenset("dtype device is_cuda".split())  # of the first parameter, by many
 _FACTS = frozenset("in_channels out_channels in_features out_features kernel_size stride dilation groups".split())
 _SHAPES = _ASKED | frozenset("shape ndim size dim numel requires_grad is_floating_point".split())
-_HANDLERS = frozenset("PUSH_EXC_INFO SETUP_FINALLY SETUP_WITH".split())  # the first from Python 3.11 on
 
 
 VARIABLE = "="  # before the names of variables, among those of attributes
@@ -69,6 +66,7 @@ class Mentions(NamedTuple):
             variable of the Python module behind VARIABLE: ``LOGGER.info``.
         asked: those attributes of which it only asks for the shape, the dtype or the like.
         others: all of these that are attributes of anything but the first parameter, and texts.
+        claimed: those of which it would only call the value, or the elements, if all who get these did so too.
         handed: those with which it does anything but to call them and to read attributes: ``run(self.conv)``.
         computes: whether it gets attributes by computed names: ``called`` if it only calls what it gets, or ``other``.
         opens: whether it may come to modules, or their tensors, without their names.
@@ -87,6 +85,7 @@ class Mentions(NamedTuple):
     behind: frozenset[tuple[str, str]]
     asked: frozenset[str]
     others: frozenset[str]
+    claimed: frozenset[tuple[str, str, frozenset[Receiver]]]
     handed: frozenset[str]
     computes: frozenset[str]
     opens: bool
@@ -96,7 +95,7 @@ class Mentions(NamedTuple):
     @property
     def names(self) -> frozenset[str]:
         """All attributes and texts that are not set."""
-        return self.read | self.called | self.elements
+        return self.read | self.called | self.elements | {name for _, name, _ in self.claimed}
 
 
 _known: dict[int, tuple[CodeType, Mentions]] = {}  # by number: to compare codes takes longer than all the rest
@@ -124,11 +123,6 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
             yield from codes_in(value)
 
 
-def handles_exceptions(code: CodeType) -> bool:
-    """Whether a function may go on after an exception: it has a ``try`` or a ``with``."""
-    return any(step.opname in _HANDLERS for step in dis.get_instructions(code))
-
-
 def _mentions(code: CodeType) -> Mentions:
     reader = _Reader(code)
     for inner in codes_in(code):
@@ -143,7 +137,7 @@ class _Reader:
         """Look at all names that the function has."""
         codes = list(codes_in(code))
         steps = [step for inner in codes for step in steps_of(inner)]
-        stored = {last_variable(step) for step in steps if step.opname.startswith(("STORE_FAST", "STORE_DEREF"))}
+        stored = {name for step in steps for kind, name in loads_and_stores(step) if kind in ("STORE", "STORE_DEREF")}
         first = code.co_varnames[0] if code.co_argcount else ""
         self._first, self._code = "" if first in stored else first, code
         self._by_text = any(not _BY_TEXT.isdisjoint(inner.co_names) for inner in codes)
@@ -169,7 +163,7 @@ class _Reader:
             found[kind] |= texts
         found["stored"] |= texts if "setattr" in code.co_names else set()
         found["behind"] |= {("", text) for text in texts}
-        through = set(elements_called(steps))
+        through = dict(elements_called(steps, own))
         skipped = set(asking_for_elements(steps))
         for number, step in enumerate(steps):
             if own and gives_away(steps, number, own, in_cell=in_cell):
@@ -178,29 +172,29 @@ class _Reader:
                 self._hands = self._hands or not gets
             if step.argval in ("getattr", "__getattr__") and not has_plain_name(steps, number):
                 of_variable = following(steps, number).opname == "LOAD_GLOBAL"  # getattr(torch, name)
-                how = "called" if result_goes_to_calls(steps, number) else "other"
+                how = "called" if result_is_called(steps, number) else "other"
                 found["computes"] |= set() if of_variable else {how}
             # What a layer keeps is no use of it.
             if step.offset not in skipped and attribute_behind(steps, number) not in _FACTS:
-                self._attribute(steps, number, own, through=step.offset in through)
+                self._attribute(steps, number, own, through.get(step.offset))
 
-    def _attribute(self, steps: list[dis.Instruction], number: int, own: str, *, through: bool) -> None:
-        """Note the attribute, or the variable, that a step loads or stores."""
+    def _attribute(self, steps: list[dis.Instruction], number: int, own: str, through: Who) -> None:
+        """Note the attribute, or the variable, that a step loads or stores; and who gets its elements."""
         found, step, before = self._found, steps[number], steps[number - 1] if number else steps[0]
-        kind = _kind(steps, number)
+        kind, gets = ("elements", through) if through is not None else _kind(steps, number, own)
         if not kind:
             return
         of_own = own != "" and number > 0 and loads_variable(before, own)
         kind = "own_stored" if kind == "stored" and of_own else kind
         of_own = of_own or is_of_super(steps, number)
-        found["elements" if through else kind].add(step.argval)
+        found["claimed" if gets else kind].add((kind, step.argval, gets) if gets else step.argval)
         found["others"] |= set() if of_own else {step.argval}
         place = {"LOAD_ATTR": "", "LOAD_GLOBAL": VARIABLE}.get(before.opname)
         found["behind"].add(("" if place is None else f"{place}{before.argval}", step.argval))
         (found["asked"] if attribute_behind(steps, number) in _SHAPES else self._values).add(step.argval)
-        asks = number > 1 and function_that_gets(steps, number - 1) in ASKING
+        asks = _is_asked(steps, number)
         tests = following(steps, number).opname.startswith("POP_JUMP")  # if self.conv: ...
-        ends = kind == "read" and not (through or asks or tests or leads_on(steps, number))
+        ends = kind == "read" and not (asks or tests or leads_on(steps, number))
         found["handed"] |= {step.argval} if ends else set()
         of_call = kind == "read" and before.opname in CALLS  # signature(forward).parameters
         asks = step.argval == "parameters" and (of_call or asks_for_kind(steps, number, _SHAPES))
@@ -208,38 +202,20 @@ class _Reader:
         self._opens |= {False} if kind == "variables" and step.argval in _OPENING_FUNCTIONS else set()
 
 
-def _kind(steps: list[dis.Instruction], number: int) -> str:
-    """Return the attribute of Mentions to which a step adds its name, empty for none."""
+def _is_asked(steps: list[dis.Instruction], number: int) -> bool:
+    """Whether what a step loads is only asked for its class or the like."""
+    return number > 1 and function_that_gets(steps, number - 1) in ASKING
+
+
+def _kind(steps: list[dis.Instruction], number: int, own: str) -> tuple[str, Who]:
+    """Return the attribute of Mentions to which a step adds its name, empty for none, and who gets the value."""
     step = steps[number]
+    at_once = step.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and (step.arg or 0) & 1)
     if step.opname in ("LOAD_METHOD", "LOAD_ATTR"):
-        at_once = step.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and (step.arg or 0) & 1)
-        return "called" if at_once or goes_to_calls(steps, number) else "read"
+        gets = None if at_once or _is_asked(steps, number) else receivers_of(steps, number, own)
+        return "called" if at_once or gets is not None else "read", gets
     if step.opname.startswith("LOAD_SUPER") or step.opname == "IMPORT_FROM":
-        return "read"
+        return "read", None
     if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
-        return "stored"
-    return "variables" if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME") else ""
-
-
-_STATES = frozenset("is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_inference".split())
-
-
-def asks_what_a_graph_cannot_say(function: Any) -> str:
-    """Return what a function asks that a proxy would answer wrongly and cannot notice, empty for nothing."""
-    wrappers = wrappers_of(function) if hasattr(function, "__wrapped__") else ()
-    functions = (*wrappers, inspect.unwrap(function))
-    codes = (getattr(inner, "__code__", None) for inner in functions)
-    return next(filter(None, (_asked(code) for code in codes if code is not None)), "")
-
-
-@functools.cache
-def _asked(code: CodeType) -> str:
-    asked = _STATES & set(code.co_names)
-    if asked:
-        return f"it calls {min(asked)}"
-    before = None
-    for step in dis.get_instructions(code):
-        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
-            return "it compares by identity"
-        before = step
-    return ""
+        return "stored", None
+    return "variables" if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME") else "", None

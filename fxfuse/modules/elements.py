@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import CodeType
 from typing import TYPE_CHECKING
 
-from fxfuse.modules.calls import goes_to_calls, only_called, taker
+from fxfuse.modules.calls import taker
+from fxfuse.modules.receivers import Receiver, of_variable, receivers_of
 from fxfuse.modules.steps import CALLS, loads_and_stores, steps_of
 
 if TYPE_CHECKING:
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
+def elements_called(steps: list[dis.Instruction], own: str = "") -> Iterator[tuple[int, frozenset[Receiver]]]:
     """Yield where a function reads an attribute of a variable, and does nothing but call its elements.
+
+    With each, who gets the elements besides.
 
     Example:
         >>> from fxfuse.modules.steps import steps_of
@@ -22,7 +25,7 @@ def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
         ...     for layer in self.layers:
         ...         x = layer(x)
         ...     return self.heads[number](x)
-        >>> len(list(elements_called(steps_of(forward.__code__))))
+        >>> len(list(elements_called(steps_of(forward.__code__), "self")))
         2
     """
     plain = [step for step in steps if step.opname != "PUSH_NULL"]
@@ -33,14 +36,18 @@ def elements_called(steps: list[dis.Instruction]) -> Iterator[int]:
             sources, targets = _sources(plain[:number], *ends), _targets(within[start:])
             pairs = zip(sources, targets, strict=True) if len(sources) == len(targets) else ()
             within = steps if within is plain else within  # with the marks of calls
-            yield from (offset for offset, name in pairs if offset is not None and only_called(within, name))
+            for offset, name in pairs:
+                gets = of_variable(within, name, own) if offset is not None else None
+                if offset is not None and gets is not None:
+                    yield offset, gets
     for number, step in enumerate(steps):
         if step.opname == "LOAD_ATTR" and number and steps[number - 1].opname.startswith(_VARIABLES):
             end, above = taker(steps, number)
             item = None if end is None or above != 1 or steps[end - 1].opname == "BUILD_SLICE" else steps[end]
             element = item is not None and (item.opname == "BINARY_SUBSCR" or item.argrepr == "[]")
-            if end is not None and element and goes_to_calls(steps, end):
-                yield step.offset
+            gets = receivers_of(steps, end, own) if end is not None and element else None
+            if gets is not None:
+                yield step.offset, gets
 
 
 def _loop(steps: list[dis.Instruction], number: int) -> tuple[list[dis.Instruction], int]:

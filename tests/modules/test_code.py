@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fxfuse.modules import code
 from fxfuse.modules.code import Mentions, mentions
 from fxfuse.modules.method_steps import hands_on, own_names, returns_nothing
+from fxfuse.modules.untraceable_steps import handles_exceptions
 from tests.modules import first_parameter, functions
 
 Function = Any
@@ -96,6 +96,7 @@ def test_what_opens_a_module(function: Function, own: bool) -> None:
     ("function", "hands"),
     [
         (functions.chain, False),
+        (functions.chain_in_statements, False),
         (functions.gives_a_default, False),
         (functions.reads_attributes, False),
         (functions.computes_a_name, True),
@@ -137,7 +138,7 @@ def test_attributes_of_the_first_parameter_alone(function: Function, names: set[
     ],
 )
 def test_functions_that_may_go_on_after_an_exception(function: Function, expected: bool) -> None:
-    assert code.handles_exceptions(function.__code__) is expected
+    assert handles_exceptions(function.__code__) is expected
 
 
 @pytest.mark.parametrize(
@@ -157,28 +158,6 @@ def test_functions_that_return_nothing(function: Function, expected: bool) -> No
 def test_a_function_is_read_once() -> None:
     found: Mentions = mentions(functions.chain.__code__)
     assert mentions(functions.chain.__code__) is found
-
-
-def test_elements_that_are_only_called() -> None:
-    found = mentions(functions.calls_elements.__code__)
-    assert found.elements == {
-        *("plain", "numbered", "zipped", "nested", "again", "indexed", "last"),
-        *("listed", "summed", "counted", "valued", "named", "chosen", "behind"),
-    }
-    assert not found.read
-
-
-def test_elements_that_may_be_opened() -> None:
-    found = mentions(functions.opens_elements.__code__)
-    assert not found.elements
-    assert found.read >= {"looped", "handed", "later", "asked", "renamed", "set_again", "indexed", "kept"}
-    assert found.read >= {"weighed", "nested", "given", "keys", "sliced"}
-
-
-def test_elements_that_a_function_opens_before_they_are_called() -> None:
-    found = mentions(functions.maps_elements.__code__)
-    assert not found.elements
-    assert found.read >= {"mapped", "listed", "filtered"}
 
 
 def test_the_names_of_keyword_arguments_and_the_number_of_elements_are_not_read() -> None:

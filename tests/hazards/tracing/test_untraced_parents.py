@@ -123,13 +123,13 @@ class AsksDtype(Model):
 
 
 @pytest.mark.parametrize("example", [None, (2, 3, 6, 6)])
-@pytest.mark.parametrize("cls", [Steps, Inherits, NestedFunction, Chosen])
+@pytest.mark.parametrize("cls", [Steps, Inherits, NestedFunction, Chosen, Checkpoints])
 def test_children_that_are_called_fold(cls: type[Model], example: tuple[int, ...] | None) -> None:
     inputs = None if example is None else values(*example)
     assert_decided(trained(cls(one=block(), two=sequence())), folded=["one.bn", "two.1"], example_inputs=inputs)
 
 
-@pytest.mark.parametrize("cls", [Alias, Unpacked, LoopOverTuple, Checkpoints])
+@pytest.mark.parametrize("cls", [Alias, Unpacked, LoopOverTuple])
 def test_children_that_more_is_done_with_fold_on_a_run(cls: type[Model]) -> None:
     model = trained(cls(one=block(), two=sequence()))
     assert_stays(model, ["one.bn"])
