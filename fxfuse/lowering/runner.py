@@ -76,6 +76,7 @@ class Runner:
         emitter: Any,
         tell: Callable[[tuple[Lowered, ...]], None] = lambda _: None,
         path: str = "",
+        traced: Callable[..., Any] | None = None,
     ) -> None:
         """Build nothing yet.
 
@@ -86,9 +87,11 @@ class Runner:
             emitter: makes the kernels; in place of a CPU's comes a GPU's where the module is there.
             tell: is told what became of each layer, each time that the kernels are made.
             path: where the module stands in the user's model.
+            traced: what runs for somebody who looks for a graph, in place of the forward.
         """
         self.module, self.path, self.fallbacks = module, path, 0
         self._forward, self._graph, self._emitter, self._tell = forward, graph, emitter, tell
+        self._traced = traced or forward
         self._built: Built | None = None
         self._lock, self._local = threading.RLock(), threading.local()
 
@@ -100,27 +103,32 @@ class Runner:
         """
         simple = not kwargs and all(type(arg) is Tensor for arg in args)
         leaves: Iterable[Any] = args if simple else pytree.tree_leaves((args, kwargs))
-        if is_traced(leaves):
-            return self._forward(*args, **kwargs)
+        if _is_traced(leaves):
+            return self._traced(*args, **kwargs)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         built = self.current()
         why = self._obstacle(built, tensors)
         if why:
             self._fall_back(why)
             return self._forward(*args, **kwargs)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            raise FuseError(
-                "An input requires gradients, and kernels of a lowered model give none; nothing was computed. "
-                "Call it in torch.no_grad(), or call the fused model (lowered.fused)."
-            )
-        key = tuple(map(_signature, tensors))
-        with torch.no_grad():
-            if key not in built.orders:  # see once for each kind of inputs in which order the axes of results lie
-                result = self._forward(*args, **kwargs)
-                built.orders[key] = [order_of_result(leaf) for leaf in pytree.tree_leaves(result)]
-                return result
-            self._local.missed = ""
-            result = _ordered(built.forward(*args, **kwargs), built.orders[key])
+        if torch.is_grad_enabled():
+            if any(tensor.requires_grad for tensor in tensors):
+                raise FuseError(
+                    "An input requires gradients, and kernels of a lowered model give none; nothing was computed. "
+                    "Call it in torch.no_grad(), or call the fused model (lowered.fused)."
+                )
+            with torch.no_grad():
+                return self._run(built, tuple(map(_signature, tensors)), args, kwargs)
+        return self._run(built, tuple(map(_signature, tensors)), args, kwargs)
+
+    def _run(self, built: Built, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the kernels; see once for each kind of inputs in which order the axes of results lie."""
+        if key not in built.orders:
+            result = self._forward(*args, **kwargs)
+            built.orders[key] = [order_of_result(leaf) for leaf in pytree.tree_leaves(result)]
+            return result
+        self._local.missed = ""
+        result = _ordered(built.forward(*args, **kwargs), built.orders[key])
         if self._local.missed:
             self._fall_back(f"{self._local.missed} got a value that its kernel does not take")
         return result
@@ -165,7 +173,7 @@ class Runner:
             warnings.warn(f"{told} lowered.fallbacks counts such calls.", stacklevel=5)
 
 
-def is_traced(leaves: Iterable[Any]) -> bool:
+def _is_traced(leaves: Iterable[Any]) -> bool:
     """Whether somebody looks for the graph of a model, and does not run it."""
     looks = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return looks or any(isinstance(leaf, fx.Proxy) for leaf in leaves)

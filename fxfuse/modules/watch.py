@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._C._dynamo.guards import dict_version
 from torch.nn.modules import module as _torchs
+from torch.utils.hooks import RemovableHandle
 
 from fxfuse.modules.lookup import REGISTRIES
 
@@ -21,7 +23,8 @@ _INTEGERS = {2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 class Watch:
     """Remembers a model as it was when its kernels were made.
 
-    It is asked before each call, when little of it lies in a cache: what counts is how many objects are touched.
+    It is asked before each call, when little of it lies in a cache: what counts is how many objects are touched.  While
+    no dictionary of the model was written into, and no hook made anywhere, nothing in those dictionaries is looked at.
     """
 
     def __init__(
@@ -59,21 +62,31 @@ class Watch:
         self._registries += [r for r in tensors_of if id(r) in read or any(id(t) in wanted | kept for t in r.values())]
         self._places = [(m.__dict__, n) for m in modules for n, t in m.__dict__.items() if id(t) in kept]
         self._objects = self._look()  # these stay alive, so that no other object gets their place
-        self._numbers = [number for number, one in enumerate(self._objects) if id(one) in wanted]
-        tensors = [self._objects[number] for number in self._numbers]
-        self._counted = not any(tensor.is_inference() for tensor in tensors)
-        self._cells = [cell for tensor in tensors for cell in _cell(tensor)]
-        self._memory, self._sampled = self._look_at_memory(tensors), [cell.value for cell in self._cells]
-        settings, *others = self._look_at_settings()
-        self._settings = [[tuple(map(_as_now, values)) for values in settings], *others]
+        self._tensors = [one for one in self._objects if id(one) in wanted]
+        self._counted = not any(tensor.is_inference() for tensor in self._tensors)
+        self._cells = [cell for tensor in self._tensors for cell in _cell(tensor)]
+        self._memory, self._sampled = self._look_at_memory(), [cell.value for cell in self._cells]
+        self._settings, self._types = self._look_at_settings(), list(map(type, self._modules))
+        self._forward = type(self._root).forward
+        # Writes into these leave the dictionaries that hold them as they are.
+        self._open = [each for values in self._settings for each in values[2:] if type(each) in (list, dict, set)]
+        self._open_then = [each.copy() for each in self._open]
+        dicts = [*self._values, *self._registries, *(values for values, _ in self._places)]
+        self._dicts = list({id(each): each for each in dicts}.values())
+        self._writes: list[int] = []
 
     def unchanged(self) -> bool:
         """Whether it is still the same."""
         try:
-            now = self._look()
-            same = len(now) == len(self._objects) and all(map(operator.is_, now, self._objects))
-            same = same and self._look_at_memory([now[number] for number in self._numbers]) == self._memory
-            same = same and self._look_at_settings() == self._settings
+            writes = [RemovableHandle.next_id, *map(dict_version, self._dicts)]
+            if writes != self._writes or self.hooked:
+                now = self._look()
+                same = len(now) == len(self._objects) and all(map(operator.is_, now, self._objects))
+                if not same or self._look_at_settings() != self._settings:
+                    return False
+                self._writes = writes
+            same = list(map(type, self._modules)) == self._types and self._open == self._open_then
+            same = same and type(self._root).forward is self._forward and self._look_at_memory() == self._memory
         except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or a value that cannot be compared
             return False
         # What is written through ``.data`` is counted nowhere; the memory is still there, since it is in its place.
@@ -85,15 +98,15 @@ class Watch:
             found += registry.values()
         return found
 
-    def _look_at_memory(self, tensors: list[Tensor]) -> list[int]:
-        versions = [tensor._version for tensor in tensors] if self._counted else []
-        return versions + [tensor.data_ptr() for tensor in tensors]
+    def _look_at_memory(self) -> list[int]:
+        versions = [tensor._version for tensor in self._tensors] if self._counted else []
+        return versions + [tensor.data_ptr() for tensor in self._tensors]
 
-    def _look_at_settings(self) -> list[Any]:
+    def _look_at_settings(self) -> list[tuple[Any, ...]]:
         settings = [get(values) for get, values in zip(self._getters, self._values, strict=True)]
         hooks = any(before or behind for before, behind, *_ in settings)
         self.hooked = bool(hooks or _torchs._global_forward_hooks or _torchs._global_forward_pre_hooks)
-        return [settings, list(map(len, self._added_to)), list(map(type, self._modules)), type(self._root).forward]
+        return [*settings, tuple(map(len, self._added_to))]
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -108,11 +121,6 @@ def _own(module: nn.Module) -> list[str]:
 def _getter(module: nn.Module, names: Collection[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
     """Return what reads the hooks of a module, and its settings."""
     return operator.itemgetter(*_HOOKS, *(name for name in names if name in module.__dict__))
-
-
-def _as_now(value: Any) -> Any:
-    """Return a value that stays as it is when somebody writes into a list; hooks are looked at by themselves."""
-    return value.copy() if type(value) in (list, dict, set) else value
 
 
 def _cell(tensor: Tensor) -> list[Any]:

@@ -54,6 +54,16 @@ def test_convolutions(axes: int, groups: int) -> None:
     check(conv(axes, groups, padding=(2,) * axes, dilation=(2,) * axes), image(2, 6, *[9] * axes))
 
 
+@pytest.mark.parametrize("activated", [None, activation(nn.SiLU())])
+def test_one_tap_on_one_pixel(activated: Any) -> None:
+    layer = conv(2, weight=image(12, 6, 1, 1), padding=(0, 0), activation=activated)
+    check(layer, image(3, 6, 1, 1))
+    check(layer, image(3, 12, 1, 1)[:, ::2])
+    assert CpuEmitter().emit(layer, unexpected)(image(0, 6, 1, 1)).shape == (0, 12, 1, 1)
+    check(layer, image(3, 6, 9, 9))
+    check(replace(layer, padding=(1, 1)), image(3, 6, 1, 1))
+
+
 @pytest.mark.parametrize("module", ACTIVATIONS, ids=str)
 def test_activations(module: nn.Module) -> None:
     check(conv(2, activation=activation(module)), image(2, 6, 9, 9), tolerance=2e-5)
