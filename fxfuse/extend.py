@@ -21,6 +21,7 @@ from fxfuse.graph.graph import Graph
 from fxfuse.graph.guard import Guard
 from fxfuse.graph.plan import Fold, Merge, Plan, ValueSlice, Write
 from fxfuse.operators.activations import Homogeneous
+from fxfuse.operators.linear import Convolution, LinearLayer
 from fxfuse.operators.noops import Copy, Identity
 from fxfuse.operators.passage import Passage
 from fxfuse.operators.register import register
@@ -34,6 +35,7 @@ __all__ = [
     "Affine",
     "AffineSource",
     "Carrier",
+    "Convolution",
     "Copy",
     "Cost",
     "Fold",
@@ -42,6 +44,7 @@ __all__ = [
     "Homogeneous",
     "Identity",
     "Linear",
+    "LinearLayer",
     "LinearMap",
     "Merge",
     "Passage",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fxfuse.algebra.recording import step
+from fxfuse.algebra.tape import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -88,11 +88,11 @@ class _Session:
         self.result = Capture(model)
         self.paths = self.result.paths
         self.seen: set[nn.Module] = set()
-        self.looks_only = hooks == "observe"
+        self.hooks_observe = hooks == "observe"
         self.wrongly_traced = {*wrongly_traced}
         if any(map(is_hooked, self.paths)):
             self.wrongly_traced |= changed_by_hooks(self.paths)
-            if not self.looks_only:
+            if not self.hooks_observe:
                 self.result.frozen.update(kept_by_hooks(self.paths))
 
     def take(self, part: Part) -> None:
@@ -130,7 +130,7 @@ class _Session:
         """Whether there is no use in tracing a module by itself."""
         if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
             self._trace_all(module)
-        elif has_keeping_hooks(module) and not self.looks_only:
+        elif has_keeping_hooks(module) and not self.hooks_observe:
             self.result.opaque[module] = "it has hooks"
         elif not any(inner._parameters or inner._buffers for inner in module.modules()):
             self.result.as_is[module] = "it holds nothing that could fold"
@@ -145,7 +145,7 @@ class _Session:
             self.result.as_is[module] = "it is TorchScript, into which nobody can look"
             return
         required = all(takes_required_only(module, len(call.args), call.kwargs) for call in calls)
-        if has_keeping_hooks(module) and not self.looks_only:
+        if has_keeping_hooks(module) and not self.hooks_observe:
             self.seen.add(module)
             self.result.as_is[module] = "it has hooks"
         elif required and (is_hooked(module) or reason == _GIVEN):

@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 
 from fxfuse.capture.proxies import Untraceable
 from fxfuse.graph.uses import mutated
+from fxfuse.modules.bytecode import steps_of
 from fxfuse.modules.computed_weights import computes_weights
 from fxfuse.modules.guards import require_count
 from fxfuse.modules.origin import is_compiled, wrappers_of
-from fxfuse.modules.steps import steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What hooks forbid: tracing does not run them, and they may come to the layers of what they look at."""
+"""What hooks forbid: tracing does not run them, and a hook can reach the layers inside of its module."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from fxfuse.capture.proxies import Untraceable
 from fxfuse.capture.symbolic_sizes import ORIGINALS, number_class
 from fxfuse.modules.code import mentions
 from fxfuse.modules.origin import home_of, is_users
-from fxfuse.modules.untraceable_steps import handles_exceptions
+from fxfuse.modules.untraceable_bytecode import handles_exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -36,7 +36,7 @@ from fxfuse.modules.guards import require_value
 from fxfuse.modules.lookup import is_hooked, is_layer_of_torch, shallow_copy, tensor_paths
 from fxfuse.modules.mutable_state import State
 from fxfuse.modules.origin import is_users
-from fxfuse.modules.untraceable_steps import asks_what_a_graph_cannot_say
+from fxfuse.modules.untraceable_bytecode import asks_what_a_graph_cannot_say
 from fxfuse.report.errors import sentence
 
 if TYPE_CHECKING:

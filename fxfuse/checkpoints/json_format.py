@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fxfuse.algebra.recording import Value
+from fxfuse.algebra.tape import Value
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:

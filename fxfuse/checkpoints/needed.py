@@ -1,4 +1,4 @@
-"""Which steps of a recording some tensors are made by."""
+"""Which steps of a tape some tensors are made by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fxfuse.algebra.recording import STEPS, Step, Value
+from fxfuse.algebra.tape import STEPS, Step, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

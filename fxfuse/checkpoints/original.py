@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fxfuse.algebra.recording import Recording, Value, taken_number
 from fxfuse.algebra.running_norms import TENSORS
+from fxfuse.algebra.tape import Tape, Value, taken_number
 from fxfuse.checkpoints.checks import Kind
 from fxfuse.checkpoints.plan import Plan
 from fxfuse.report.errors import FuseError
@@ -29,7 +29,7 @@ _OTHERS = frozenset([*vars(nn.Module()), "momentum", "name_or_path", "_torchdyna
 
 
 def plan_between(
-    recording: Recording,
+    tape: Tape,
     original: nn.Module | ExportedProgram,
     result: nn.Module | ExportedProgram,
     constants: list[Tensor],
@@ -37,7 +37,7 @@ def plan_between(
     """Return how the weights of the result are computed; None for tensors without values, or of classes of their own.
 
     Args:
-        recording: of the rules.
+        tape: of the rules.
         original: what was fused.
         result: what came of it.
         constants: what the graphs read by name; what is no weight of the original belongs to its code.
@@ -45,25 +45,25 @@ def plan_between(
     before, after = _tensors(original), _tensors(result)
     if not all(map(_is_ordinary, before.values())):
         return None
-    names, outputs, given = _Names(before), dict[str, Value](), dict(recording.given)
+    names, outputs, given = _Names(before), dict[str, Value](), dict(tape.given)
     numbers: dict[int, Value] = {}
     for name, tensor in after.items():
         if id(tensor) not in numbers:
             number = taken_number(tensor)
             if number is None:
-                number = Value(-len(outputs) - 1)  # no recording gives one below zero
+                number = Value(-len(outputs) - 1)  # no tape gives one below zero
                 given[number] = tensor
             numbers[id(tensor)] = number
         outputs[name] = numbers[id(tensor)]
     found = {number: names.of(tensor) for number, tensor in given.items()}
     others = {number: given[number] for number, name in found.items() if name is None}
-    ours = _of_code(others, recording, original, constants) if others else {}
+    ours = _of_code(others, tape, original, constants) if others else {}
     return Plan(
         inputs={name: Kind(t.shape, t.stride(), t.dtype, t.device) for name, t in before.items()},
         tied=names.tied(),
         sources={number: name for number, name in found.items() if name is not None},
         constants=ours,
-        steps=tuple(recording.steps),
+        steps=tuple(tape.steps),
         outputs=outputs,
         unknown=frozenset(others.keys() - ours.keys()),
         settings=_settings_of(original) if isinstance(original, nn.Module) else None,
@@ -72,14 +72,14 @@ def plan_between(
 
 def _of_code(
     others: dict[Value, Tensor],
-    recording: Recording,
+    tape: Tape,
     original: nn.Module | ExportedProgram,
     constants: list[Tensor],
 ) -> dict[Value, Tensor]:
     """Return copies of the tensors that belong to the code."""
     buffers = original.buffers() if isinstance(original, nn.Module) else ()
     allowed = {_place(tensor) for tensor in (*constants, *buffers)}
-    literal = {step.args[0] for step in recording.steps if step.name == _LITERAL}
+    literal = {step.args[0] for step in tape.steps if step.name == _LITERAL}
     return {n: t.detach().clone() for n, t in others.items() if n in literal or _place(t) in allowed}
 
 

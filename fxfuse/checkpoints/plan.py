@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fxfuse.algebra.recording import Step, Value
+from fxfuse.algebra.tape import Step, Value
 from fxfuse.checkpoints.checks import Kind, require_fitting
 from fxfuse.checkpoints.json_format import decoded, encoded
 from fxfuse.checkpoints.needed import needed, require_known, values_in

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from fxfuse.algebra.recording import Value
+from fxfuse.algebra.tape import Value
 from fxfuse.checkpoints.needed import Families, function_of, is_answer, values_in, written
 from fxfuse.report.errors import FuseError, out_of_memory, sentence
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from fxfuse.algebra.recording import Step
+    from fxfuse.algebra.tape import Step
 
 
 class Turn(NamedTuple):

@@ -34,7 +34,7 @@ STATES = {
 
 
 @dataclass
-class Fate:
+class Outcome:
     """What became of a node.
 
     Attributes:
@@ -65,11 +65,11 @@ def rows_of(editor: Editor, decisions: Sequence[Decision]) -> list[dict[str, Any
     before: Graph = {node: origin.inputs for node, origin in editor.origin.items() if node.op != "get_attr"}
     after: Graph = {n: n.all_input_nodes for n in editor.graph_module.graph.nodes if n.op != "get_attr"}
     order = _aligned(list(before), list(after))
-    fates = _fates(editor, decisions, order)
+    outcomes = _outcomes(editor, decisions, order)
     drawn = [_lines(order, before), _lines(order, after)]
     rows: list[dict[str, Any]] = []
     for number, node in enumerate(order):
-        row: dict[str, Any] = {"path": editor.path(node), "group": _group(editor, node), **fates[node].to_dict()}
+        row: dict[str, Any] = {"path": editor.path(node), "group": _group(editor, node), **outcomes[node].to_dict()}
         row["module"] = node.op == "call_module"
         row["lanes"] = [lines[number] for lines in drawn]
         row["inputs"] = [_rows_read(order, inputs.get(node, ())) for inputs in (before, after)]
@@ -107,19 +107,19 @@ def _lines(order: Mapping[fx.Node, int], graph: Graph) -> list[Any]:
 # -- what became of the nodes
 
 
-def _fates(editor: Editor, decisions: Sequence[Decision], nodes: Iterable[fx.Node]) -> dict[fx.Node, Fate]:
+def _outcomes(editor: Editor, decisions: Sequence[Decision], nodes: Iterable[fx.Node]) -> dict[fx.Node, Outcome]:
     alive = set(editor.graph_module.graph.nodes)
-    fates = {node: Fate(_untold(editor, node, alive)) for node in nodes}
+    outcomes = {node: Outcome(_untold(editor, node, alive)) for node in nodes}
     for plan in editor.plans:
-        _tell_plan(editor, plan, fates)
+        _tell_plan(editor, plan, outcomes)
     for number, decision in enumerate(decisions):
-        for fate in (fates[node] for node in decision.nodes if node in fates):
+        for outcome in (outcomes[node] for node in decision.nodes if node in outcomes):
             if not decision.folded:
-                if fate.state not in ("kept", "changed", "left"):
+                if outcome.state not in ("kept", "changed", "left"):
                     continue  # a part of it went, and the rest could not
-                fate.state = "left"
-            fate.decisions[number] = None
-    return fates
+                outcome.state = "left"
+            outcome.decisions[number] = None
+    return outcomes
 
 
 def _untold(editor: Editor, node: fx.Node, alive: Container[fx.Node]) -> str:
@@ -131,16 +131,16 @@ def _untold(editor: Editor, node: fx.Node, alive: Container[fx.Node]) -> str:
     return "changed" if node in editor.writes else "kept"
 
 
-def _tell_plan(editor: Editor, plan: Plan, fates: Mapping[fx.Node, Fate]) -> None:
+def _tell_plan(editor: Editor, plan: Plan, outcomes: Mapping[fx.Node, Outcome]) -> None:
     """Note what a plan did to each node; where nothing takes anything in, something was only taken out."""
     into = tuple(map(editor.path, plan.hosts))
     merged = isinstance(plan, Merge)
     gone = [*plan.removed, *(node for node, _ in plan.bypass), *plan.dropped] if merged else plan.removed
-    for fate in (fates[node] for node in gone if into and node in fates):
-        fate.state = "merged" if merged else "folded"
-        fate.into |= dict.fromkeys(into)
-    for host in (host for host in plan.hosts if host in fates):
-        fates[host].absorbed |= {editor.path(node): None for node in plan.removed if node is not host}
+    for outcome in (outcomes[node] for node in gone if into and node in outcomes):
+        outcome.state = "merged" if merged else "folded"
+        outcome.into |= dict.fromkeys(into)
+    for host in (host for host in plan.hosts if host in outcomes):
+        outcomes[host].absorbed |= {editor.path(node): None for node in plan.removed if node is not host}
 
 
 # -- what is written in a row

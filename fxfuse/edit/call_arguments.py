@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, fx
 
-from fxfuse.algebra.recording import parameter_of
+from fxfuse.algebra.tape import parameter_of
 from fxfuse.graph.registry import OPERATORS
 
 if TYPE_CHECKING:

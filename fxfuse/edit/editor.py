@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
-from fxfuse.algebra.recording import parameter_of
+from fxfuse.algebra.tape import parameter_of
 from fxfuse.edit.call_arguments import write_arguments
 from fxfuse.edit.stacked import divide
 from fxfuse.edit.storage import Storage

@@ -107,7 +107,7 @@ def require_plain(tensor: Tensor, **facts: object) -> None:
         raise Refusal(Reason.NO_VALUES, **facts)
 
 
-def takes_nothing(graph: Facts, node: fx.Node, reason: Reason) -> Refusal:
+def refusal_of(graph: Facts, node: fx.Node, reason: Reason) -> Refusal:
     """Return the refusal of a node that takes in no affine: it is quantized, or the given reason holds."""
     value = graph.describe(node)
     if is_quantized(graph.module(node)):

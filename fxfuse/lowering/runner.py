@@ -17,7 +17,7 @@ from fxfuse.lowering.gpu import GpuEmitter
 from fxfuse.lowering.plan import make_plan
 from fxfuse.lowering.reading import Reading
 from fxfuse.modules.axis_order import in_order_of, order_of, order_of_result
-from fxfuse.modules.watch import Watch
+from fxfuse.modules.unchanged import Watch
 from fxfuse.report.errors import FuseError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import itertools
 import sys
 from typing import TYPE_CHECKING
 
-from fxfuse.modules.steps import (
+from fxfuse.modules.bytecode import (
     CALLS,
     attribute_behind,
     following,
@@ -138,7 +138,7 @@ def asks_for_kind(steps: list[dis.Instruction], number: int, kinds: Collection[s
     """Whether parameters are asked for their dtype or the like alone.
 
     Example:
-        >>> from fxfuse.modules.steps import steps_of
+        >>> from fxfuse.modules.bytecode import steps_of
         >>> def forward(self, x): return x.to(next(self.parameters()).dtype)
         >>> steps = steps_of(forward.__code__)
         >>> (place,) = [n for n, step in enumerate(steps) if step.argval == "parameters"]

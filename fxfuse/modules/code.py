@@ -6,16 +6,7 @@ import sys
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fxfuse.modules.calls import (
-    ASKING,
-    asks_for_kind,
-    function_that_gets,
-    gives_away,
-    has_plain_name,
-)
-from fxfuse.modules.elements import elements_called
-from fxfuse.modules.receivers import Receiver, receivers_of, result_is_called
-from fxfuse.modules.steps import (
+from fxfuse.modules.bytecode import (
     CALLS,
     asking_for_elements,
     attribute_behind,
@@ -27,6 +18,15 @@ from fxfuse.modules.steps import (
     steps_of,
     texts_in,
 )
+from fxfuse.modules.calls import (
+    ASKING,
+    asks_for_kind,
+    function_that_gets,
+    gives_away,
+    has_plain_name,
+)
+from fxfuse.modules.elements import elements_called
+from fxfuse.modules.receivers import Receiver, receivers_of, result_is_called
 
 if TYPE_CHECKING:
     import dis

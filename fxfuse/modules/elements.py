@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import CodeType
 from typing import TYPE_CHECKING
 
+from fxfuse.modules.bytecode import CALLS, loads_and_stores, steps_of
 from fxfuse.modules.calls import taker
 from fxfuse.modules.receivers import Receiver, of_variable, receivers_of
-from fxfuse.modules.steps import CALLS, loads_and_stores, steps_of
 
 if TYPE_CHECKING:
     import dis
@@ -20,7 +20,7 @@ def elements_called(steps: list[dis.Instruction], own: str = "") -> Iterator[tup
     With each, who gets the elements besides.
 
     Example:
-        >>> from fxfuse.modules.steps import steps_of
+        >>> from fxfuse.modules.bytecode import steps_of
         >>> def forward(self, x, number):
         ...     for layer in self.layers:
         ...         x = layer(x)

@@ -1,4 +1,7 @@
-"""Derived classes that give and open boxes, and the one of a whole model, which no box leaves."""
+"""Derived classes of layers that put their result in a box, or open one; and of a model, which gives no box back.
+
+A box holds a value until the layer that should get it opens it: see ``handed_on.py``.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from fxfuse.modules.bytecode import following, loads_and_stores, loads_variable, steps_of
 from fxfuse.modules.calls import CALLS_BY_COUNT, call_of, count_of, is_called, taker
-from fxfuse.modules.steps import following, loads_and_stores, loads_variable, steps_of
 
 if TYPE_CHECKING:
     import dis
@@ -34,7 +34,7 @@ def receivers_of(steps: list[dis.Instruction], number: int, own: str = "") -> fr
         own: the first parameter of it.
 
     Example:
-        >>> from fxfuse.modules.steps import steps_of
+        >>> from fxfuse.modules.bytecode import steps_of
         >>> def forward(self, x): return checkpoint(self.one, x) + self.two(x)
         >>> steps = steps_of(forward.__code__)
         >>> [receivers_of(steps, n, "self") for n, step in enumerate(steps) if step.argval in ("one", "two")]

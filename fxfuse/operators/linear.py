@@ -30,7 +30,16 @@ _IMAGES = 4  # axes of the weights that can lie with the channels last
 
 
 class Convolution(Linear):
-    """``weight`` is ``(groups * out, in, *taps)``; stride, padding and dilation do not matter to the channels."""
+    """``weight`` is ``(groups * out, in, *taps)``; stride, padding and dilation do not matter to the channels.
+
+    Example:
+        >>> from torch import fx, nn
+        >>> from fxfuse.extend import Convolution, Graph
+        >>> graph = Graph(fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 5, padding=2))))
+        >>> view = graph.view(graph.nodes[1])
+        >>> isinstance(view, Convolution), view.reads_zeros
+        (True, True)
+    """
 
     @functools.cached_property
     def weight(self) -> Tensor:
@@ -186,7 +195,13 @@ class TransposedConvolution(Convolution):
 
 
 class LinearLayer(Convolution):
-    """``weight`` is ``(out, in)``: a convolution without taps."""
+    """``weight`` is ``(out, in)``: a convolution without taps.
+
+    Example:
+        >>> from fxfuse.extend import Convolution, LinearLayer
+        >>> issubclass(LinearLayer, Convolution)
+        True
+    """
 
     @property
     def output_axis(self) -> int:

@@ -53,7 +53,7 @@ class NormTail(AffineSource):
     is_norm: ClassVar[bool] = True
 
     @property
-    def moves_on(self) -> bool:
+    def may_move_downstream(self) -> bool:
         """Whether there is a weight or a bias."""
         return bool(self.tensors)
 
@@ -74,7 +74,7 @@ class NormTail(AffineSource):
         shape = self.tensors[0].shape if self.tensors else ()
         return {**self.sizes_before(), **{axis - len(shape): size for axis, size in enumerate(shape)}}
 
-    def detached(self) -> Write:
+    def without_affine(self) -> Write:
         """Take the weight and bias away."""
         return without_tail(self.call)
 

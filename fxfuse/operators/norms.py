@@ -11,7 +11,7 @@ from torch import nn
 
 from fxfuse.algebra.affine import Affine, shaped
 from fxfuse.algebra.running_norms import CONSTANTS, Norm
-from fxfuse.graph.call import takes_nothing
+from fxfuse.graph.call import refusal_of
 from fxfuse.graph.facts import Rank
 from fxfuse.graph.registry import OPERATORS
 from fxfuse.operators.norm_affines import channel_sizes, tail, without_tail
@@ -77,7 +77,7 @@ class BatchNorm(AffineSource):
         if rank is None:
             graph = self.call.graph
             if graph.view(self.input) is None:
-                raise takes_nothing(graph, self.input, Reason.NOT_LINEAR)
+                raise refusal_of(graph, self.input, Reason.NOT_LINEAR)
             raise Refusal(Reason.UNKNOWN_SHAPE, value=graph.describe(self.input), detail="not known")
         path, most = self.call.graph.path(self.input), max(takes, default=rank.axes)
         detail = f"it has {rank.axes} axes, and the norm takes {most}"
@@ -139,7 +139,7 @@ class InstanceNorm(BatchNorm):
         passed = {name: self.call.get(name) is not None for name in CONSTANTS}
         return (passed["weight"] or passed["bias"]) and not (passed["running_mean"] or passed["running_var"])
 
-    def detached(self) -> Write | None:
+    def without_affine(self) -> Write | None:
         """Take the weight and bias away, where the statistics are those of the instance."""
         return without_tail(self.call) if self._has_tail else None
 

@@ -80,7 +80,7 @@ class Arithmetic(AffineSource):
         return tuple(value for value in self._constants.values() if isinstance(value, Tensor))
 
     @property
-    def moves_on(self) -> bool:
+    def may_move_downstream(self) -> bool:
         """Whether the value is known to have the same shape and dtype without it, and nobody else sees it written."""
         if self._in_place:
             return False

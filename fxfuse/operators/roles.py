@@ -197,16 +197,16 @@ class AffineSource(View):
         return False
 
     @property
-    def vanishes(self) -> bool:
+    def leaves_nothing(self) -> bool:
         """Whether nothing is left of the operation without the affine."""
-        return self.detached() is None
+        return self.without_affine() is None
 
     @property
-    def moves_on(self) -> bool:
+    def may_move_downstream(self) -> bool:
         """Whether the affine may move into what follows."""
         return True
 
-    def detached(self) -> Write | None:
+    def without_affine(self) -> Write | None:
         """Return the edit that leaves the bare normalisation, None where nothing is left."""
         return None
 

@@ -101,7 +101,7 @@ class Piece(Carrier):
             part = part.within(cut.axis, rows.start, len(rows), size)
         return [(self.input, part)]
 
-    def pull_for_all(self, affine: Affine) -> Affine | None:
+    def pull_if_uniform(self, affine: Affine) -> Affine | None:
         """Return the affine of the whole value that is the same in the rest, None where it varies."""
         part, varied, _ = self._around(affine)
         return None if varied else part

@@ -234,7 +234,7 @@ def _has_affine(graph: Graph, node: fx.Node, *, vanishing: bool = False) -> bool
         return False
     try:
         view = graph.view(node)
-        return not isinstance(view, AffineSource) or view.vanishes or (view.moves_on and not vanishing)
+        return not isinstance(view, AffineSource) or view.leaves_nothing or (view.may_move_downstream and not vanishing)
     except Refusal:
         return True
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from fxfuse.algebra.recording import Recording
+from fxfuse.algebra.tape import Tape
 from fxfuse.capture.capture import capture, capture_graph
 from fxfuse.capture.check_on_inputs import prove
 from fxfuse.capture.exported_program import capture_program, runnable
@@ -54,7 +54,7 @@ def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Optio
     with _timed("run on the example inputs"):
         examples = Examples.of(runnable(model), example_inputs)
     captured = _captured(model, examples.calls, options)
-    if not _records(captured, options):
+    if not _must_be_watched(captured, options):
         return _compared(captured, options, examples)
     try:
         with _timed("watched on the example inputs"):
@@ -65,10 +65,10 @@ def fuse(model: nn.Module | ExportedProgram, example_inputs: Any, options: Optio
             raise
         why = f"The model could not be watched on the example inputs ({sentence(error)}), so the folds do without."
         return _noted(_unwatched(captured, options, examples), why)
-    return watched if _norms_left(watched) == 0 else _fewest(watched, captured, options, examples)
+    return watched if _norms_left(watched) == 0 else _with_fewest_norms_left(watched, captured, options, examples)
 
 
-def _fewest(watched: Fused, captured: Capture, options: Options, examples: Examples) -> Fused:
+def _with_fewest_norms_left(watched: Fused, captured: Capture, options: Options, examples: Examples) -> Fused:
     """Return what folds without watching the model, if that leaves fewer norms; else what folds with it."""
     found, counted = watched, _counted(captured, options, examples) if examples.means else None  # no norm runs
     for other, why in ((captured, _BY_CODE), (counted, _BY_COUNT)):
@@ -111,7 +111,7 @@ def _norms_left(fused: Fused) -> int:
     return sum(decision.reason is not Reason.NOT_CALLED for decision in Report.of(fused[1]).norms_left)
 
 
-def _records(captured: Capture, options: Options) -> bool:
+def _must_be_watched(captured: Capture, options: Options) -> bool:
     """Whether the model has to be watched: its code goes on running, and could not be traced as a whole."""
     given = captured.program is not None or isinstance(captured.model, fx.GraphModule)
     return not given and not captured.whole and options.structure != "graph"
@@ -156,7 +156,7 @@ def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Modul
     constants = captured.constants
     bound = frozen_by_objects(captured.model) if captured.opaque else None
     frozen = {**(bound or {}), **(frozen_modules or {})}
-    with Recording() as recording, _timed("rules applied"):
+    with Tape() as tape, _timed("rules applied"):
         attempt = apply_rules(captured, options, frozen)
     with _timed("written back"):
         if attempt.replaced:
@@ -167,7 +167,7 @@ def _fused(captured: Capture, options: Options, frozen_modules: Mapping[nn.Modul
     for path in dict.fromkeys(held.values()):
         why = f"An object in the attribute {path} goes on using modules of the argument, so the result cannot refold."
         _noted((attempt, result), why)
-    plan = None if held else plan_between(recording, captured.program or captured.model, result, constants)
+    plan = None if held else plan_between(tape, captured.program or captured.model, result, constants)
     if plan is not None:
         replace(Report.of(result), plan=plan).attach(result)
     return attempt, result
@@ -204,7 +204,7 @@ def _graphs(model: nn.Module | ExportedProgram, calls: list[Inputs] | None, opti
     if calls is None:
         return capture(model, hooks=options.hooks)
     captured = capture(model, calls[0].bound(model), hooks=options.hooks)
-    return captured if _records(captured, options) else _proven(captured.model, captured, calls, options)
+    return captured if _must_be_watched(captured, options) else _proven(captured.model, captured, calls, options)
 
 
 def _proven(model: nn.Module, captured: Capture, calls: list[Inputs], options: Options) -> Capture:

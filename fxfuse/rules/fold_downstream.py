@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fxfuse.graph.aliases import writer_between
-from fxfuse.graph.call import takes_nothing
+from fxfuse.graph.call import refusal_of
 from fxfuse.graph.plan import Fold, Write
 from fxfuse.graph.ranks import recorded_dtype
 from fxfuse.operators.roles import AffineSource, Carrier, Linear
@@ -30,7 +30,7 @@ def fold_downstream(graph: Graph, node: fx.Node) -> Plan | None:
     if not graph.plays(node, AffineSource):
         return None
     source = graph.view(node)
-    if not isinstance(source, AffineSource) or not source.moves_on or not graph.users(node):
+    if not isinstance(source, AffineSource) or not source.may_move_downstream or not graph.users(node):
         return None
     return _Downstream(graph, source).plan()
 
@@ -42,7 +42,7 @@ class _Downstream(Walk):
         """Walk to the end of every path."""
         source = self.sources[0]
         pending = [(source.node, self.take(source))]
-        detached, bypass = source.detached(), ((source.node, source.input),)
+        without_affine, bypass = source.without_affine(), ((source.node, source.input),)
         writes: dict[fx.Node, Write] = {}
         while pending:
             value, affine = pending.pop()
@@ -53,11 +53,11 @@ class _Downstream(Walk):
                     writes[reader] = self._absorb(view, affine)
                 elif isinstance(view, Carrier):
                     pending.append((reader, self._pushed(view, affine, value)))
-        if detached is not None:
+        if without_affine is not None:
             # The check would take the place of the normalisation, which stays.
             detail = "only usual, or only seen"
             require(self.guard is None, Reason.UNKNOWN_SHAPE, value=self.name(source.input), detail=detail)
-            return Fold((detached, *writes.values()), stripped=source.node, downstream=True)
+            return Fold((without_affine, *writes.values()), stripped=source.node, downstream=True)
         if not self.graph.layout.is_dense(source.input, elementwise=not source.is_norm):
             self.require_strides_unused()
         self._require_same_until(source.input, source.node, writes)
@@ -74,7 +74,7 @@ class _Downstream(Walk):
         """Return a reader of the value, if it can take the affine in."""
         view = self.graph.view(reader)
         if not isinstance(view, (Carrier, Linear)) or value not in view.inputs:
-            raise takes_nothing(self.graph, reader, Reason.READ_BY)
+            raise refusal_of(self.graph, reader, Reason.READ_BY)
         return view
 
     def _pushed(self, view: Carrier, affine: Affine, value: fx.Node) -> Affine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fxfuse.graph.aliases import first_writer
-from fxfuse.graph.call import takes_nothing
+from fxfuse.graph.call import refusal_of
 from fxfuse.graph.plan import Fold, Write
 from fxfuse.modules.guards import require_rank
 from fxfuse.operators.joins import Join
@@ -37,7 +37,7 @@ def fold_upstream(graph: Graph, node: fx.Node) -> Plan | None:
     if not graph.plays(node, AffineSource):
         return None
     source = graph.view(node)
-    if not isinstance(source, AffineSource) or not source.vanishes:
+    if not isinstance(source, AffineSource) or not source.leaves_nothing:
         return None
     return _Upstream(graph, source).plan()
 
@@ -106,8 +106,8 @@ class _Upstream(Walk):
     def _pulled(self, view: Carrier, affine: Affine) -> list[tuple[fx.Node, Affine]]:
         """Return what the inputs must become; for a slice the whole, if all its slices become the same affine."""
         others = self._other_parts(view) if isinstance(view, Piece) and len(self.sources) == 1 else {}
-        whole = view.pull_for_all(affine) if isinstance(view, Piece) and others else None
-        parts = [part.pull_for_all(source.affine()) for part, source in others.items()]
+        whole = view.pull_if_uniform(affine) if isinstance(view, Piece) and others else None
+        parts = [part.pull_if_uniform(source.affine()) for part, source in others.items()]
         if whole is None or not all(part is not None and part.equals(whole) for part in parts):
             return view.pull(affine)
         for source in others.values():
@@ -124,7 +124,7 @@ class _Upstream(Walk):
             source = self.graph.view(users[0]) if len(users) == 1 else None
             if not isinstance(part, Piece) or part.input is not view.input or not isinstance(source, AffineSource):
                 return {}
-            if source.input is not reader or not source.vanishes:
+            if source.input is not reader or not source.leaves_nothing:
                 return {}
             if reader is not view.node:
                 found[part] = source
@@ -176,10 +176,10 @@ class _Upstream(Walk):
         if value in self.graph.dead_ends:
             raise self.graph.dead_ends[value]
         view = self.graph.view(value)
-        bare = not isinstance(view, AffineSource) or view.vanishes
+        bare = not isinstance(view, AffineSource) or view.leaves_nothing
         if view is None or not bare:
             # Every walk that comes this way ends here: remember it for all values on the way.
-            refusal = takes_nothing(self.graph, value, Reason.NOT_LINEAR)
+            refusal = refusal_of(self.graph, value, Reason.NOT_LINEAR)
             current: fx.Node | None = value
             while current is not None:
                 self.graph.dead_ends[current] = refusal
@@ -199,7 +199,7 @@ class _Upstream(Walk):
         changed = [user for user in others if value in self.graph.mutated(user)]
         require(not changed, Reason.MUTATED, value=self.name(value), users=self.graph.names(changed))
         # A value without users is one whose only reader is dead: `users` leaves out dead readers.
-        alone = not users or (users.count(reader) == 1 and self._beside(reader, others))
+        alone = not users or (users.count(reader) == 1 and self._reads_another_piece(reader, others))
         if not alone:
             made = self._origin(value)
             if made is not value and self.graph.view(made) is None:
@@ -215,7 +215,7 @@ class _Upstream(Walk):
             value = view.input
         return value
 
-    def _beside(self, reader: fx.Node, others: list[fx.Node]) -> bool:
+    def _reads_another_piece(self, reader: fx.Node, others: list[fx.Node]) -> bool:
         piece = self.graph.view(reader)
         return isinstance(piece, Piece) and all(piece.is_beside(self.graph.view(other)) for other in others)
 

@@ -13,7 +13,7 @@ from torch.fx.graph import PythonCode
 
 from fxfuse.graph.lazy_graph_module import share
 from fxfuse.modules.computed_weights import computes_weights
-from fxfuse.modules.method_steps import own_names
+from fxfuse.modules.method_bytecode import own_names
 from fxfuse.modules.origin import is_torchs
 from fxfuse.write_back.copies import renew_parameters
 from fxfuse.write_back.saved_graph import SavedGraph, load_graph, save_graph

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fxfuse.capture.members import Members
 from fxfuse.capture.untraced_code import Code, Reached
 from fxfuse.graph.registry import operator_of
+from fxfuse.modules.bytecode import following, loads_of, steps_of
 from fxfuse.modules.code import Mentions, codes_in, mentions
-from fxfuse.modules.method_steps import hands_on, returns_nothing
-from fxfuse.modules.steps import following, loads_of, steps_of
+from fxfuse.modules.method_bytecode import hands_on, returns_nothing
 from fxfuse.operators.roles import Linear
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Plans for a recorded run: only where they can be brought back into modules, and with what has to be checked there."""
+"""Which folds of a recorded run can be written into the modules, and the checks at run time that they need."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import nn
 from fxfuse.graph.uses import asks_shape
 from fxfuse.modules.guards import AssumedRank
 from fxfuse.modules.lookup import owner_at
-from fxfuse.write_back.fates import fate_of, plans_for, same
 from fxfuse.write_back.local_edit import LocalEdit
+from fxfuse.write_back.outcomes import outcome_of, plans_for, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ class Calls:
             self._edits[owner] = LocalEdit.of(owner, *instances[0]) if _alike(instances) else None
         return self._edits[owner]
 
-    def differing(self, site: Site, plans: Sequence[Plan] = (), *, finished: bool = False) -> Site | None:
+    def other_outcome(self, site: Site, plans: Sequence[Plan] = (), *, finished: bool = False) -> Site | None:
         """Return a node that the same code makes, and of which something else becomes, so that no code does for both.
 
         Args:
@@ -96,17 +96,17 @@ class Calls:
         if len(sites) < 2:
             return None
         done = plans_for(node, (*editor.plans, *plans))
-        exact, fate = editor.origin[node].module is None, fate_of(editor, node, done)
+        exact, outcome = editor.origin[node].module is None, outcome_of(editor, node, done)
         # A call of a module of which nobody uses the result may stay or go, ...
         counted = sites if exact else [s for s in sites if s[1] not in s[0].graph.dead] or sites
         for other in counted:
             theirs = plans_for(other[1], (*other[0].plans, *plans))
             # The graphs of other parts may be done, and a step ahead.
             theirs = theirs if finished or other[0] is editor else theirs[: len(done)]
-            if not same(fate, fate_of(*other, theirs), exact=exact):
+            if not same(outcome, outcome_of(*other, theirs), exact=exact):
                 return other
         # ... unless it would meet a check that is not meant for it.
-        return site if fate.guard is not None and len(counted) < len(sites) else None
+        return site if outcome.guard is not None and len(counted) < len(sites) else None
 
     def replaced(self, part: Part, editor: Editor) -> dict[nn.Module, nn.Module] | None:
         """Return what takes the place of each module that the edits of one graph changed.
@@ -114,19 +114,19 @@ class Calls:
         Returns:
             The new modules; None if one module would need several.
         """
-        fates = {n: fate_of(editor, n, editor.plans) for p in editor.plans for n in p.nodes if n in editor.origin}
-        if any(self.differing((editor, node), finished=True) is not None for node in fates):
+        outcomes = {n: outcome_of(editor, n, editor.plans) for p in editor.plans for n in p.nodes if n in editor.origin}
+        if any(self.other_outcome((editor, node), finished=True) is not None for node in outcomes):
             return None
-        functions = [origin for node in fates if (origin := editor.origin[node]).module is None]
+        functions = [origin for node in outcomes if (origin := editor.origin[node]).module is None]
         edits = {owner: self.local_edit(owner) for owner in {owner_at(part.module, o.owner) for o in functions}}
         if None in edits.values():
             return None
         found = {owner: edit.module for owner, edit in edits.items() if edit is not None}
-        for node, fate in fates.items():
+        for node, outcome in outcomes.items():
             module = editor.origin[node].module
-            if module is not None and fate.argument is not None:
+            if module is not None and outcome.argument is not None:
                 found[module] = _stand_in(editor.bypassed[node])
-            elif module is not None and not fate.dropped:
+            elif module is not None and not outcome.dropped:
                 found[module] = editor.rewritten[node]
             elif module is not None:
                 found.setdefault(module, nn.Identity())  # another call may say more

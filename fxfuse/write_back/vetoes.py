@@ -83,8 +83,8 @@ class Vetoes:
         """Refuse a plan for one of several calls of a module, unless the rules want the same for the others."""
         plans, touched = [plan], [(self.editor, node) for node in plan.nodes]
         for site in touched:  # which grows
-            while (other := self.calls.differing(site, plans)) is not None:
-                twin = None if other in touched else self._twin(other, touched)
+            while (other := self.calls.other_outcome(site, plans)) is not None:
+                twin = None if other in touched else self._plan_for(other, touched)
                 if twin is None:
                     raise self._refusal(self._module_at(site[1] if site[0] is self.editor else plan.nodes[0]))
                 plans.append(twin)
@@ -94,7 +94,7 @@ class Vetoes:
         origin = self.editor.origin[node]
         return origin.module if origin.module is not None else owner_at(self.part.module, origin.owner)
 
-    def _twin(self, site: Site, touched: Collection[Site]) -> Plan | None:
+    def _plan_for(self, site: Site, touched: Collection[Site]) -> Plan | None:
         """Return a plan of the rules that changes a call, and nothing that other plans change already."""
         editor, call = site
         if editor in self.calls.finished:

@@ -117,10 +117,8 @@ def test_every_name_for_extensions_has_an_example(name: str) -> None:
 
 
 def test_the_names_for_extensions() -> None:
-    names = (
-        "Affine LinearMap Linear AffineSource Carrier Passage Homogeneous Identity Copy register Graph Plan Fold Merge"
-    )
-    names += " Write Guard ValueSlice Cost Reason Refusal require DEFAULT_RULES"
+    names = "Affine LinearMap Linear Convolution LinearLayer AffineSource Carrier Passage Homogeneous Identity Copy"
+    names += " register Graph Plan Fold Merge Write Guard ValueSlice Cost Reason Refusal require DEFAULT_RULES"
     assert sorted(extend.__all__) == sorted(names.split())
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fxfuse.capture.frames import asked_classes, raises_if, unpacked
-from fxfuse.modules.untraceable_steps import asks_what_a_graph_cannot_say
+from fxfuse.modules.untraceable_bytecode import asks_what_a_graph_cannot_say
 from tests.capture import questions
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What makes a folder silently wrong: every test breaks exactly one precondition of a fold.
+"""What makes a fold silently wrong: every test breaks exactly one precondition of a fold.
 
 Each hazard has a number, and each file names the numbers that it tests.
 
@@ -9,7 +9,7 @@ Each hazard has a number, and each file names the numbers that it tests.
 - ``modes``: 10. training mode; 11. no weights, other options; 12. other norms; 13. subclasses with a forward of their
   own; 14. parametrizations; 15. hooks; 16. changes in place.
 - ``arithmetic``: 17. the side and the options of an operation; 18. names of new constants; 19. chains.
-- moving: 20. zero padding; 21. pools and activations; 22. slices; 23. the affine of a LayerNorm. These are tests of
+- not here: 20. zero padding; 21. pools and activations; 22. slices; 23. the affine of a LayerNorm. These are tests of
   rules: ``tests/rules/test_fold_downstream.py``, ``test_walk.py`` and ``test_walk_joins.py``.
 - ``merging``: 24. branches that do not fit; 25. merges that cost more than they save. More are in
   ``tests/rules/test_merge_*.py``.
@@ -17,5 +17,6 @@ Each hazard has a number, and each file names the numbers that it tests.
 - ``result``: 29. the argument is untouched; 30. attributes, hooks, calls; 31. what people do afterwards; 32. other
   sizes.
 - ``tracing``: 33. questions that a forward asks; 34. other arguments; 35. parents that cannot be traced; 36. code that
-  was not traced and calls a module again.
+  was not traced and calls a module again. ``untraced``: more of 35, what such code sets; ``recorded``: more of 36, with
+  example inputs.
 """

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fxfuse.modules.code import Mentions, mentions
-from fxfuse.modules.method_steps import hands_on, own_names, returns_nothing
-from fxfuse.modules.untraceable_steps import handles_exceptions
+from fxfuse.modules.method_bytecode import hands_on, own_names, returns_nothing
+from fxfuse.modules.untraceable_bytecode import handles_exceptions
 from tests.modules import first_parameter, functions
 
 Function = Any

@@ -126,7 +126,7 @@ def test_the_tail_of_a_norm_is_what_follows_the_bare_normalisation(sample: Sampl
     expected, affine, write = run(sample.model, sample.inputs), view.affine(), view.detached()
     assert affine.scale.dtype == affine.shift.dtype == torch.float64
     assert write is not None
-    assert not view.vanishes
+    assert not view.leaves_nothing
     Editor(graph).apply(Plan(writes=(write,)))
     graph.graph_module.recompile()
     bare = run(graph.graph_module, sample.inputs)

@@ -67,7 +67,7 @@ def routes(graph: Graph, value: fx.Node, reader: fx.Node) -> tuple[list[Route], 
 def _linear_in_its_input(graph: Graph, value: fx.Node, reader: fx.Node) -> NodeView:
     view = graph.view(value)
     takes = isinstance(view, Pool) or (isinstance(view, Linear) and view.input in view.inputs)
-    takes = takes or (isinstance(view, AffineSource) and view.vanishes)
+    takes = takes or (isinstance(view, AffineSource) and view.leaves_nothing)
     # A copy in a branch is of no use: the sum makes a new value.
     takes = takes or (isinstance(view, Noop) and (view.droppable or isinstance(view, Copy)))
     require(takes, Reason.NOT_LINEAR, value=graph.describe(value))

@@ -111,7 +111,7 @@ class SumTree:
         """Whether it scales or shifts a sum, directly or through others like it."""
         current: NodeView | None = view
         while isinstance(current, (AffineSource, Noop)):
-            if isinstance(current, AffineSource) and (not current.vanishes or current.unproven_rank is not None):
+            if isinstance(current, AffineSource) and (not current.leaves_nothing or current.unproven_rank is not None):
                 return False
             before, reader = current.input, current.node
             current = self._between(before, reader)

@@ -1,4 +1,4 @@
-"""Hazards 1, 2, 3: modules, parameters and values that are used more than once."""
+"""Hazards 1 to 3: a layer called twice, one norm after two layers, one parameter of two modules."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 from typing import TYPE_CHECKING
 
-from fxfuse.modules.steps import SILENT, last_variable, loads_and_stores, steps_of
+from fxfuse.modules.bytecode import SILENT, last_variable, loads_and_stores, steps_of
 
 if TYPE_CHECKING:
     from types import CodeType, FunctionType

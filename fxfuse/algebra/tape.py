@@ -1,4 +1,4 @@
-"""Notes how tensors are computed from others, so that the same can be computed from other values."""
+"""A tape: how tensors are computed from others, so that the same can be computed from other values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=Tensor)
 
 
 class Value(int):
-    """The number of a tensor in a recording."""
+    """The number of a tensor in a tape."""
 
 
 class Step(NamedTuple):
@@ -64,7 +64,7 @@ STEPS: dict[str, OneStep] = {}
 
 
 def step(*, shares: bool = False) -> Callable[[F], F]:
-    """Let a recording note a call of a function as one step: all that it does inside would be slow to note.
+    """Let a tape note a call of a function as one step: all that it does inside would be slow to note.
 
     Args:
         shares: its results share the memory of its first argument.
@@ -77,23 +77,23 @@ def step(*, shares: bool = False) -> Callable[[F], F]:
         @functools.wraps(function)
         def call(*args: Any) -> Any:
             mode = _get_current_dispatch_mode()
-            return mode.one_step(name, args) if isinstance(mode, Recording) else function(*args)
+            return mode.one_step(name, args) if isinstance(mode, Tape) else function(*args)
 
         return call  # type: ignore[return-value] # of the same signature
 
     return decorated
 
 
-class Recording(TorchDispatchMode):
+class Tape(TorchDispatchMode):
     """While it is entered, every operation on tensors is noted.
 
     Example:
         >>> import torch
-        >>> from fxfuse.algebra.recording import Recording
+        >>> from fxfuse.algebra.tape import Tape
         >>> given = torch.ones(2)
-        >>> with Recording() as recording:
+        >>> with Tape() as tape:
         ...     made = given * 2
-        >>> recording.steps[0].name, recording.given[recording.steps[0].args[0]] is given
+        >>> tape.steps[0].name, tape.given[tape.steps[0].args[0]] is given
         ('aten.mul.Tensor', True)
 
     Attributes:
@@ -149,8 +149,8 @@ class Recording(TorchDispatchMode):
 
     def value_of(self, tensor: Tensor) -> Value | None:
         """Return the number of a tensor; None for one that this never saw."""
-        recording, number = tensor.__dict__.get(_NUMBER, _NONE)
-        return number if recording is self else self._numbers.get(id(tensor))
+        tape, number = tensor.__dict__.get(_NUMBER, _NONE)
+        return number if tape is self else self._numbers.get(id(tensor))
 
     def _read(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -181,7 +181,7 @@ _NUMBER, _NONE = "_fxfuse_value", (None, None)
 
 
 def parameter_of(tensor: Tensor, *, requires_grad: bool) -> nn.Parameter:
-    """Return a new parameter with the memory of a tensor, and its number in a recording."""
+    """Return a new parameter with the memory of a tensor, and its number in a tape."""
     made = nn.Parameter(tensor, requires_grad=requires_grad)
     if _NUMBER in tensor.__dict__:
         made.__dict__[_NUMBER] = tensor.__dict__[_NUMBER]
@@ -189,6 +189,6 @@ def parameter_of(tensor: Tensor, *, requires_grad: bool) -> nn.Parameter:
 
 
 def taken_number(tensor: Tensor) -> Value | None:
-    """Return the number of a tensor in its recording, and forget it."""
+    """Return the number of a tensor in its tape, and forget it."""
     found: Value | None = tensor.__dict__.pop(_NUMBER, _NONE)[1]
     return found

@@ -1,4 +1,4 @@
-"""What becomes of a call, and whether one module can do for several calls of it."""
+"""What becomes of a call: it stays, goes or is written. And whether one module can do for several calls of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fxfuse.graph.plan import Plan, Write
 
 
-class Fate(NamedTuple):
+class Outcome(NamedTuple):
     """What becomes of a call.
 
     Attributes:
@@ -46,7 +46,7 @@ def plans_for(node: fx.Node, plans: Iterable[Plan]) -> list[Plan]:
     return [plan for plan in plans if node in plan.nodes]
 
 
-def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan]) -> Fate:
+def outcome_of(editor: Editor, node: fx.Node, plans: Iterable[Plan]) -> Outcome:
     """Return what becomes of a call by plans, of which some may be done already."""
     write: Write | None = None
     dropped, argument, guard = False, None, None
@@ -57,7 +57,7 @@ def fate_of(editor: Editor, node: fx.Node, plans: Iterable[Plan]) -> Fate:
         for value in (value for gone, value in plan.bypass if gone is node):
             argument = _argument(editor, node, value)
             guard = plan.check_at(node)
-    return Fate(dropped, argument, guard, write)
+    return Outcome(dropped, argument, guard, write)
 
 
 def _argument(editor: Editor, node: fx.Node, value: fx.Node) -> Position:
@@ -67,7 +67,7 @@ def _argument(editor: Editor, node: fx.Node, value: fx.Node) -> Position:
     return position_of(source, value) if value in source.all_input_nodes else ("", None)
 
 
-def same(one: Fate, other: Fate, *, exact: bool) -> bool:
+def same(one: Outcome, other: Outcome, *, exact: bool) -> bool:
     """Whether one module can do for two calls.
 
     Args:

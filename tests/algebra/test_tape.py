@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxfuse.algebra.linear_map import LinearMap, are_finite
-from fxfuse.algebra.recording import Recording, Value, parameter_of, taken_number
+from fxfuse.algebra.tape import Tape, Value, parameter_of, taken_number
 from tests.support.samples import randn
 
 
@@ -28,48 +28,48 @@ class Seen(TorchDispatchMode):
 
 def test_operations_are_noted_with_what_they_read_and_make() -> None:
     given = randn(3)
-    with Recording() as recording:
+    with Tape() as tape:
         made = torch.cat([given, given * 2])
         made += 1
         assert bool((made > 100).any()) is False
-    names = [step.name for step in recording.steps]
+    names = [step.name for step in tape.steps]
     assert names[:3] == ["aten.mul.Tensor", "aten.cat.default", "aten.add_.Tensor"]
-    product, joined, added = recording.steps[:3]
+    product, joined, added = tape.steps[:3]
     assert joined.args == ([product.args[0], product.result],)
-    assert added.result == joined.result == recording.value_of(made)
-    assert recording.given == {product.args[0]: given}
-    assert recording.steps[-1].result is False
+    assert added.result == joined.result == tape.value_of(made)
+    assert tape.given == {product.args[0]: given}
+    assert tape.steps[-1].result is False
 
 
 def test_a_step_of_our_own_is_noted_alone_and_other_modes_see_inside() -> None:
-    with Seen() as outside, Recording() as recording:
+    with Seen() as outside, Tape() as tape:
         assert are_finite(randn(2))
-    assert [step.name for step in recording.steps if not step.name.startswith("aten")] == ["are_finite"]
+    assert [step.name for step in tape.steps if not step.name.startswith("aten")] == ["are_finite"]
     assert "aten.sum.default" in outside.names
-    assert "aten.sum.default" not in [step.name for step in recording.steps]
+    assert "aten.sum.default" not in [step.name for step in tape.steps]
 
 
 def test_a_step_that_fails_leaves_the_recording_on() -> None:
-    with Recording() as recording:
+    with Tape() as tape:
         with pytest.raises(RuntimeError):
             LinearMap(randn(1, 2, 3), None).rounded(torch.empty(2, 4))
         randn(2) + 1
-    assert recording.steps[-1].name == "aten.add.Tensor"
+    assert tape.steps[-1].name == "aten.add.Tensor"
 
 
 def test_a_parameter_has_the_number_of_its_tensor_until_it_is_taken() -> None:
-    with Recording() as recording:
+    with Tape() as tape:
         made = randn(2) * 2
         parameter = parameter_of(made, requires_grad=False)
         parameter + 1
-    assert recording.steps[-1].args[0] == recording.value_of(made) == taken_number(parameter)
+    assert tape.steps[-1].args[0] == tape.value_of(made) == taken_number(parameter)
     assert taken_number(parameter) is None
-    assert type(recording.value_of(made)) is Value
+    assert type(tape.value_of(made)) is Value
 
 
 def test_another_recording_knows_nothing_of_it() -> None:
-    with Recording():
+    with Tape():
         made = randn(2) * 2
-    with Recording() as second:
+    with Tape() as second:
         made + 1
     assert next(iter(second.given.values())) is made
