@@ -72,6 +72,13 @@ class Members:
             for name in ("forward", "__call__"):
                 self.named[name] += replaced
 
+    def beginning(self, text: str) -> set[str] | None:
+        """Return the names of theirs that begin with a text, None if there may be others: of what torch defines."""
+        bases = {base for kind in self.kinds for base in kind.__mro__ if not is_users(base)}
+        if any(name.startswith(text) for base in bases for name in vars(base)):
+            return None
+        return {name for name in (*self.children, *self.named, *self._held) if name.startswith(text)}
+
     def methods(self, name: str, owner: type) -> list[Entry]:
         """Return what instances of a class may have as a method, each with the class; none if it is unknown."""
         kinds = [] if name in self._held else [kind for kind in self.kinds if owner in kind.__mro__]

@@ -33,14 +33,16 @@ class OnlyCalls:
         self.methods = set[str]()
 
     def settled(self, function: FunctionType, found: Mentions, owner: type | None) -> Mentions:
-        """Return what a function mentions, where all that it claims is either called or handed on.
+        """Return what a function mentions, where all that it claims, or computes, is either called or handed on.
 
         Args:
             function: the function.
             found: what it mentions.
             owner: the class of its first parameter, None for anything.
         """
-        called, elements, handed = set(found.called), set(found.elements), set[str]()
+        computed = [self._members.beginning(text) for text in found.begins]
+        named = set[str]().union(*filter(None, computed))
+        called, elements, handed = {*found.called, *named}, set(found.elements), set[str]()
         for kind, name, receivers in found.claimed:
             holds = all(self._only_calls(function, owner, receiver, set()) for receiver in receivers)
             (handed if not holds else called if kind == "called" else elements).add(name)
@@ -50,6 +52,8 @@ class OnlyCalls:
             read=found.read | handed,
             handed=found.handed | handed,
             claimed=frozenset(),
+            behind=found.behind | {("", name) for name in named},
+            hands_own=found.hands_own or None in computed,
         )
 
     def _only_calls(self, function: FunctionType, owner: type | None, receiver: Receiver, seen: set[Any]) -> bool:

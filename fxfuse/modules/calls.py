@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import itertools
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ _LATE = sys.version_info >= (3, 13)  # there, a mark lies on what is called, and
 
 # How many values a step takes, by the beginning of its name; the others take as many as their argument says.
 _TAKES = {"LOAD_ATTR": 1, "LOAD_METHOD": 1, "LOAD": 0, "PUSH": 0, "UNARY": 1, "BINARY_SLICE": 3, "BINARY": 2}
-_TAKES |= {"COMPARE": 2, "IS_OP": 2, "CONTAINS": 2, "BUILD_SLICE": 3, "DICT": 2, "LIST_EXTEND": 2, "LIST_TO": 1}
+_TAKES |= {"COMPARE": 2, "IS_OP": 2, "CONTAINS": 2, "DICT": 2, "LIST_EXTEND": 2, "LIST_TO": 1}
 _TAKES |= {"FORMAT_WITH": 2, "FORMAT": 1, "CONVERT_VALUE": 1}
 
 
@@ -110,6 +111,24 @@ def has_plain_name(steps: list[dis.Instruction], number: int) -> bool:
     given = [step for step in given if step.opname != "PUSH_NULL"]
     name = given[1] if end is not None and len(given) == count_of(steps[end]) and len(given) > 1 else None
     return name is not None and name.opname == "LOAD_CONST" and type(name.argval) is str
+
+
+def beginning_of_name(steps: list[dis.Instruction], number: int) -> str:
+    """Return how the name begins that a call of ``getattr`` computes, empty if unknown: getattr(self, f"layer{i}")."""
+    end, place = call_of(steps, number), number + 2
+    text = steps[place % len(steps)]
+    if end is None or count_of(steps[end]) != 2 or text.opname != "LOAD_CONST" or type(text.argval) is not str:
+        return ""
+    by, above = taker(steps, place)
+    while by is not None and by != end and above == _parts(steps[by]) - 1:
+        by, above = taker(steps, by)
+    return re.split("[%{]", text.argval)[0] if by == end and not above else ""
+
+
+def _parts(step: dis.Instruction) -> int:
+    """Return of how many texts a step makes one that begins with the first, 0 if it does not."""
+    joins = step.opname in ("BINARY_ADD", "BINARY_MODULO") or step.argrepr in ("+", "%")
+    return step.arg or 0 if step.opname == "BUILD_STRING" else 2 * joins
 
 
 ASKING = ("isinstance", "type", "id", "len")

@@ -21,6 +21,7 @@ from fxfuse.modules.bytecode import (
 from fxfuse.modules.calls import (
     ASKING,
     asks_for_kind,
+    beginning_of_name,
     function_that_gets,
     gives_away,
     has_plain_name,
@@ -68,6 +69,7 @@ class Mentions(NamedTuple):
         others: all of these that are attributes of anything but the first parameter, and texts.
         claimed: those of which it would only call the value, or the elements, if all who get these did so too.
         handed: those with which it does anything but to call them and to read attributes: ``run(self.conv)``.
+        begins: how the names begin of those attributes of the first parameter that it computes, and only calls.
         computes: whether it gets attributes by computed names: ``called`` if it only calls what it gets, or ``other``.
         opens: whether it may come to modules, or their tensors, without their names.
         opens_own: whether it may come to those in its first parameter so.
@@ -87,6 +89,7 @@ class Mentions(NamedTuple):
     others: frozenset[str]
     claimed: frozenset[tuple[str, str, frozenset[Receiver]]]
     handed: frozenset[str]
+    begins: frozenset[str]
     computes: frozenset[str]
     opens: bool
     opens_own: bool
@@ -168,7 +171,10 @@ class _Reader:
         for number, step in enumerate(steps):
             if own and gives_away(steps, number, own, in_cell=in_cell):
                 gets = function_that_gets(steps, number)
-                found["passed"] |= {gets} if gets else set()
+                called = gets == "getattr" and result_is_called(steps, number - 1)
+                begins = beginning_of_name(steps, number - 1) if called else ""
+                found["begins"] |= {begins} if begins else set()
+                found["passed"] |= {gets} if gets and not begins else set()
                 self._hands = self._hands or not gets
             if step.argval in ("getattr", "__getattr__") and not has_plain_name(steps, number):
                 of_variable = following(steps, number).opname == "LOAD_GLOBAL"  # getattr(torch, name)

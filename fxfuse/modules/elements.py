@@ -28,26 +28,43 @@ def elements_called(steps: list[dis.Instruction], own: str = "") -> Iterator[tup
         >>> len(list(elements_called(steps_of(forward.__code__), "self")))
         2
     """
-    plain = [step for step in steps if step.opname != "PUSH_NULL"]
+    for number, step in enumerate(steps):
+        end = _subscript(steps, number)
+        gets = receivers_of(steps, end, own) if end is not None else None  # of a part all elements are called
+        if gets is not None:
+            yield step.offset, gets
+    whole = _without_slices(steps)
+    plain = [step for step in whole if step.opname != "PUSH_NULL"]
     for number, step in enumerate(plain):
         if step.opname == "GET_ITER":
             within, start = _loop(plain, number)
             ends = () if within is plain else ("MAKE_FUNCTION", "SET_FUNCTION")
             sources, targets = _sources(plain[:number], *ends), _targets(within[start:])
             pairs = zip(sources, targets, strict=True) if len(sources) == len(targets) else ()
-            within = steps if within is plain else within  # with the marks of calls
+            within = whole if within is plain else within  # with the marks of calls
             for offset, name in pairs:
                 gets = of_variable(within, name, own) if offset is not None else None
                 if offset is not None and gets is not None:
                     yield offset, gets
-    for number, step in enumerate(steps):
-        if step.opname == "LOAD_ATTR" and number and steps[number - 1].opname.startswith(_VARIABLES):
-            end, above = taker(steps, number)
-            item = None if end is None or above != 1 or steps[end - 1].opname == "BUILD_SLICE" else steps[end]
-            element = item is not None and (item.opname == "BINARY_SUBSCR" or item.argrepr == "[]")
-            gets = receivers_of(steps, end, own) if end is not None and element else None
-            if gets is not None:
-                yield step.offset, gets
+
+
+def _subscript(steps: list[dis.Instruction], number: int) -> int | None:
+    """Return the step that takes an element, or a part, of the attribute of a variable; None if there is none."""
+    if steps[number].opname != "LOAD_ATTR" or not number or not steps[number - 1].opname.startswith(_VARIABLES):
+        return None
+    end, above = taker(steps, number)
+    part = end is not None and steps[end].opname == "BINARY_SLICE" and above == 2
+    item = end is not None and (steps[end].opname == "BINARY_SUBSCR" or steps[end].argrepr == "[]") and above == 1
+    return end if part or item else None
+
+
+def _without_slices(steps: list[dis.Instruction]) -> list[dis.Instruction]:
+    """Return steps that go through whole attributes where the code goes through a part: ``self.layers[1:]``."""
+    found = [*steps]
+    for number in range(len(steps) - 1, 0, -1):
+        while (end := _subscript(found, number)) is not None and "SLICE" in found[end].opname + found[end - 1].opname:
+            del found[number + 1 : end + 1]
+    return found
 
 
 def _loop(steps: list[dis.Instruction], number: int) -> tuple[list[dis.Instruction], int]:

@@ -91,6 +91,10 @@ def computes_a_name(self: Any, x: Any) -> Any:
     return getattr(self, f"conv{len(x)}")(x)
 
 
+def computes_a_whole_name(self: Any, x: Any) -> Any:
+    return getattr(self, f"{x}conv")(x)
+
+
 def gives_a_default(self: Any, x: Any) -> Any:
     return x * getattr(self, "scale", 1)
 

@@ -99,7 +99,8 @@ def test_what_opens_a_module(function: Function, own: bool) -> None:
         (functions.chain_in_statements, False),
         (functions.gives_a_default, False),
         (functions.reads_attributes, False),
-        (functions.computes_a_name, True),
+        (functions.computes_a_name, False),
+        (functions.computes_a_whole_name, True),
         (functions.gets_by_a_function, True),
         (functions.keeps_itself, True),
         (functions.is_in_a_function_inside, False),
@@ -187,7 +188,8 @@ def test_attributes_by_computed_names() -> None:
 
     found = [mentions(function.__code__) for function in (by_a_text, by_another, by_a_sum, kept)]
     assert [each.computes for each in found] == [set(), {"called"}, {"called"}, {"other"}]
-    assert [each.hands_own or bool(each.passed) for each in found] == [False, True, True, True]
+    assert [each.hands_own or bool(each.passed) for each in found] == [False, True, False, True]
+    assert [each.begins for each in found] == [set(), set(), {"la"}, set()]
     assert "conv" in found[0].texts
     assert {"layer1", "layer2"} <= found[1].texts
 
@@ -197,7 +199,7 @@ def test_what_more_is_done_with_than_to_call_it() -> None:
         if self.asked is None or isinstance(self.kind, int):
             return self.plain(x)
         held = self.kept
-        return self.called(x, **more), run(self.given, x), self.cut[1:](x), self.outer.inner(x), held
+        return self.called(x, **more), run(self.given, x), run(self.cut[1:], x), self.outer.inner(x), held
 
     assert mentions(uses.__code__).handed & mentions(uses.__code__).names == {"kept", "given", "cut"}
 

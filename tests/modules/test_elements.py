@@ -70,6 +70,30 @@ def test_elements_that_are_only_called() -> None:
     assert not found.read
 
 
+def calls_parts(self: Any, x: Any) -> Any:
+    for layer in self.part[1:]:
+        x = layer(x)
+    for _, layer in enumerate(reversed(self.part_of_part[: self.number][::2])):
+        x = layer(x)
+    return x + sum(layer(x) for layer in self.listed[len(x) :]) + self.called[:2](x)
+
+
+def opens_parts(self: Any, x: Any) -> Any:
+    part = self.kept[1:]
+    for layer in self.looped[self.numbers[0] :]:
+        x = layer.conv(x)
+    return x + self.element[0][1:](x) + part[0](x) + self.attribute[:2].weight
+
+
+def test_parts_of_which_the_elements_are_only_called() -> None:
+    found = mentions(calls_parts.__code__)
+    assert found.elements == {"part", "part_of_part", "listed", "called"}
+    assert found.read == {"number"}
+    found = mentions(opens_parts.__code__)
+    assert found.elements == set()
+    assert found.handed >= {"kept", "looped", "element", "attribute"}
+
+
 def test_elements_that_may_be_opened() -> None:
     found = mentions(opens_elements.__code__)
     assert not found.elements
