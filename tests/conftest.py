@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import string
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ torch.set_num_threads(1)  # several processes run at once
 def pytest_configure(config: pytest.Config) -> None:
     """Let the export of torch 2.13 pass, which warns of a deprecation in its own code."""
     config.addinivalue_line("filterwarnings", "ignore:`isinstance.treespec, LeafSpec:FutureWarning")
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collection pass by torch and the tests themselves: to look at all of them takes long, each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -128,10 +128,13 @@ def first_and_last(every: list[Sample]) -> list[Sample]:
     ]
 
 
+SAMPLES = samples()
+
+
 def groups() -> dict[str, list[Sample]]:
     """The samples that one model holds, by role and what the input is like."""
     found: dict[str, list[Sample]] = {}
-    for sample in samples():  # but for fxfuse's own checks, which stand only in its results
+    for sample in SAMPLES:  # but for fxfuse's own checks, which stand only in its results
         if sample.target not in (AssumedRank, require_rank) and can_be_exported(sample) and has_a_layer(sample):
             shape = "x".join(map(str, sample.x.shape)) + f"-{sample.x.dtype}".removeprefix("-torch.float64")
             found.setdefault(f"{sample.role}-{shape}", []).append(sample)
@@ -162,5 +165,5 @@ def test_every_row_folds_in_every_form(group: str) -> None:
 
 
 def test_every_exception_is_a_sample() -> None:
-    assert all(any(row.applies(sample) for sample in samples()) for row in ROWS)
+    assert all(any(row.applies(sample) for sample in SAMPLES) for row in ROWS)
     assert all(row.why.endswith(".") for row in ROWS)

@@ -41,7 +41,7 @@ def test_every_row_of_the_table_is_drawn_and_built() -> None:
             assert any(type(module) is type(samples[number].model) for module in called), f"{row} was left out"
 
 
-@examples(250)
+@examples(150)
 @given(recipe=RECIPES)
 def test_the_properties_of_every_result(recipe: Recipe) -> None:
     check(recipe)
@@ -53,7 +53,7 @@ def test_every_form_gives_the_same_and_decides_the_same(recipe: Recipe) -> None:
     check_forms(recipe)
 
 
-@examples(40)
+@examples(25)
 @given(recipe=RECIPES)
 def test_other_weights_give_what_fusing_again_gives(recipe: Recipe) -> None:
     check_refold(recipe)

@@ -42,7 +42,7 @@ def check(ops: list[Op], structure: Structure, *, growth: bool) -> None:
 
 @pytest.mark.parametrize("growth", [False, True])
 @pytest.mark.parametrize("structure", ["graph", "module"])
-@examples(150)
+@examples(80)
 @given(ops=OPS)
 def test_a_merged_model_gives_the_same(structure: Structure, growth: bool, ops: list[Op]) -> None:
     check(ops, structure, growth=growth)

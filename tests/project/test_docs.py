@@ -50,6 +50,13 @@ NOT_RUN = {
     "fxfuse bench mypackage.mymodule:factory --input-size 3,64,64 --json rows.json --plot rows.png": "half a minute",
 }
 
+# These take seconds, and the tests of the command line do the same with smaller models.
+SLOW = {
+    "fxfuse explain timm:mobilevit_s --input-size 256",
+    "fxfuse export resnet18 resnet18.onnx --verify",
+    "fxfuse export resnet18 resnet18.pt2 --dynamic-batch --verify",
+}
+
 # What a machine decides: the last bits of float32, and with them which of two errors is the smaller one.
 ROUNDING = re.compile(r"\d\.\d\de-\d\d|\d\.\de-\d\d|-{9,}")
 
@@ -137,7 +144,8 @@ def commands() -> Iterator[Any]:
             for part in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:] if block.fence == "" else ():
                 line, _, output = part.partition("\n")
                 command = line.partition("  #")[0].strip()
-                yield pytest.param(command, output, id=f"{page.name}: {command}")
+                marks = [pytest.mark.slow] if command in SLOW else []
+                yield pytest.param(command, output, id=f"{page.name}: {command}", marks=marks)
 
 
 @pytest.mark.parametrize(("command", "output"), list(commands()))
@@ -171,8 +179,8 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     return tmp_path
 
 
-def test_what_is_not_run_is_on_a_page() -> None:
-    assert NOT_RUN.keys() <= {parameter.values[0] for parameter in commands()}
+def test_what_is_not_run_or_slow_is_on_a_page() -> None:
+    assert NOT_RUN.keys() | SLOW <= {parameter.values[0] for parameter in commands()}
 
 
 def test_the_readme_is_short_with_the_lines_that_tools_read() -> None:

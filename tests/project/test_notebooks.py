@@ -33,9 +33,6 @@ OF_ONE_RUN = re.compile(
 KILOBYTE = 1000
 
 every = pytest.mark.parametrize("name", NEEDS)
-# These run and time whole networks, a quarter of a minute each.
-TIMED = {"01_tutorial", "03_reparameterize"}
-executed = [pytest.param(name, marks=[pytest.mark.slow] if name in TIMED else []) for name in NEEDS]
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -77,7 +74,8 @@ def test_these_are_all_notebooks() -> None:
     assert links == list(NEEDS)
 
 
-@pytest.mark.parametrize("name", executed)
+@pytest.mark.slow  # each starts a process, and runs or compiles networks there
+@every
 def test_a_notebook_runs_with_warnings_as_errors(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("nbclient", "nbformat", "ipykernel", "PIL", "matplotlib", *NEEDS[name]):
         pytest.importorskip(package)

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.rules.merge_cases import SUMS, SUMS_OF_MODULES, Case
-from tests.rules.merge_checks import assert_merges, assert_merges_in
-from tests.support.graph_forms import FORMS
+from tests.rules.merge_checks import assert_merges, assert_merges_in_every_form
 
 if TYPE_CHECKING:
-    from tests.support.graph_forms import Form
     from tests.support.helpers import Structure
 
 
@@ -20,7 +18,6 @@ def test_merges(case: Case, structure: Structure) -> None:
     assert_merges(case, structure)
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
 @pytest.mark.parametrize("case", SUMS, ids=lambda case: case.name)
-def test_merges_in_every_form(case: Case, form: Form) -> None:
-    assert_merges_in(form, case)
+def test_merges_in_every_form(case: Case) -> None:
+    assert_merges_in_every_form(case)
