@@ -8,15 +8,15 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from fxfuse.modules.bytecode import steps_of
+
 if TYPE_CHECKING:
     from types import CodeType, FrameType
-
-_SILENT = ("CACHE", "TO_BOOL", "NOT_TAKEN", "PRECALL", "PUSH_NULL")
 
 
 @functools.cache
 def _steps(code: CodeType) -> list[dis.Instruction]:
-    return [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+    return [step for step in steps_of(code) if step.opname != "PUSH_NULL"]
 
 
 def _here(frame: FrameType) -> int:
@@ -55,7 +55,7 @@ def raises_if(frame: FrameType, *, after_call: bool = False) -> bool | None:
     jumps = "IF_TRUE" in jump.opname
     if _only_raises(steps, here + 1):
         return not jumps
-    target = next((number for number, step in enumerate(steps) if step.offset == jump.argval), len(steps))
+    target = next((number for number, step in enumerate(steps) if step.offset >= jump.argval), len(steps))
     return jumps if _only_raises(steps, target) else None
 
 

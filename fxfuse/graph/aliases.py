@@ -89,10 +89,8 @@ def runs_user_code(graph: Facts, node: fx.Node) -> bool:
         return False
     if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         # Only torch's own operators do what their schema says, and take any strides.
-        namespace = getattr(node.target, "namespace", None) or str(node.target).partition(".")[0]
-        return namespace not in _OWN_OPERATORS
-    home = str(getattr(node.target, "__module__", "torch") or "torch").partition(".")[0]
-    return home not in ("torch", "_operator", "fxfuse", "builtins", "math")
+        return str(node.target).partition(".")[0] not in _OWN_OPERATORS
+    return package_of(node.target) not in ("torch", "_operator", "fxfuse", "builtins", "math")
 
 
 _OWN_OPERATORS = ("aten", "prims", "quantized", "_c10d", "higher_order")
