@@ -102,6 +102,21 @@ class Reading:
             return []
         return [term.value for term in terms] if [term.factor for term in terms] == [1, 1] else []
 
+    def mean(self, node: fx.Node) -> tuple[fx.Node, Any, bool] | None:
+        """Return which value a node averages over the axes of an image, how it names them, and whether they stay."""
+        row = self.graph.row(node)
+        if row is None or row.name not in ("mean", "adaptive_avg_pool2d"):
+            return None
+        try:
+            call = call_of(self.graph, node, row)
+        except Refusal:
+            return None
+        if row.name == "mean":
+            axes = call.get("dim")
+            fits = axes in ([2, 3], (2, 3), [-2, -1], (-2, -1)) and call.get("dtype") is None
+            return (call.input, axes, bool(call.get("keepdim"))) if fits else None
+        return (call.input, (-2, -1), True) if call.get("output_size") in (1, [1, 1], (1, 1)) else None
+
     def activation(self, node: fx.Node) -> tuple[fx.Node, Activation] | None:
         """Return what an activation reads, and the activation, None for everything else."""
         row = self.graph.row(node)
@@ -116,8 +131,6 @@ class Reading:
 
     def is_idle(self, node: fx.Node) -> bool:
         """Whether a node gives back the very value that it gets: an identity, or dropout in evaluation mode."""
-        if getattr(node.target, "__module__", "") == "torchvision.ops.stochastic_depth":  # dropout of whole samples
-            return node.args[3:] == (False,) or node.kwargs.get("training") is False
         try:
             view = self.graph.view(node) if self.graph.plays(node, Noop) else None
         except Refusal:

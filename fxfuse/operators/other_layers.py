@@ -1,4 +1,4 @@
-"""Embeddings, and the deformable convolution of torchvision, which need not be installed."""
+"""Embeddings, and what torchvision has, which need not be installed: deformable convolutions, stochastic depth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fxfuse.algebra.linear_map import LinearMap, are_finite, split, table
 from fxfuse.graph.plan import Write
 from fxfuse.graph.registry import LATE
 from fxfuse.operators.linear import Convolution
+from fxfuse.operators.noops import Dropout
 from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, require
@@ -131,6 +132,15 @@ def _add_rows() -> None:
     arguments = "input offset weight bias stride padding dilation mask"
     row("deform_conv2d", DeformableConvolution, arguments, ops.deform_conv2d, **facts)
     row("deform_conv2d", DeformableConvolution, f"{arguments} groups", ops.DeformConv2d, **facts)
+    row(
+        "dropout",
+        Dropout,
+        "input p mode training",
+        ops.stochastic_depth,
+        ops.StochasticDepth,
+        shape="same",
+        result="view",
+    )  # of whole samples
     sizes = "stride_h stride_w pad_h pad_w dil_h dil_w groups offset_groups use_mask"
     overload = torch.ops.torchvision.deform_conv2d.default
     row("deform_conv2d", DeformableConvolution, f"input weight offset mask bias {sizes}", overload, **facts)

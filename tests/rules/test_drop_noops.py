@@ -49,6 +49,21 @@ def test_a_module_that_keeps_its_class_keeps_its_noops() -> None:
     assert [type(child) for child in fused.children()] == [nn.Conv2d, nn.Dropout, nn.Identity]
 
 
+def test_a_norm_folds_through_stochastic_depth() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), ops.StochasticDepth(0.5, "batch"), nn.BatchNorm2d(4)))
+    assert_fuses(model, values(2, 3, 6, 6), folded=["2"])
+
+    class Trains(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(self.depth(self.conv(x)))
+            return y
+
+    model = trained(Trains(conv=nn.Conv2d(3, 4, 3), depth=ops.StochasticDepth(0.5, "row"), norm=nn.BatchNorm2d(4)))
+    model.depth.train()
+    assert Report.of(fx_fuse(model)).norms_left
+
+
 # -- one precondition broken each
 
 
