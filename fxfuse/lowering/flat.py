@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxfuse.lowering.reading import is_of_nn
-from fxfuse.modules.axis_order import in_usual_order, shuffled
+from fxfuse.modules.axis_order import averaged, in_usual_order, shuffled
 from fxfuse.modules.lookup import fetch, is_hooked
+from fxfuse.operators.pools import mean_of_image
 from fxfuse.operators.shuffles import shuffle_by_hand
 
 if TYPE_CHECKING:
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
 
     from fxfuse.lowering.plan import Plan
     from fxfuse.lowering.reading import Reading
-
-_IMAGES = 4
-_aten = torch.ops.aten
-# What wants a value in the usual order, and what does the same in any.
-_IN_ANY_ORDER: dict[Any, Any] = {
-    "view": "reshape",
-    "view_as": "reshape_as",
-    torch.Tensor.view: torch.Tensor.reshape,
-    _aten.view.default: _aten.reshape.default,
-    _aten._unsafe_view.default: _aten.reshape.default,
-}
 
 
 class Writer:
@@ -66,16 +54,15 @@ class Writer:
         if node in self.shuffles:
             (*_, source), *sizes = self.shuffles[node]
             return self._call(shuffled, *fx.map_arg((source, *sizes), self.written.__getitem__))
-        mean = self.reading.mean(node)
+        mean = mean_of_image(self.reading.graph, node)
         if mean is not None:
-            return self._call(_averaged, self.written[mean[0]], *mean[1:])
+            return self._call(averaged, self.written[mean[0]], *mean[1:])
         if node.op == "get_attr":
             return self._constant(str(node.target))
         return self._write_as_it_is(node)
 
     def _write_as_it_is(self, node: fx.Node) -> fx.Node:
-        in_any_order = node.target in _IN_ANY_ORDER and not _is_of_bits(node)
-        if self.reading.sees_layout(node) and not in_any_order:
+        if self.reading.sees_layout(node):
             for value in node.all_input_nodes:
                 if value not in self.reading.numbers and value.op not in ("placeholder", "get_attr"):
                     self.written[value] = self._call(in_usual_order, self.written[value])
@@ -84,10 +71,7 @@ class Writer:
         if module is not None:
             at_once = is_of_nn(module) and not is_hooked(module)
             return self._call(module.forward if at_once else module, *args, **kwargs)
-        if not in_any_order:
-            return self.graph.create_node(node.op, node.target, args, kwargs)
-        kwargs = {"shape" if name == "size" else name: value for name, value in kwargs.items()}
-        return self.graph.create_node(node.op, _IN_ANY_ORDER[node.target], args, kwargs)
+        return self.graph.create_node(node.op, node.target, args, kwargs)
 
     def _stand_in(self, reader: fx.Node, value: fx.Node) -> fx.Node:
         """Return what is read; what is asked in place of a value that is never made has the same shape."""
@@ -111,16 +95,3 @@ class Writer:
         name = f"_c{len(self.bound)}"
         self.bound[name] = value
         return name
-
-
-def _averaged(value: Tensor, axes: Any, keeps: bool) -> Tensor:  # noqa: FBT001 - of a generated call
-    """Return ``value.mean(axes, keeps)``; of images a pool takes half as long where channels lie last."""
-    if value.dim() == _IMAGES and value.dtype is torch.float32 and value.is_cpu and value.numel():
-        mean = F.avg_pool2d(value, value.shape[2:])
-        return mean if keeps else mean.flatten(1)
-    return value.mean(axes, keeps)
-
-
-def _is_of_bits(node: fx.Node) -> bool:
-    """Whether ``x.view(dtype)`` is meant, which looks at the same bits in another way."""
-    return any(isinstance(arg, torch.dtype) for arg in (*node.args, *node.kwargs.values()))

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import fx
 
 from fxfuse.algebra.geometry import Misfit
 from fxfuse.algebra.running_norms import CONSTANTS
@@ -17,7 +17,6 @@ from fxfuse.graph.ranks import is_size
 from fxfuse.graph.uses import asks_rank, asks_shape
 from fxfuse.lowering.activations import ACTIVATIONS
 from fxfuse.lowering.layer import Layer
-from fxfuse.modules.lookup import REGISTRIES
 from fxfuse.operators.noops import Noop
 from fxfuse.operators.norms import BatchNorm
 from fxfuse.operators.roles import Linear
@@ -101,21 +100,6 @@ class Reading:
         except Refusal:
             return []
         return [term.value for term in terms] if [term.factor for term in terms] == [1, 1] else []
-
-    def mean(self, node: fx.Node) -> tuple[fx.Node, Any, bool] | None:
-        """Return which value a node averages over the axes of an image, how it names them, and whether they stay."""
-        row = self.graph.row(node)
-        if row is None or row.name not in ("mean", "adaptive_avg_pool2d"):
-            return None
-        try:
-            call = call_of(self.graph, node, row)
-        except Refusal:
-            return None
-        if row.name == "mean":
-            axes = call.get("dim")
-            fits = axes in ([2, 3], (2, 3), [-2, -1], (-2, -1)) and call.get("dtype") is None
-            return (call.input, axes, bool(call.get("keepdim"))) if fits else None
-        return (call.input, (-2, -1), True) if call.get("output_size") in (1, [1, 1], (1, 1)) else None
 
     def activation(self, node: fx.Node) -> tuple[fx.Node, Activation] | None:
         """Return what an activation reads, and the activation, None for everything else."""
@@ -206,13 +190,8 @@ def _without(idle: Collection[fx.Node], graph: Graph, graph_module: fx.GraphModu
     for node in graph.nodes:
         first = node.all_input_nodes[:1]
         made[node] = made[first[0]] if node in idle else copied.node_copy(node, made.__getitem__)
-    result = fx.GraphModule(nn.Module(), fx.Graph(), type(graph_module).__name__)
-    result.__dict__.update(
-        {n: v for n, v in graph_module.__dict__.items() if n in REGISTRIES or n not in result.__dict__}
-    )
     copied.set_codegen(graph_module.graph._codegen)
-    result.graph = copied
-    return result
+    return fx.GraphModule(graph_module, copied, type(graph_module).__name__)
 
 
 def _linear(view: Linear) -> tuple[fx.Node, Layer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,13 @@ from torch import nn
 
 from fxfuse.algebra.filters import Filter
 from fxfuse.algebra.geometry import fits
+from fxfuse.graph.call import call_of
 from fxfuse.operators.axes import reduced
 from fxfuse.operators.register import SAME_RANK, row
 from fxfuse.operators.roles import Carrier
 from fxfuse.operators.spatial import Spatial
 from fxfuse.operators.windows import geometry_of, numbers
-from fxfuse.report.reasons import Reason, require
+from fxfuse.report.reasons import Reason, Refusal, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from fxfuse.algebra.affine import Affine
+    from fxfuse.graph.graph import Graph
 
 
 class AdaptivePool(Spatial):
@@ -111,6 +113,22 @@ class Mean(Carrier):
 
     def _require_constant(self, full: Affine, axes: list[int]) -> None:
         self.require(not any(t.shape[axis] > 1 for t in (full.scale, full.shift) for axis in axes))
+
+
+def mean_of_image(graph: Graph, node: fx.Node) -> tuple[fx.Node, Any, bool] | None:
+    """Return which value a node averages over the axes of an image, how it names them, and whether they stay."""
+    row = graph.row(node)
+    if row is None or row.name not in ("mean", "adaptive_avg_pool2d"):
+        return None
+    try:
+        call = call_of(graph, node, row)
+    except Refusal:
+        return None
+    if row.name == "mean":
+        axes = call.get("dim")
+        known = axes in ([2, 3], (2, 3), [-2, -1], (-2, -1)) and call.get("dtype") is None
+        return (call.input, axes, bool(call.get("keepdim"))) if known else None
+    return (call.input, (-2, -1), True) if call.get("output_size") in (1, [1, 1], (1, 1)) else None
 
 
 _aten = torch.ops.aten

@@ -229,31 +229,6 @@ def test_a_sum_behind_stochastic_depth() -> None:
     assert [one.takes for one in report(model).kernels] == [(), ()]
 
 
-def test_means_of_images() -> None:
-    pool, pools = nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d((1, 2))
-    for forward in (
-        lambda m, x: m.b(m.pool(m.a(x)) * x),
-        lambda m, x: m.b(m.pools(m.a(x))),
-        lambda m, x: m.b(F.adaptive_avg_pool2d(m.a(x), (1, 1))),
-        lambda m, x: m.b(m.a(x).mean((2, 3), keepdim=True)),
-        lambda m, x: m.a(x).mean((-2, -1)).view(-1),
-        lambda m, x: m.a(x).mean([2, 3]) + m.b(x).mean(dim=(1, 2)).mean(),
-        lambda m, x: m.a(x).unsqueeze(2).mean((2, 3)),
-        lambda m, x: torch.mean(m.b(x), (2, 3), dtype=torch.float64).to(x.dtype),
-    ):
-        kernels(forward, pool=pool, pools=pools)
-
-
-@torch.no_grad()
-def test_a_mean_into_another_value() -> None:
-    def forward(m: Any, x: Tensor) -> Tensor:
-        y = x.sum((2, 3))
-        torch.mean(m.a(x), (2, 3), out=y)
-        return y
-
-    kernels(forward)
-
-
 def test_written_through_a_view_that_may_be_a_copy() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
