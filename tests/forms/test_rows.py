@@ -115,33 +115,44 @@ def can_be_exported(sample: Sample) -> bool:
     return not (without and sample.target is torch.ops.aten._batch_norm_no_update.default)
 
 
-def first_and_last(every: list[Sample]) -> list[Sample]:
-    """The plainest and the most awkward call of each target; the laws have all combinations.
-
-    Of overloads only the last, since torch.export writes them for the other targets as well.
-    """
-    targets = {sample.target: [other for other in every if other.target == sample.target] for sample in every}
-    return [
-        sample
-        for target, alike in targets.items()
-        for sample in ((alike[-1],) if isinstance(target, torch._ops.OpOverload) else (alike[0], *alike[1:][-1:]))
-    ]
-
-
 SAMPLES = samples()
 
 
+def most_awkward(every: list[Sample]) -> list[Sample]:
+    """The last call of each target; the laws have all combinations."""
+    return list({sample.target: sample for sample in every}.values())
+
+
+def plainest(every: list[Sample]) -> list[Sample]:
+    """The first call of each target of which that is another one.
+
+    Of overloads there is none, since torch.export writes them for the other targets as well.
+    """
+    first, last = ({sample.target: sample for sample in order} for order in (reversed(every), every))
+    overloads = torch._ops.OpOverload
+    return [
+        sample for target, sample in first.items() if sample is not last[target] and not isinstance(target, overloads)
+    ]
+
+
 def groups() -> dict[str, list[Sample]]:
-    """The samples that one model holds, by role and what the input is like."""
+    """The samples that one model could hold, by role and what the input is like."""
     found: dict[str, list[Sample]] = {}
     for sample in SAMPLES:  # but for fxfuse's own checks, which stand only in its results
         if sample.target not in (AssumedRank, require_rank) and can_be_exported(sample) and has_a_layer(sample):
             shape = "x".join(map(str, sample.x.shape)) + f"-{sample.x.dtype}".removeprefix("-torch.float64")
             found.setdefault(f"{sample.role}-{shape}", []).append(sample)
-    return {name: first_and_last(every) for name, every in found.items()}
+    return found
 
 
-GROUPS = groups()
+GROUPS = [
+    *(pytest.param(most_awkward(every), id=name) for name, every in groups().items()),
+    *(
+        pytest.param(others, id=f"{name}-plainest", marks=pytest.mark.slow)
+        for name, every in groups().items()
+        if (others := plainest(every))
+    ),
+]
 
 
 def excused(sample: Sample, form: str) -> bool:
@@ -150,9 +161,8 @@ def excused(sample: Sample, form: str) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:.*(deprecated|Using padding='same')")
-@pytest.mark.parametrize("group", list(GROUPS))
-def test_every_row_folds_in_every_form(group: str) -> None:
-    chosen = GROUPS[group]
+@pytest.mark.parametrize("chosen", GROUPS)
+def test_every_row_folds_in_every_form(chosen: list[Sample]) -> None:
     x, carries = chosen[0].x, chosen[0].role not in ("Linear", "AffineSource")
     branches = {f"b{number}": branch(sample) for number, sample in enumerate(chosen)}
     model = Branches(branches, x.ndim if carries else None).eval()

@@ -41,13 +41,13 @@ def test_every_row_of_the_table_is_drawn_and_built() -> None:
             assert any(type(module) is type(samples[number].model) for module in called), f"{row} was left out"
 
 
-@examples(150)
+@examples(100)
 @given(recipe=RECIPES)
 def test_the_properties_of_every_result(recipe: Recipe) -> None:
     check(recipe)
 
 
-@examples(8, shrink=False)  # an export takes half a second
+@examples(6, shrink=False)  # an export takes half a second
 @given(recipe=RECIPES.filter(is_whole))
 def test_every_form_gives_the_same_and_decides_the_same(recipe: Recipe) -> None:
     check_forms(recipe)

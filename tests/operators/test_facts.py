@@ -71,9 +71,8 @@ def graph_of(sample: Sample) -> tuple[Graph, fx.Node, fx.Node]:
     return graph, called, output
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_the_result_has_as_many_axes_as_the_row_says(sample: Sample) -> None:
-    expected = run(sample.model, sample.inputs)
+def assert_axes(sample: Sample, expected: Tensor) -> None:
+    """The result has as many axes as the row says, and the input as many as it says of the result."""
     graph_module = fx.symbolic_trace(sample.model)
     inputs, output = graph_module.graph.find_nodes(op="placeholder"), graph_module.graph.output_node().args[0]
     assert isinstance(output, fx.Node)
@@ -91,17 +90,17 @@ def test_the_result_has_as_many_axes_as_the_row_says(sample: Sample) -> None:
         assert known or not forward or (row.shape is None and row.rank is None) or row.shape == "linear"
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_the_result_has_the_shape_that_the_row_says(sample: Sample) -> None:
-    row, expected = OPERATORS[sample.target], run(sample.model, sample.inputs)
+def assert_shape(sample: Sample, expected: Tensor) -> None:
+    """The result has the shape that the row says."""
+    row = OPERATORS[sample.target]
     if row.shape == "same":
         assert expected.shape == sample.x.shape
     if row.takes:
         assert sample.x.ndim in row.takes
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_the_result_is_in_memory_what_the_row_says(sample: Sample) -> None:
+def assert_memory(sample: Sample) -> None:
+    """The result has memory of its own, or that of an input, as the row says."""
     row, inputs = OPERATORS[sample.target], [x.clone() for x in sample.inputs]
     given = run(sample.model, tuple(inputs))
     graph, called, _ = graph_of(sample)
@@ -112,6 +111,14 @@ def test_the_result_is_in_memory_what_the_row_says(sample: Sample) -> None:
         assert shared
     elif row.result in ("new", "view", "parts", "in place"):
         assert shared == (row.result != "new") or given.numel() == 0
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_the_result_is_what_the_row_says(sample: Sample) -> None:
+    expected = run(sample.model, sample.inputs)
+    assert_axes(sample, expected)
+    assert_shape(sample, expected)
+    assert_memory(sample)
 
 
 @pytest.mark.parametrize("sample", with_strides("fixed"), ids=str)

@@ -123,7 +123,7 @@ def test_an_affine_source_is_its_affine(sample: Sample) -> None:
 def test_the_tail_of_a_norm_is_what_follows_the_bare_normalisation(sample: Sample) -> None:
     graph, view = seen(sample)
     assert isinstance(view, AffineSource)
-    expected, affine, write = run(sample.model, sample.inputs), view.affine(), view.detached()
+    expected, affine, write = run(sample.model, sample.inputs), view.affine(), view.without_affine()
     assert affine.scale.dtype == affine.shift.dtype == torch.float64
     assert write is not None
     assert not view.leaves_nothing

@@ -35,6 +35,9 @@ class Switches(nn.Module):
 
 
 class Switched(Switches):
+    conv: nn.Module
+    bn: nn.Module
+
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__()
         self.plain = False
