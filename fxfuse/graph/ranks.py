@@ -109,6 +109,9 @@ class _Ranks:
         first = first_operand(node)
         if first is not None:
             self._narrow(first, *self._demanded(node, row))
+        asked, axis = size_asked_for(node)
+        if asked is not None and type(axis) is int:  # x.shape[3] raises for three axes
+            self._narrow(asked, axis + 1 if axis >= 0 else -axis, _ANY[1])
         if node not in self.known:
             recorded = recorded_value(node) if node.meta else None
             self._set(node, self._from_inputs(node) if recorded is None else recorded.ndim)
@@ -210,6 +213,18 @@ class _Ranks:
             return False
         constant = weight in self.graph.constants and self.graph.tensor_rank(weight) == _MATRIX
         return constant or self.known.get(weight) == _MATRIX
+
+
+def size_asked_for(size: fx.Node) -> tuple[fx.Node | None, object]:
+    """Return whose size along which axis a node asks for."""
+    if size.op == "call_method" and size.target == "size" and len(size.args) == 2:
+        return size.all_input_nodes[0], size.args[1]
+    source = size.args[0] if size.target is operator.getitem else None
+    asks = isinstance(source, fx.Node) and source.target in (getattr, "size") and len(source.all_input_nodes) == 1
+    if not asks or not isinstance(source, fx.Node):
+        return None, None
+    shape = source.target == "size" or source.args[1:] == ("shape",)
+    return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
 
 
 def recorded_dtype(node: fx.Node) -> torch.dtype | None:

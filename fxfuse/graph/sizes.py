@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from fxfuse.graph.ranks import recorded_value
+from fxfuse.graph.ranks import recorded_value, size_asked_for
 from fxfuse.graph.uses import first_operand
 from fxfuse.report.reasons import Refusal
 
@@ -107,7 +107,16 @@ class Sizes:
         if any(self._may_reshape(user, value) for value in same for user in value.users):
             return None
         known = self.of(node)
-        return known[axis] if known[axis] is not None else (same[-1], axis)
+        return known[axis] if known[axis] is not None else self._label_before(same[-1], axis)
+
+    def _label_before(self, node: fx.Node, axis: int) -> object:
+        """Return the label of an axis that an operation only moves, or gives a size that it is asked for."""
+        try:
+            view: Any = self.graph.view(node)
+            labels = view.labels() if hasattr(view, "labels") else []
+        except Refusal:
+            labels = []
+        return labels[axis] if labels and labels[axis] is not None else (node, axis)
 
     def _may_reshape(self, user: fx.Node, value: fx.Node) -> bool:
         """Whether a node may give a value another shape in place, at whatever time."""
@@ -131,7 +140,7 @@ class Sizes:
             operands = [self.asked(operand) for operand in size.args]
             numbers = [operand for operand in operands if isinstance(operand, int)]
             return _COMPUTED[size.target](*numbers) if len(numbers) == len(operands) and numbers[-1] else None
-        base, axis = _asked(size)
+        base, axis = size_asked_for(size)
         known = self.of(base) if base is not None else ()
         if base is None or not isinstance(axis, int) or not -len(known) <= axis < len(known):
             return None
@@ -140,18 +149,6 @@ class Sizes:
 
 def _number(size: object) -> int | None:
     return size if isinstance(size, int) else None  # a symbol is no number
-
-
-def _asked(size: fx.Node) -> tuple[fx.Node | None, object]:
-    """Return whose size along which axis a node asks for."""
-    if size.op == "call_method" and size.target == "size" and len(size.args) == 2:
-        return size.all_input_nodes[0], size.args[1]
-    source = size.args[0] if size.target is operator.getitem else None
-    asks = isinstance(source, fx.Node) and source.target in (getattr, "size") and len(source.all_input_nodes) == 1
-    if not asks or not isinstance(source, fx.Node):
-        return None, None
-    shape = source.target == "size" or source.args[1:] == ("shape",)
-    return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
 
 
 # What models compute with sizes, as far as all are numbers.

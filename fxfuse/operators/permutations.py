@@ -40,6 +40,11 @@ class Permute(Carrier):
         before = self.sizes_before()
         return {after: before[axis] for after, axis in pairs if axis in before}
 
+    def labels(self) -> list[object]:
+        """Return what identifies the sizes of the input, in the new order."""
+        sizes = self.call.graph.sizes
+        return [sizes.label(self.input, axis) for axis in self.order(len(sizes.of(self.input)))]
+
     def _rank(self, affine: Affine) -> int:
         proven = self.known_rank or self.require_axes(self.input)
         self.require(affine.rank <= proven)

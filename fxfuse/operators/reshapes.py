@@ -137,6 +137,10 @@ class Reshape(Regroup):
         whole = (graph.sizes.taken(self.node, -1 - right),) if known[1] == (None,) else known[1]
         return Regrouped(left, known[0], whole, right)
 
+    def labels(self) -> list[object]:
+        """Return what identifies the sizes of the result: a number, whose size it is, or None."""
+        return self._labels_after()
+
     def _labels_before(self) -> list[object]:
         sizes = self.call.graph.sizes
         return [sizes.label(self.input, axis) for axis in range(len(sizes.of(self.input)))]

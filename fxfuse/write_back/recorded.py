@@ -148,7 +148,12 @@ class RecordedVetoes(Vetoes):
     def _links_between(
         self, ends: list[tuple[fx.Node, fx.Node]], between: Collection[fx.Node], plan: Plan
     ) -> list[Link]:
-        """Return a link for each value and the node that takes it; no module may take a value twice."""
+        """Return a link for each value and the node that takes it; no module may take a value twice.
+
+        A traced forward takes it once, whatever it does with it.
+        """
+        taken = {(value, (node in between and node.meta.get(PART)) or node): (value, node) for value, node in ends}
+        ends = [*taken.values()]
         takers = [(value, self._taker(node, between)) for value, node in ends]
         for (_, node), end in zip(ends, takers, strict=True):
             if takers.count(end) > 1:
@@ -160,7 +165,7 @@ class RecordedVetoes(Vetoes):
 
     def _giver(self, value: fx.Node, between: Collection[fx.Node]) -> str:
         """Return the path of the module that gives a value to untraced code: a layer, or one whose forward ends so."""
-        if value not in between:
+        if value not in between or self._is_called_once(value):
             return self._path(value)
         call: Call | None = value.meta.get(RETURNED)
         if call is None or call != value.meta.get(PART):
@@ -169,12 +174,19 @@ class RecordedVetoes(Vetoes):
 
     def _taker(self, node: fx.Node, between: Collection[fx.Node]) -> str:
         """Return the path of the module that untraced code gives a value: a layer, or one that takes nothing else."""
-        if node not in between:
+        if node not in between or self._is_called_once(node):
             return self._path(node)
         call: Call | None = node.meta.get(PART)
         if call is None or not call.single:
             raise self._untraced(node)
         return call.path
+
+    def _is_called_once(self, node: fx.Node) -> bool:
+        """Whether a node is the only call of a layer, in untraced code: a pool or the like that checks what it gets."""
+        module = self.editor.origin[node].module
+        if module is None or PART in node.meta:
+            return False
+        return sum(origin.module is module for origin in self.editor.origin.values()) == 1
 
     def _path(self, node: fx.Node) -> str:
         return str(self.editor.origin[node].target)
