@@ -28,7 +28,7 @@ def write_arguments(graph: Graph, storage: Storage, write: Write, erase_unused: 
         erase_unused: erases a node that nothing reads any more, with the constants that only it read.
     """
     if write.target is not None:
-        _retarget(graph, write.call, write.target)
+        _retarget(graph, write, write.target)
     node = graph.source(write.call.node)
     names = OPERATORS[node.target].arguments
     requires_grad = write.trains or _requires_grad(graph, write.call)
@@ -74,11 +74,15 @@ def _insert(graph: Graph, storage: Storage, copied: _Copied) -> fx.Node:
     return node
 
 
-def _retarget(graph: Graph, call: Call, target: Callable[..., Any]) -> None:
-    """Let a call go to a function that takes a bias as well, which is still to be set."""
+def _retarget(graph: Graph, write: Write, target: Callable[..., Any]) -> None:
+    """Let a call go to another function; what the edit gives it is still to be set."""
+    call = write.call
     names = OPERATORS[target].arguments[: len(call.arguments) + 1]
     call.node.op, call.node.target = "call_function", target
-    call.node.args, call.node.kwargs = tuple(call.arguments.get(name) for name in names), {}
+    given = [call.arguments.get(name) for name in names]
+    while given[-1] is None and names[len(given) - 1] not in write.constants:
+        del given[-1]
+    call.node.args, call.node.kwargs = tuple(given), {}
     graph.reread(call.node)
 
 

@@ -128,7 +128,7 @@ class _Engine:
                 other = self._offer(rule, node)
             except Refusal:
                 continue
-            if other is not None and other.copied < offer.copied:
+            if other is not None and other.plan.downstream and other.copied < offer.copied:
                 offer = other
         return offer
 

@@ -14,6 +14,7 @@ from fxfuse.rules.fold_constants import fold_constants
 from fxfuse.rules.fold_downstream import fold_downstream
 from fxfuse.rules.fold_padding import fold_padding
 from fxfuse.rules.fold_upstream import fold_upstream
+from fxfuse.rules.join_constants import join_constants
 from fxfuse.rules.merge_branches import merge_branches
 from fxfuse.rules.merge_chain import merge_chain
 from fxfuse.rules.merge_concatenated import merge_concatenated
@@ -35,6 +36,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     fold_downstream,  # norm -> conv: else into the weights of all who read it
     fold_constants,  # a weight that is computed from parameters alone becomes a parameter
     fold_padding,  # pad -> conv: the convolution pads as much more, where both pad zeros
+    join_constants,  # (x * a + b) * c + d: one product and one sum, where no layer takes them in
     merge_chain,  # conv -> conv, linear -> linear: one layer, where that is exact and costs no more
     merge_branches,  # conv(x) + conv(x) + norm(x) + x: one convolution
     merge_concatenated,  # cat of conv(x) and conv(x): one convolution
@@ -71,5 +73,6 @@ STARTS: dict[int, Start] = {
         (merge_branches, Start(Sum)),
         (merge_concatenated, Start(Concatenation)),
         (stack_parallel, Start(Linear)),
+        (join_constants, Start(AffineSource, reads=(AffineSource,), modules=False)),
     )
 }

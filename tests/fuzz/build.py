@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from tests.fuzz.fitting import fitting
-from tests.fuzz.nets import STYLES, Branching, Call, Net
+from tests.fuzz.nets import STYLES, Branching, Call, Handing, Net
 from tests.fuzz.pieces import PIECES, DoesNotFit
 from tests.fuzz.rows import ROWS
 from tests.operators.calls import Function, Joined, Method, Pair, Single
@@ -61,7 +61,8 @@ def watched_dtypes() -> Iterator[set[torch.dtype]]:
 
 def _net(steps: tuple[Step, ...], style: str, outputs: Any, x: Tensor) -> tuple[nn.Module, list[Tensor]]:
     """A module of some steps, and what it gives."""
-    net = STYLES["plain" if style == "branching" else style](outputs)
+    around = {"branching": Branching, "handing": Handing}.get(style)
+    net = STYLES["plain" if around is not None else style](outputs)
     net.axes = x.ndim
     builder = Builder(net, [x.clone()])
     for number, step in enumerate(steps):
@@ -70,7 +71,7 @@ def _net(steps: tuple[Step, ...], style: str, outputs: Any, x: Tensor) -> tuple[
     unread = [number for number in range(len(builder.values)) if number not in read]
     last = len(builder.values) - 1
     net.returned = [last] if outputs == "last" else unread or [last]
-    model = Branching(net) if style == "branching" else net
+    model = net if around is None else around(net)
     model.training = net.training = False
     return model, [builder.values[number] for number in net.returned]
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fxfuse.modules.guards import require_rank
 
@@ -129,6 +130,28 @@ class Chunks(Plain):
         return self._run(torch.cat([*x.chunk(2, -1)], -1))
 
 
+class Handing(nn.Module):
+    """Cannot be traced, and gives what it calls to functions that call it, by a slice or a computed name."""
+
+    def __init__(self, inner: Net) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([inner])
+        self.layer0 = inner
+
+    def forward(self, x: Tensor) -> Any:
+        if x.sum() > 1e300:
+            x = -x
+        if x.shape[0] % 2:
+            return getattr(self, f"layer{x.shape[0] % 1}")(x)
+        for layer in self.layers[:1]:
+            found = checkpoint(layer, x, use_reentrant=False) if x.shape[-1] > 5 else run(layer, x)
+        return found
+
+
+def run(layer: Any, x: Tensor) -> Any:
+    return layer(x)
+
+
 STYLES: dict[str, type[Net]] = {
     "plain": Plain,
     "proven": Proven,
@@ -139,4 +162,4 @@ STYLES: dict[str, type[Net]] = {
     "region": Region,
     "chunks": Chunks,
 }
-UNTRACEABLE = ("branching", "direct", "region")
+UNTRACEABLE = ("branching", "direct", "region", "handing")

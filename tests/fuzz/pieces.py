@@ -149,6 +149,75 @@ def scripted(x: Tensor, number: int) -> nn.Module:
         return torch.jit.trace(made.double().eval(), x.double(), check_trace=False)
 
 
+class Table(nn.Module):
+    """Looks rows up, by numbers made of a value."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(rows, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.table((x.detach() * 3).nan_to_num(0).abs().long() % self.table.num_embeddings)
+        return found
+
+
+def table(x: Tensor, number: int) -> nn.Module:
+    """An embedding; of a value with few axes, since it gives one more."""
+    if x.ndim > 3:
+        raise DoesNotFit
+    return Table(pick(number, 3, 5), pick(number // 2, 4, 8))
+
+
+class Product(nn.Module):
+    """A product with a parameter: one matrix for all, or one for each of the first axis."""
+
+    def __init__(self, weight: nn.Parameter, *, batched: bool) -> None:
+        super().__init__()
+        self.weight, self.batched = weight, batched
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bmm(x, self.weight) if self.batched else x @ self.weight
+
+
+def product(x: Tensor, number: int) -> nn.Module:
+    """A product of a value with a matrix, or with a stack of matrices."""
+    if x.ndim < 2:
+        raise DoesNotFit
+    batched, stacked = x.ndim == 3 and number % 2 == 0, x.ndim > 2 and number % 3 == 0
+    stack = x.shape[:-2] if batched or stacked else ()
+    return Product(parameter(*stack, x.shape[-1], pick(number // 6, 4, 8), seed=number), batched=batched)
+
+
+class Each(nn.Module):
+    """Goes through a list that it is given."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: list[Tensor]) -> Tensor:
+        return torch.cat([self.layer(value) for value in values])
+
+
+class Listed(nn.Module):
+    """Gives a list of parts of a value to a module that goes through it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.each = Each(layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.each([x, x.flip(0)])
+
+
+def listed(x: Tensor, number: int) -> nn.Module:
+    """A layer, with a norm at times, that a loop over an argument calls."""
+    made = layer(x, number)
+    with torch.no_grad():
+        given = made.double()(x.double())
+    return Listed(nn.Sequential(made, norm(given, number // 2)) if number % 3 else made)
+
+
 PIECES: dict[str, Piece] = {
     "layer": Piece(layer),
     "linear": Piece(linear),
@@ -164,4 +233,7 @@ PIECES: dict[str, Piece] = {
     "part": Piece(code(PARTS), gives=2),
     "cast": Piece(code(CASTS)),
     "scripted": Piece(scripted),
+    "table": Piece(table),
+    "product": Piece(product),
+    "listed": Piece(listed),
 }

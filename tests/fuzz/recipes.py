@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 providers.HypothesisProvider._maybe_draw_constant = lambda *_, **__: None  # type: ignore[method-assign]
 
 # The kinds of a module that consists of steps; "plain" is traced, the others each have a difficulty.
-STYLES = ("proven", "plain", "optional", "asking", "branching", "direct", "idle", "region", "chunks")
+STYLES = ("proven", "plain", "optional", "asking", "branching", "direct", "idle", "region", "chunks", "handing")
 # What happens to the module of one step.
 MARKS = ("tied", "hooked", "watched", "training", "parametrized")
 SHAPES = ((2, 8, 6, 4), (2, 8, 6), (3, 8), (2, 8, 6, 4, 5), (2, 4, 6, 5), (8, 6, 4), (8, 6), (8, 6, 4, 5), (8,))
