@@ -74,6 +74,12 @@ class Names:
                 return self._refusal_of(outermost)
         return None
 
+    def sets(self, module: nn.Module | None) -> bool:
+        """Whether untraced code may set an attribute that a layer has: its padding, eps or mode."""
+        if module is None:
+            return False
+        return any(not code.stored(module).isdisjoint(vars(module)) for _, code, _ in self._codes)
+
     def touches(self, module: nn.Module) -> bool:
         """Whether untraced code may come to a module by itself."""
         return any(module in found.touched for _, _, found in self._codes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.checkpoint import checkpoint
 
+from fxfuse.modules.bytecode import steps_of
 from fxfuse.modules.code import codes_in, mentions
 from fxfuse.modules.origin import is_users
 from fxfuse.modules.receivers import receivers_of_parameter
@@ -64,7 +65,7 @@ class OnlyCalls:
             self.methods.add(rest[0])
             passes = [self._passes(value, kind, function, receiver.position + 1, seen) for value, kind in methods]
             return bool(passes) and all(passes)
-        value = function.__globals__.get(variable)
+        value = None if variable in _set_globals(function) else function.__globals__.get(variable)
         for attribute in rest:
             value = vars(value).get(attribute) if isinstance(value, ModuleType) else None
         if value is checkpoint:
@@ -81,6 +82,12 @@ class OnlyCalls:
         seen.add((value, position))
         gets = None if mentions(code).opens else receivers_of_parameter(code, position, own=owner is not None)
         return gets is not None and all(self._only_calls(value, owner, receiver, seen) for receiver in gets)
+
+
+def _set_globals(function: FunctionType) -> set[str]:
+    """Return the variables of its Python file that a function sets."""
+    steps = (step for code in codes_in(function.__code__) for step in steps_of(code))
+    return {str(step.argval) for step in steps if step.opname == "STORE_GLOBAL"}
 
 
 def by_keyword(function: FunctionType, helper: FunctionType) -> bool:

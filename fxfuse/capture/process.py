@@ -4,10 +4,9 @@ For a trace, torch.fx and this package exchange methods of ``nn.Module`` and oth
 process.  A second trace at the same time would take those of the first for torch's own, and leave them in place for
 ever, so it waits.  What other threads run in the meantime is theirs, and is let alone.
 
-``max`` and ``min`` of sizes become nodes of the graph: the builtins would branch on which of the sizes is larger.
-``type`` of a proxy is that of the value.  The Python files of the functions that a model runs have variables of these
-names meanwhile, as torch.fx does it for functions of ``math``.  The builtins themselves stay as they are, for every
-thread.
+``max`` and ``min`` of sizes become nodes of the graph: the builtins would branch on which of the sizes is larger.  The
+Python files of the functions that a model runs have variables of these names meanwhile, as torch.fx does it for
+functions of ``math``.  The builtins themselves stay as they are, for every thread.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torch.fx import _symbolic_trace
 from torch.utils._pytree import tree_leaves
 
 from fxfuse.capture.known_objects import reached_from
-from fxfuse.capture.proxies import AnyProxy, Untraceable
+from fxfuse.capture.proxies import Untraceable
 from fxfuse.capture.symbolic_sizes import ORIGINALS, number_class
 from fxfuse.modules.code import mentions
 from fxfuse.modules.origin import home_of, is_users
@@ -171,7 +170,7 @@ class Numbers(NamedTuple):
     """How the methods of a class, and what they call, compute with numbers.
 
     Attributes:
-        scopes: the variables of the Python files in which ``max``, ``min`` or ``type`` is named.
+        scopes: the variables of the Python files in which ``max`` or ``min`` is named.
         math: whether ``math``, or a function of it, is named.
         deforms: whether torchvision, or its deformable convolution, is named.
     """
@@ -185,7 +184,7 @@ class Numbers(NamedTuple):
 def _numbers_of(cls: Any) -> Numbers:
     values = [value for base in cls.__mro__ if is_users(base) for value in vars(base).values()]
     functions, known = reached_from([v for v in values if not isinstance(v, type)]) if values else ([], [])
-    using = [f for f in functions if not _EXCHANGED.keys().isdisjoint(mentions(f.__code__).variables)]
+    using = [f for f in functions if not ORIGINALS.keys().isdisjoint(mentions(f.__code__).variables)]
     scopes, homes = [function.__globals__ for function in using], set(map(home_of, known))
     deforms = not homes.isdisjoint(("torchvision", "torchvision.ops", "torchvision.ops.deform_conv"))
     return Numbers(tuple(scopes), "math" in homes, deforms)
@@ -193,14 +192,14 @@ def _numbers_of(cls: Any) -> Numbers:
 
 @contextlib.contextmanager
 def traced_extremes(root: nn.Module) -> Iterator[Numbers]:
-    """Make ``max`` and ``min`` of sizes nodes, and ``type`` know proxies; yield what all classes of the model name."""
+    """Make ``max`` and ``min`` of sizes nodes of the graph; yield what all classes of the model name."""
     classes: set[Any] = {type(module) for module in root.modules()}
     found = [_numbers_of(cls) for cls in classes]
     scopes = {id(scope): scope for numbers in found for scope in numbers.scopes}
-    placed = [(scope, name) for scope in scopes.values() for name in _EXCHANGED if name not in scope]
+    placed = [(scope, name) for scope in scopes.values() for name in ORIGINALS if name not in scope]
     try:
         for scope, name in placed:
-            scope[name] = _EXCHANGED[name]
+            scope[name] = _traced(ORIGINALS[name])
         yield Numbers((), any(numbers.math for numbers in found), any(numbers.deforms for numbers in found))
     finally:
         for scope, name in placed:
@@ -217,24 +216,3 @@ def _traced(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(*args, **kwargs)
 
     return extreme
-
-
-class _AskingType(type):
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs or not issubclass(type(args[0]), AnyProxy):
-            found = type(*args, **kwargs)
-            return cls if found is type else found  # so that type(x) is type says what it said
-        return args[0].kind()
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, type)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, type)
-
-
-class _Type(type, metaclass=_AskingType):
-    """``type`` in the files of a model while it is traced: of a proxy, it gives the class of the value."""
-
-
-_EXCHANGED: dict[str, Any] = {"type": _Type, **{name: _traced(original) for name, original in ORIGINALS.items()}}

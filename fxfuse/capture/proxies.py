@@ -94,15 +94,6 @@ class AnyProxy(fx.Proxy):
             return Tensor if not classes or issubclass(Tensor, classes) else AnyProxy
         raise self.refused("it asks for the class of a value")
 
-    def kind(self) -> type:
-        """Return the class of the value, where that is sure."""
-        number = number_class(self.node)
-        if number is not None:
-            return number
-        if self.node.op != "get_attr" and gives_tensor(self.node, self.tracer.is_layer):  # type: ignore[attr-defined] # as above
-            return Tensor
-        raise self.refused("it asks for the class of a value")
-
     def __getattr__(self, k: str) -> Any:
         if not hasattr(Tensor, k) and asked_by_user():
             raise self.refused(f"it looks for {k!r} on a value that may be a tensor")
@@ -161,10 +152,6 @@ class ConstantProxy(AnyProxy):
     def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
         super().__init__(node, tracer)
         self.tensor = tensor
-
-    def kind(self) -> type:
-        """Return the class of the tensor."""
-        return type(self.tensor)
 
     @property
     def shape(self) -> torch.Size:

@@ -112,8 +112,11 @@ def refusal_of(graph: Facts, node: fx.Node, reason: Reason) -> Refusal:
     value = graph.describe(node)
     if is_quantized(graph.module(node)):
         return Refusal(Reason.NOT_FLOATING, name="weight", value=value, dtype="quantized")
-    untraced = UNTRACED in graph.source(node).meta
-    return Refusal(reason, value=f"{value} (in code that was not traced)" if untraced else value)
+    if UNTRACED not in graph.source(node).meta:
+        return Refusal(reason, value=value)
+    row, value = row_at(node), f"{value} (in code that was not traced)"
+    linear = row is not None and hasattr(row.view, "linear_map")  # a convolution whose weights that code reads
+    return Refusal(Reason.OWN_FORWARD if linear else reason, value=value)
 
 
 def operator_at(node: fx.Node, module: nn.Module | None) -> Operator | None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from fxfuse.graph.facts import Rank
-from fxfuse.graph.uses import asks_shape, first_operand, nodes_in
+from fxfuse.graph.nodes import UNTRACED
+from fxfuse.graph.uses import asks_shape, first_operand, nodes_in, size_asked_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +46,14 @@ class _Ranks:
         self.known: dict[fx.Node, int] = {}
         self._between: dict[fx.Node, tuple[int, int]] = {}  # the least and the largest number of axes
         self._alike: dict[fx.Node, list[fx.Node]] = {}
+        # x.unsqueeze_(0): what is asked of x later is asked of another number of axes.
+        self._reshaped = any((row is None or row.shape is None) and graph.mutated(n) for n, row in self.rows.items())
 
     def all(self) -> dict[fx.Node, Rank]:
         """Prove what can be proven, then fill in what is usual."""
-        for sweep in (self.nodes, list(reversed(self.nodes)), self.nodes):
+        # Another run may take a way without what code that was not traced did in this one.
+        nodes = [node for node in self.nodes if UNTRACED not in node.meta]
+        for sweep in (nodes, nodes[::-1], nodes):
             for node in sweep:
                 self._prove(node)
         proven = set(self.known)
@@ -107,9 +112,9 @@ class _Ranks:
     def _prove(self, node: fx.Node) -> None:
         row = self.rows[node]
         first = first_operand(node)
-        if first is not None:
+        if first is not None and not self._reshaped:
             self._narrow(first, *self._demanded(node, row))
-        asked, axis = size_asked_for(node)
+        asked, axis = (None, None) if self._reshaped else size_asked_for(node)
         if asked is not None and type(axis) is int:  # x.shape[3] raises for three axes
             self._narrow(asked, axis + 1 if axis >= 0 else -axis, _ANY[1])
         if node not in self.known:
@@ -213,18 +218,6 @@ class _Ranks:
             return False
         constant = weight in self.graph.constants and self.graph.tensor_rank(weight) == _MATRIX
         return constant or self.known.get(weight) == _MATRIX
-
-
-def size_asked_for(size: fx.Node) -> tuple[fx.Node | None, object]:
-    """Return whose size along which axis a node asks for."""
-    if size.op == "call_method" and size.target == "size" and len(size.args) == 2:
-        return size.all_input_nodes[0], size.args[1]
-    source = size.args[0] if size.target is operator.getitem else None
-    asks = isinstance(source, fx.Node) and source.target in (getattr, "size") and len(source.all_input_nodes) == 1
-    if not asks or not isinstance(source, fx.Node):
-        return None, None
-    shape = source.target == "size" or source.args[1:] == ("shape",)
-    return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)
 
 
 def recorded_dtype(node: fx.Node) -> torch.dtype | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from fxfuse.graph.ranks import recorded_value, size_asked_for
-from fxfuse.graph.uses import first_operand
+from fxfuse.graph.ranks import recorded_value
+from fxfuse.graph.uses import first_operand, size_asked_for
 from fxfuse.report.reasons import Refusal
 
 if TYPE_CHECKING:

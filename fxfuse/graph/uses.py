@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -194,3 +195,15 @@ class Readers:
             yield from module.parameters() if module._modules else module._parameters.values()
         elif node.op == "get_attr":
             yield fetch(self.graph.graph_module, str(node.target))
+
+
+def size_asked_for(size: fx.Node) -> tuple[fx.Node | None, object]:
+    """Return whose size along which axis a node asks for."""
+    if size.op == "call_method" and size.target == "size" and len(size.args) == 2:
+        return size.all_input_nodes[0], size.args[1]
+    source = size.args[0] if size.target is operator.getitem else None
+    asks = isinstance(source, fx.Node) and source.target in (getattr, "size") and len(source.all_input_nodes) == 1
+    if not asks or not isinstance(source, fx.Node):
+        return None, None
+    shape = source.target == "size" or source.args[1:] == ("shape",)
+    return (source.all_input_nodes[0], size.args[1]) if shape else (None, None)

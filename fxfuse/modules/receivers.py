@@ -85,6 +85,9 @@ def _receivers(steps: list[dis.Instruction], number: int, own: str, above: int) 
         return None
     function = next((n for n in range(number, -1, -1) if call_of(steps, n) == end), None)
     path = () if function is None else _path(steps, function, own)
+    behind = 0 if function is None else function - len(path) + 2  # the first step of the path
+    if any(step.is_jump_target for step in steps[behind : number + 1]):
+        return None  # (one if short else two)(self.block, x)
     return frozenset([Receiver(path, (count_of(steps[end]) or 0) - 1 - above)]) if path else None
 
 

@@ -7,8 +7,6 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.modules.bytecode import steps_of
-from fxfuse.modules.calls import call_of
 from fxfuse.modules.origin import wrappers_of
 
 if TYPE_CHECKING:
@@ -38,11 +36,9 @@ def _asked(code: CodeType) -> str:
     asked = _STATES & set(code.co_names)
     if asked:
         return f"it calls {min(asked)}"
-    steps = steps_of(code)
-    kinds = {call_of(steps, number) for number, step in enumerate(steps) if step.argval == "type"}
-    for number, step in enumerate(steps):
-        if step.opname == "IS_OP" and steps[number - 1].opname != "LOAD_CONST":
-            of_class = steps[number - 1].opname == "LOAD_GLOBAL" and number - 2 in kinds  # type(x) is list
-            if not of_class:
-                return "it compares by identity"
+    before = None
+    for step in dis.get_instructions(code):
+        if step.opname == "IS_OP" and before is not None and before.opname != "LOAD_CONST":
+            return "it compares by identity"
+        before = step
     return ""

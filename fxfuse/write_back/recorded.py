@@ -98,7 +98,7 @@ class RecordedVetoes(Vetoes):
         graph = self.editor.graph
         changed = list(dict.fromkeys(plan.nodes))
         for node in changed:
-            if UNTRACED in graph.source(node).meta:
+            if UNTRACED in graph.source(node).meta or self._names_of_code.sets(self.editor.origin[node].module):
                 raise self._untraced(node)
         between = [node for node in _between(changed) if PIECES not in node.meta]
         parts = {node.meta.get(PART) for node in (*changed, *between)}
@@ -184,7 +184,7 @@ class RecordedVetoes(Vetoes):
     def _is_called_once(self, node: fx.Node) -> bool:
         """Whether a node is the only call of a layer, in untraced code: a pool or the like that checks what it gets."""
         module = self.editor.origin[node].module
-        if module is None or PART in node.meta:
+        if module is None or PART in node.meta or self._names_of_code.sets(module):
             return False
         return sum(origin.module is module for origin in self.editor.origin.values()) == 1
 

@@ -78,6 +78,56 @@ def test_another_way_past_the_layer_is_an_error(way: str) -> None:
         fused(X)
 
 
+class SetsAFew(Between):
+    """Untraced code that sets what a layer of torch reads: its padding, or its eps."""
+
+    def forward(self, x: Tensor) -> Any:
+        try:
+            self.sets(x)
+        except ValueError:
+            return x
+        return self.bn(self.between(self.conv(x)))
+
+
+class SetsPadding(SetsAFew):
+    def sets(self, x: Tensor) -> None:
+        self.between.padding = int(x.shape[0] == 3)
+
+
+class SetsEps(SetsAFew):
+    def sets(self, x: Tensor) -> None:
+        self.bn.eps = 1.0 if x.shape[0] == 3 else 1e-5
+
+
+class SetsByText(SetsAFew):
+    def sets(self, x: Tensor) -> None:
+        setattr(self.between, "padding", int(x.shape[0] == 3))  # noqa: B010 - this is the point
+
+
+@pytest.mark.parametrize("cls", [SetsPadding, SetsEps, SetsByText])
+def test_a_layer_of_which_untraced_code_sets_something_keeps_the_norm(cls: type[Model]) -> None:
+    model = trained(cls(conv=nn.Conv2d(4, 8, 3), between=nn.AvgPool2d(2), bn=nn.BatchNorm2d(8)))
+    fused = fx_fuse(model, X)
+    assert not folds(fused)
+    for x in (X, values(3, 4, 9, 9)):
+        assert_same(model, fused, x)
+
+
+class AsksInOneRun(Model):
+    def forward(self, x: Tensor) -> Any:
+        factor = x.permute(0, 2, 1).mean() if x.dim() == 3 else 1
+        return self.bn(self.conv(x)) * factor
+
+
+def test_what_one_run_did_with_a_value_proves_nothing_of_its_axes() -> None:
+    model = trained(AsksInOneRun(conv=nn.Conv1d(3, 5, 3), bn=nn.BatchNorm1d(5)))
+    fused: Any = fx_fuse(model, values(2, 3, 7))
+    assert folds(fused) == ["bn"]
+    assert_same(model, fused, values(4, 3, 9))
+    with pytest.raises(ValueError, match="folded 'bn' for inputs with 3 axes"):
+        fused(values(3, 7))
+
+
 class CallsTwice(Between):
     others: Any = {"": lambda m, y: m.bn(m.between(y)) + m.between(y.detach() * 0 + 1).mean()}  # noqa: RUF012
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from fxfuse import Report, fx_fuse
@@ -76,3 +77,53 @@ def test_a_norm_stays_where_other_axes_mix_with_the_channels(change: Callable[[T
     assert not folds(fused)
     for x in INPUTS:
         assert_same(model, fused, x)
+
+
+# -- what is asked of the shape of a value that is reshaped in place
+
+
+class ReshapesItsResult(Model):
+    def forward(self, x: Tensor) -> Any:
+        z = self.bn(self.conv(x))
+        w = z.unsqueeze_(0)
+        return w, z.shape[2]
+
+
+class ReshapesTheInput(Model):
+    def forward(self, x: Tensor) -> Any:
+        y = x * 1
+        z = self.bn(self.conv(y))
+        y.unsqueeze_(0)
+        return z * y.size(2)
+
+
+class SlicesAfterwards(Model):
+    def forward(self, x: Tensor) -> Any:
+        y = x * 1
+        z = self.bn(self.conv(y))
+        y.unsqueeze_(0)
+        return z, y[:, :, 1:]
+
+
+@pytest.mark.parametrize("cls", [ReshapesItsResult, ReshapesTheInput, SlicesAfterwards])
+def test_a_shape_that_is_asked_after_a_change_in_place_proves_nothing(cls: type[Model]) -> None:
+    model = trained(cls(conv=nn.Conv1d(3, 5, 3), bn=nn.BatchNorm1d(5)))
+    fused: Any = fx_fuse(model)
+    assert [decision.assumed for decision in Report.of(fused).folded] == [True]
+    with pytest.raises(ValueError, match="folded 'bn' for inputs with 3 axes"):
+        fused(values(3, 7))
+
+
+class ReshapesBetween(Model):
+    def forward(self, x: Tensor) -> Any:
+        _, _, _, _ = x.shape
+        y = self.conv(x)
+        y.unsqueeze_(0)
+        _, _, _, _, _ = y.shape
+        z = torch.cat([y, y], 4)
+        return self.bn(torch.cat([z[:, :, :, :, ::2] * 2.0] * 2, 1).reshape_as(z))
+
+
+def test_a_value_with_four_and_with_five_axes_is_no_fault() -> None:
+    model = trained(ReshapesBetween(conv=nn.Conv2d(4, 8, 1), bn=nn.BatchNorm3d(2)))
+    assert_same(model, fx_fuse(model), values(2, 4, 6, 6))
