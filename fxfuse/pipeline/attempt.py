@@ -12,14 +12,15 @@ from torch import Tensor, fx, nn
 from fxfuse.capture.forward_arguments import asks_what_it_gets
 from fxfuse.edit.editor import Editor
 from fxfuse.graph.graph import Graph
-from fxfuse.graph.plan import Merge
+from fxfuse.graph.plan import Merge, Plan
 from fxfuse.modules.lookup import is_hooked
 from fxfuse.pipeline.engine import run
 from fxfuse.report.errors import FuseError
 from fxfuse.report.reasons import Reason, Refusal
 from fxfuse.rules.drop_noops import drop_noops
+from fxfuse.write_back.checks import Link, with_checks
 from fxfuse.write_back.other_methods import OtherMethods
-from fxfuse.write_back.recorded import Link, RecordedVetoes, with_checks
+from fxfuse.write_back.recorded import RecordedVetoes
 from fxfuse.write_back.replacements import Calls, changed_modules
 from fxfuse.write_back.result import into_graph_module, into_modules, into_program, left_over
 from fxfuse.write_back.vetoes import Vetoes
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from fxfuse.capture.captured import Capture, Part
-    from fxfuse.graph.plan import Plan
     from fxfuse.pipeline.options import Options, Structure
     from fxfuse.report.decision import Decision
 

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fxfuse.graph.nodes import PART, PIECES, RETURNED, UNTRACED
 from fxfuse.graph.plan import Merge
-from fxfuse.modules.derived_class import with_change
-from fxfuse.modules.handing import Handing
-from fxfuse.modules.lookup import fetch, shallow_copy
+from fxfuse.graph.registry import operator_of
+from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal, require
+from fxfuse.write_back.checks import Link
 from fxfuse.write_back.replacements import changed_modules
 from fxfuse.write_back.vetoes import Vetoes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from torch import fx, nn
+    from torch import fx
 
     from fxfuse.capture.names import Names
     from fxfuse.capture.replay import Call
     from fxfuse.edit.editor import Editor
     from fxfuse.graph.plan import Plan
     from fxfuse.rules import Rule
-
-
-class Link(NamedTuple):
-    """A value that untraced code hands on, and that has to arrive as it is.
-
-    Attributes:
-        giver: the path of the module that gives it.
-        taker: the path of the module that must get it.
-        copies: whether the norm that is gone gave new memory, where the giver would hand on its own argument.
-    """
-
-    giver: str
-    taker: str
-    copies: bool
 
 
 class RecordedVetoes(Vetoes):
@@ -98,7 +83,7 @@ class RecordedVetoes(Vetoes):
         graph = self.editor.graph
         changed = list(dict.fromkeys(plan.nodes))
         for node in changed:
-            if UNTRACED in graph.source(node).meta or self._names_of_code.sets(self.editor.origin[node].module):
+            if UNTRACED in graph.source(node).meta or self._is_set(node, plan):
                 raise self._untraced(node)
         between = [node for node in _between(changed) if PIECES not in node.meta]
         parts = {node.meta.get(PART) for node in (*changed, *between)}
@@ -122,6 +107,13 @@ class RecordedVetoes(Vetoes):
             and (len(parts) == 1 or not _in_one_call(value, node))
         ]
         return self._links_between(ends, between, plan)
+
+    def _is_set(self, node: fx.Node, plan: Plan) -> bool:
+        """Whether untraced code may set what a fold rests on: how a layer pads does not matter to a norm behind it."""
+        module = self.editor.origin[node].module
+        row = None if module is None else operator_of(module)
+        takes = row is not None and issubclass(row.view, Linear) and not getattr(plan, "downstream", True)
+        return not takes and self._names_of_code.sets(module)
 
     def _is_never_split(self, plan: Plan, *, checkable: bool) -> bool:
         """Whether untraced code never comes to a part of a plan that is in one traced forward.
@@ -224,27 +216,3 @@ def _between(changed: Collection[fx.Node]) -> list[fx.Node]:
             before.add(node)
             found.append(node)
     return found
-
-
-def with_checks(
-    model: nn.Module, replaced: dict[nn.Module, nn.Module], links: Collection[Link]
-) -> dict[nn.Module, nn.Module]:
-    """Return the replacements, with modules at both ends of each link that check what arrives.
-
-    Args:
-        model: the model.
-        replaced: a module of the user's -> what takes its place.
-        links: what has to be checked.
-    """
-    givers: dict[str, dict[str, None]] = defaultdict(dict)
-    takers: dict[str, dict[str, None]] = defaultdict(dict)
-    for link in links:
-        givers[link.taker][link.giver] = None
-        takers[link.giver][link.taker] = None
-    copying = {link.giver for link in links if link.copies}
-    checked = dict(replaced)
-    for path in {**givers, **takers}:
-        module: nn.Module = fetch(model, path)
-        change = Handing(path, tuple(givers.get(path, ())), tuple(takers.get(path, ())), copies=path in copying)
-        checked[module] = with_change(checked.get(module) or shallow_copy(module), change)
-    return checked
