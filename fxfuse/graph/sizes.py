@@ -116,7 +116,8 @@ class Sizes:
             labels = view.labels() if hasattr(view, "labels") else []
         except Refusal:
             labels = []
-        return labels[axis] if labels and labels[axis] is not None else (node, axis)
+        known = len(labels) == len(self.of(node)) and labels[axis] is not None
+        return labels[axis] if known else (node, axis)
 
     def _may_reshape(self, user: fx.Node, value: fx.Node) -> bool:
         """Whether a node may give a value another shape in place, at whatever time."""

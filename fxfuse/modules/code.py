@@ -202,7 +202,7 @@ class _Reader:
         tests = following(steps, number).opname.startswith("POP_JUMP")  # if self.conv: ...
         ends = kind == "read" and not (asks or tests or leads_on(steps, number))
         found["handed"] |= {step.argval} if ends else set()
-        of_call = kind == "read" and before.opname in CALLS  # signature(forward).parameters
+        of_call = (kind == "read" or bool(gets)) and before.opname in CALLS  # dict(signature(forward).parameters)
         asks = step.argval == "parameters" and (of_call or asks_for_kind(steps, number, _SHAPES))
         self._opens |= {of_own} if step.argval in _OPENING and not asks else set()
         self._opens |= {False} if kind == "variables" and step.argval in _OPENING_FUNCTIONS else set()

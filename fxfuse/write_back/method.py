@@ -165,6 +165,7 @@ class Method:
 
 def _may_be_tensor(parameter: inspect.Parameter) -> bool:
     """Whether a parameter must be given, and its annotation does not rule out a tensor."""
-    optional = parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
+    listed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)  # self(*args, **kwargs)
+    optional = parameter.default is not parameter.empty or listed
     words = set() if parameter.annotation is parameter.empty else {*re.findall(r"\w+", str(parameter.annotation))}
     return not optional and not (words and words <= _TEXTS_AND_NUMBERS)

@@ -5,6 +5,7 @@ None of it needs torch: ``nox -s byte_code`` runs it on all versions that there 
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
@@ -229,3 +230,12 @@ def test_variables_are_no_attributes() -> None:
     found = mentions(first_parameter.with_variables_of_known_names.__code__)
     assert {"conv", "weight"} <= found.handed
     assert "weight" not in found.asked
+
+
+def gives_only_what_is_taken(self: Any, **kwargs: Any) -> Any:
+    taken = dict(inspect.signature(self.forward).parameters)
+    return self(**{key: value for key, value in kwargs.items() if key in taken})
+
+
+def test_the_parameters_of_a_signature_open_nothing() -> None:
+    assert not mentions(gives_only_what_is_taken.__code__).opens

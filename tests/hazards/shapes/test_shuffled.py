@@ -127,3 +127,14 @@ class ReshapesBetween(Model):
 def test_a_value_with_four_and_with_five_axes_is_no_fault() -> None:
     model = trained(ReshapesBetween(conv=nn.Conv2d(4, 8, 1), bn=nn.BatchNorm3d(2)))
     assert_same(model, fx_fuse(model), values(2, 4, 6, 6))
+
+
+class ViewedAsAShape(Model):
+    def forward(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return self.bn(y.view(y.shape).transpose(1, 2).reshape(y.shape).view(y.size()))
+
+
+def test_a_view_to_a_whole_shape_is_no_fault() -> None:
+    model = trained(ViewedAsAShape(conv=nn.Conv2d(3, 12, 3), bn=nn.BatchNorm2d(12)))
+    assert_same(model, fx_fuse(model), INPUTS[0])
