@@ -8,7 +8,7 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from fxfuse.modules.bytecode import steps_of
+from fxfuse.modules.bytecode import number_at, steps_of
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -55,8 +55,7 @@ def raises_if(frame: FrameType, *, after_call: bool = False) -> bool | None:
     jumps = "IF_TRUE" in jump.opname
     if _only_raises(steps, here + 1):
         return not jumps
-    target = next((number for number, step in enumerate(steps) if step.offset >= jump.argval), len(steps))
-    return jumps if _only_raises(steps, target) else None
+    return jumps if _only_raises(steps, number_at(steps, jump.argval)) else None
 
 
 def _only_raises(steps: list[dis.Instruction], start: int) -> bool:

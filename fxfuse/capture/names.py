@@ -114,16 +114,20 @@ class Names:
 
     def switched(self, modules: Iterable[nn.Module]) -> set[nn.Module]:
         """Return those modules of which untraced code may set what their code reads: an attribute, or in a variable."""
-        found: set[nn.Module] = set()
+        found, codes = set[nn.Module](), dict[type, Code]()
         for module in modules:
             around = [code for outermost, code, _ in self._codes if outermost in self._above[module]]
             stored = {name for code in around for name in code.stored(module)}
             variables = {each for code in around for each in code.changeable}
-            entries = forwards_of(type(module)) if stored or variables else []
-            own = Code(self._members, entries) if entries else Code(Members(()), ())
+            kind = type(module)
+            if not (stored or variables) or not forwards_of(kind):
+                continue
+            if kind not in codes:
+                codes[kind] = Code(self._members, forwards_of(kind))
+            own = codes[kind]
             read = {"__class__"}.union(*(mentions(function.__code__).names for function in own.functions))
-            renames = bool(stored) and type(module).__setattr__ is not nn.Module.__setattr__
-            if entries and (renames or not stored.isdisjoint(read) or not variables.isdisjoint(own.changeable)):
+            renames = bool(stored) and kind.__setattr__ is not nn.Module.__setattr__
+            if renames or not stored.isdisjoint(read) or not variables.isdisjoint(own.changeable):
                 found.add(module)
         return found
 

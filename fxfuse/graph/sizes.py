@@ -107,17 +107,16 @@ class Sizes:
         if any(self._may_reshape(user, value) for value in same for user in value.users):
             return None
         known = self.of(node)
-        return known[axis] if known[axis] is not None else self._label_before(same[-1], axis)
+        return known[axis] if known[axis] is not None else self._label_before(same[-1], axis, len(known))
 
-    def _label_before(self, node: fx.Node, axis: int) -> object:
+    def _label_before(self, node: fx.Node, axis: int, rank: int) -> object:
         """Return the label of an axis that an operation only moves, or gives a size that it is asked for."""
         try:
             view: Any = self.graph.view(node)
-            labels = view.labels() if hasattr(view, "labels") else []
+            label = view.label_of(axis, rank) if hasattr(view, "label_of") else None
         except Refusal:
-            labels = []
-        known = len(labels) == len(self.of(node)) and labels[axis] is not None
-        return labels[axis] if known else (node, axis)
+            label = None
+        return (node, axis) if label is None else label
 
     def _may_reshape(self, user: fx.Node, value: fx.Node) -> bool:
         """Whether a node may give a value another shape in place, at whatever time."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch._C import _nn as nn
+from torch._C import _nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +45,9 @@ def _leaky_relu(call: Call) -> Activation:
 
 
 RELU = Activation("relu", torch.relu_, "relu", drops_nan=True)
-SILU = Activation("silu", nn.silu_, "swish", (1.0,))
-HARDSWISH = Activation("hardswish", nn.hardswish_, "hardswish", drops_nan=True)
-HARDSIGMOID = Activation("hardsigmoid", nn.hardsigmoid_, "hardsigmoid", drops_nan=True)
+SILU = Activation("silu", _nn.silu_, "swish", (1.0,))
+HARDSWISH = Activation("hardswish", _nn.hardswish_, "hardswish", drops_nan=True)
+HARDSIGMOID = Activation("hardsigmoid", _nn.hardsigmoid_, "hardsigmoid", drops_nan=True)
 SIGMOID = Activation("sigmoid", torch.sigmoid_, "sigmoid")
 TANH = Activation("tanh", torch.tanh_, "tanh")
 

@@ -20,6 +20,11 @@ def steps_of(code: CodeType) -> list[dis.Instruction]:
     return [step for step in dis.get_instructions(code) if step.opname not in SILENT]
 
 
+def number_at(steps: list[dis.Instruction], offset: int) -> int:
+    """Return the number of the step at an offset, as a jump says it, or of the next that does something."""
+    return next((number for number, step in enumerate(steps) if step.offset >= offset), len(steps))
+
+
 def last_variable(step: dis.Instruction) -> Any:
     """Return the variable that a step loads or stores last."""
     return step.argval[-1] if isinstance(step.argval, tuple) and "FAST" in step.opname else step.argval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fxfuse.modules.bytecode import following, loads_and_stores, loads_variable, steps_of
+from fxfuse.modules.bytecode import following, loads_and_stores, loads_variable, number_at, steps_of
 from fxfuse.modules.calls import CALLS_BY_COUNT, call_of, count_of, is_called, taker
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def receivers_of(steps: list[dis.Instruction], number: int, own: str = "") -> fr
     """
     target = following(steps, number)
     if target.opname == "JUMP_FORWARD":  # layer = self.one if short else self.two
-        number = next((n for n, step in enumerate(steps) if step.offset >= target.argval), len(steps)) - 1
+        number = number_at(steps, target.argval) - 1
     then = following(steps, number)
     return of_variable(steps, then.argval, own) if then.opname == "STORE_FAST" else _receivers(steps, number, own, 0)
 

@@ -40,10 +40,11 @@ class Permute(Carrier):
         before = self.sizes_before()
         return {after: before[axis] for after, axis in pairs if axis in before}
 
-    def labels(self) -> list[object]:
-        """Return what identifies the sizes of the input, in the new order."""
+    def label_of(self, axis: int, rank: int) -> object:
+        """Return what identifies the size of one of so many axes of the result; None for the unknown."""
         sizes = self.call.graph.sizes
-        return [sizes.label(self.input, axis) for axis in self.order(len(sizes.of(self.input)))]
+        known = len(sizes.of(self.input)) == rank
+        return sizes.label(self.input, self.order(rank)[axis]) if known else None
 
     def _rank(self, affine: Affine) -> int:
         proven = self.known_rank or self.require_axes(self.input)

@@ -115,10 +115,9 @@ class Reshape(Regroup):
         asked, sizes = self._labels_after(), self.call.graph.sizes
         whole = sizes.along(self.input, -1)
         for first in range(len(asked) - 1, 0, -1):
-            last = asked[first:]
-            if not all(isinstance(size, int) for size in last):
+            numbers = [size for size in asked[first:] if isinstance(size, int)]
+            if len(numbers) != len(asked) - first:
                 return []
-            numbers = [int(str(size)) for size in last]
             if math.prod(numbers) == whole:
                 return numbers
         return []
@@ -137,9 +136,10 @@ class Reshape(Regroup):
         whole = (graph.sizes.taken(self.node, -1 - right),) if known[1] == (None,) else known[1]
         return Regrouped(left, known[0], whole, right)
 
-    def labels(self) -> list[object]:
-        """Return what identifies the sizes of the result: a number, whose size it is, or None."""
-        return self._labels_after()
+    def label_of(self, axis: int, rank: int) -> object:
+        """Return what identifies the size of one of so many axes of the result; None for the unknown."""
+        given = self._given()
+        return self.call.graph.sizes.asked(given[axis]) if len(given) == rank else None
 
     def _labels_before(self) -> list[object]:
         sizes = self.call.graph.sizes
@@ -158,6 +158,12 @@ class Reshape(Regroup):
 
 class ReshapeAs(Reshape):
     """``reshape_as`` and ``view_as``: to the shape of another value."""
+
+    def label_of(self, axis: int, rank: int) -> object:
+        """Return what identifies that size of the other value."""
+        sizes, other = self.call.graph.sizes, self.call.get("other")
+        known = isinstance(other, fx.Node) and len(sizes.of(other)) == rank
+        return sizes.label(other, axis) if known else None
 
     def _labels_after(self) -> list[object]:
         sizes, other = self.call.graph.sizes, self.call.get("other")

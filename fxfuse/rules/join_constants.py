@@ -58,6 +58,11 @@ def _gives_floats(view: AffineSource) -> bool:
     return promotes if before is None else before.is_floating_point()
 
 
+def _tensors(chain: Sequence[AffineSource]) -> list[Tensor]:
+    """Return the constants that are tensors."""
+    return [tensor for view in chain for tensor in view.tensors]
+
+
 def _composed(chain: Sequence[AffineSource]) -> dict[Any, Tensor | float]:
     """Return the one product and the one sum that do the same, with their constants; nothing where that is unknown."""
     scale, shift = None, None
@@ -83,7 +88,7 @@ def _scales(view: AffineSource) -> bool:
 
 def _stored(chain: Sequence[AffineSource], value: Tensor) -> Tensor | float | None:
     """Return a constant as the code would have it, None if it is not finite, or larger than those that there are."""
-    tensors = [tensor for view in chain for tensor in view.tensors]
+    tensors = _tensors(chain)
     if value.ndim:
         rounded = value.to(tensors[0].dtype)
         return rounded if are_finite(rounded) and value.numel() <= max(t.numel() for t in tensors) else None
@@ -92,7 +97,7 @@ def _stored(chain: Sequence[AffineSource], value: Tensor) -> Tensor | float | No
 
 def _alike(chain: Sequence[AffineSource]) -> bool:
     """Whether all values are of one shape and dtype, as far as the graph says, and all constants of one dtype."""
-    tensors = [tensor for view in chain for tensor in view.tensors]
+    tensors = _tensors(chain)
     one = len({(tensor.dtype, tensor.device) for tensor in tensors}) <= 1
     floating = all(tensor.is_floating_point() and tensor.ndim for tensor in tensors)
     values = [value for view in chain if (value := recorded_value(view.node)) is not None]
@@ -101,7 +106,6 @@ def _alike(chain: Sequence[AffineSource]) -> bool:
 
 def _write(graph: Graph, chain: Sequence[AffineSource], view: AffineSource, function: Any, constant: Any) -> Write:
     """Return the edit by which a call multiplies its value, or adds to it, in place of what it does now."""
-    tensors = [tensor for each in chain for tensor in each.tensors]
     if isinstance(view.node.target, OpOverload):
         function = torch.ops.aten.mul.Tensor if function is operator.mul else torch.ops.aten.add.Tensor
     operand = {"input" if view.call.get("other") is view.input else "other": constant}
@@ -110,6 +114,6 @@ def _write(graph: Graph, chain: Sequence[AffineSource], view: AffineSource, func
         operand if isinstance(constant, Tensor) else {},
         target=function,
         attributes={} if isinstance(constant, Tensor) else operand,
-        trains=any(tensor.requires_grad for tensor in tensors),
+        trains=any(tensor.requires_grad for tensor in _tensors(chain)),
         sources=origins(graph, chain),
     )

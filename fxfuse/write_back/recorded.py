@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from fxfuse.graph.nodes import PART, PIECES, RETURNED, UNTRACED
 from fxfuse.graph.plan import Merge
-from fxfuse.graph.registry import operator_of
 from fxfuse.operators.roles import Linear
 from fxfuse.report.reasons import Reason, Refusal, require
 from fxfuse.write_back.checks import Link
@@ -110,10 +109,8 @@ class RecordedVetoes(Vetoes):
 
     def _is_set(self, node: fx.Node, plan: Plan) -> bool:
         """Whether untraced code may set what a fold rests on: how a layer pads does not matter to a norm behind it."""
-        module = self.editor.origin[node].module
-        row = None if module is None else operator_of(module)
-        takes = row is not None and issubclass(row.view, Linear) and not getattr(plan, "downstream", True)
-        return not takes and self._names_of_code.sets(module)
+        takes = self.editor.graph.plays(node, Linear) and not getattr(plan, "downstream", True)
+        return not takes and self._names_of_code.sets(self.editor.origin[node].module)
 
     def _is_never_split(self, plan: Plan, *, checkable: bool) -> bool:
         """Whether untraced code never comes to a part of a plan that is in one traced forward.

@@ -129,6 +129,21 @@ def test_a_value_with_four_and_with_five_axes_is_no_fault() -> None:
     assert_same(model, fx_fuse(model), values(2, 4, 6, 6))
 
 
+class ShuffledOften(Model):
+    def forward(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        for _ in range(12):
+            y = as_shufflenet(y)
+        return self.bn(y)
+
+
+def test_a_size_is_followed_through_many_shuffles_on_one_way() -> None:  # on four at each, it would take weeks
+    model = trained(ShuffledOften(conv=nn.Conv2d(3, 12, 3), bn=nn.BatchNorm2d(12)))
+    fused = fx_fuse(model)
+    assert folds(fused) == ["bn"]
+    assert_same(model, fused, INPUTS[1])
+
+
 class ViewedAsAShape(Model):
     def forward(self, x: Tensor) -> Any:
         y = self.conv(x)
