@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
 SILENT = frozenset("CACHE PRECALL NOT_TAKEN EXTENDED_ARG KW_NAMES RESUME TO_BOOL".split())
-CALLS = frozenset("CALL CALL_FUNCTION CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
+CALLS = frozenset("CALL CALL_FUNCTION CALL_METHOD CALL_KW CALL_FUNCTION_KW CALL_FUNCTION_EX".split())
 _CONTAINERS = frozenset(["Sequential", "ModuleList", "ModuleDict"])  # with elements in any case
 
 

@@ -73,7 +73,7 @@ def taker(steps: list[dis.Instruction], number: int, above: int = 0) -> tuple[in
     return None, above
 
 
-CALLS_BY_COUNT = ("CALL", "CALL_FUNCTION", "CALL_METHOD", "CALL_KW", "CALL_FUNCTION_KW")
+CALLS_BY_COUNT = CALLS - {"CALL_FUNCTION_EX"}
 
 
 def count_of(step: dis.Instruction) -> int | None:

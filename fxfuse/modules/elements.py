@@ -110,7 +110,7 @@ def _sources(steps: list[dis.Instruction], *ends: str) -> list[int | None]:
             found += [None for _ in loads_and_stores(step)]
         elif step.opname == "LOAD_GLOBAL" and step.argval in ("enumerate", "zip", "reversed"):
             found += [None] if step.argval == "enumerate" else []
-        elif step.opname != "LOAD_CONST" and step.opname not in {*CALLS, "CALL_METHOD"}:
+        elif step.opname != "LOAD_CONST" and step.opname not in CALLS:
             # Anything but the end of the statement before may take the elements apart.
             return found[::-1] if step.opname.startswith((*_ENDS, *ends)) else []
     return found[::-1]
